@@ -1,0 +1,119 @@
+"""Every exception this project raises on purpose.
+
+Each message says what was given, what was expected and where to look. Classes
+also derive from the built-in a caller would expect (``ValueError`` for a bad
+value), so that code which knows nothing of this project still catches them.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "ConfigError",
+    "DeviceError",
+    "FitParamsError",
+    "JobStopped",
+    "JournalError",
+    "JunkyError",
+    "LogError",
+    "LogNotFoundError",
+    "ModelError",
+    "ResumeError",
+    "SweepFailed",
+    "SweepFolderError",
+    "SweepInterrupted",
+]
+
+
+class JunkyError(Exception):
+    """Base of all errors of this project."""
+
+
+class FitParamsError(JunkyError, ValueError):
+    """The fit params do not follow the grammar."""
+
+
+class DeviceError(JunkyError, ValueError):
+    """A device or a slot count is unknown, absent or malformed."""
+
+
+class ConfigError(JunkyError, ValueError):
+    """An argument or a config value cannot be used."""
+
+
+class ModelError(JunkyError, TypeError):
+    """``make_model_method`` returned no ``torch.nn.Module``."""
+
+
+class LogError(JunkyError, ValueError):
+    """A log file holds nothing that reads as the log of a sweep."""
+
+
+class LogNotFoundError(LogError, FileNotFoundError):
+    """The log file is not there."""
+
+
+class JournalError(JunkyError, ValueError):
+    """A journal is damaged or was written by an unknown version."""
+
+
+class ResumeError(JunkyError, ValueError):
+    """A sweep cannot be resumed from this folder."""
+
+
+class SweepFolderError(JunkyError, OSError):
+    """The sweep folder is in use by another sweep, holds one, or cannot be written."""
+
+
+class SweepFailed(JunkyError, RuntimeError):
+    """A sweep ended without what was asked of it.
+
+    Attributes:
+        failed: One record for each job that failed for good
+            (:class:`junky_core.jobs.JobResult`).
+    """
+
+    def __init__(self, message: str, failed: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.failed = tuple(failed)
+
+
+class SweepInterrupted(KeyboardInterrupt, SystemExit):
+    """Ctrl-C or SIGTERM ended the sweep, after all of it was written down.
+
+    It is a ``KeyboardInterrupt`` for code that handles one, and a
+    ``SystemExit`` so that a script that does not ends with the status shells
+    use for a signal: 130 for SIGINT, 143 for SIGTERM.
+
+    Attributes:
+        signum: The signal's number.
+        code: The exit status, ``128 + signum``.
+        result: What the sweep has so far, where there is something.
+    """
+
+    def __init__(self, message: str, signum: int = signal.SIGINT, result: Any = None) -> None:
+        super().__init__(message)
+        self.signum = int(signum)
+        self.code = 128 + int(signum)
+        self.result = result
+
+
+class JobStopped(BaseException):
+    """Ends a running job at its next check point; not an error of the job.
+
+    Derived from ``BaseException``, so that a job's own ``except Exception``
+    does not swallow it.
+
+    Attributes:
+        reason: ``"timeout"`` (the job is over its time) or ``"interrupted"``
+            (the sweep is ending).
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason

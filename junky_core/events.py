@@ -1,0 +1,193 @@
+"""What happens in a sweep, as records, and who may listen.
+
+The sweep emits one frozen record for each thing that happens. Log, journal,
+progress display and trackers are observers of these records; none of them is
+known to the loop that emits.
+"""
+
+from __future__ import annotations
+
+import time as _time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+__all__ = [
+    "AttemptFailed",
+    "BestSaved",
+    "BestSaving",
+    "Event",
+    "JobFailed",
+    "JobFinished",
+    "JobStarted",
+    "Notice",
+    "Observer",
+    "ScoreReported",
+    "SlotClosed",
+    "SweepEnded",
+    "SweepStarted",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base record. ``time`` is in seconds since the epoch."""
+
+    time: float = field(default_factory=_time.time)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepStarted(Event):
+    """A sweep begins, or goes on with another batch of jobs."""
+
+    sweep_id: str
+    kind: str  # "python" or "hydra"
+    total: int | None  # jobs in this run of the source, None if not known beforehand
+    resumed: bool = False
+    already_finished: int = 0  # taken from the journal
+    devices: Sequence[str] = ()  # one entry a slot
+    threads_per_slot: int | None = None  # None: left alone
+    seed: int | None = None
+    direction: str = "maximize"
+    max_retries: int = 1
+    spec: Mapping[str, Any] = field(default_factory=dict)  # what was asked for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStarted(Event):
+    """An attempt of a job begins on a slot."""
+
+    job: int
+    key: str  # identity of the job across resumed sweeps
+    params: Mapping[str, Any]
+    name: str  # "Thread-<slot>_<n>"
+    slot: int  # from 1
+    device: str
+    attempt: int  # from 1
+    info: Mapping[str, Any] = field(default_factory=dict)  # Hydra: overrides
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreReported(Event):
+    """A job gave a score to ``save_best``."""
+
+    job: int
+    name: str
+    score: float
+    improved: bool  # best of this job so far
+    overall: bool  # best of the sweep so far
+    best_score: float | None  # best of the sweep, this one included
+    best_name: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestSaving(Event):
+    """A best model is whole in a temporary file and about to replace the old one."""
+
+    job: int
+    name: str
+    score: float
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestSaved(Event):
+    """The best model file is in its place."""
+
+    job: int
+    name: str
+    score: float
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptFailed(Event):
+    """An attempt ended without a result."""
+
+    job: int
+    name: str
+    slot: int
+    device: str
+    attempt: int
+    kind: str  # "error", "oom", "timeout", "interrupted", "poisoned", "loaders"
+    error: str  # "ValueError: bad"
+    traceback: str
+    duration_s: float
+    retry: bool  # the job will run again in this sweep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFinished(Event):
+    """A job has its result; its best save, if any, is on disk."""
+
+    job: int
+    name: str
+    params: Mapping[str, Any]
+    slot: int
+    device: str
+    attempt: int
+    score: float | None
+    duration_s: float  # of its last attempt
+    value: Any  # what the train method or the task function returned
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFailed(Event):
+    """A job failed for good."""
+
+    job: int
+    name: str
+    params: Mapping[str, Any]
+    slot: int
+    device: str
+    attempt: int
+    score: float | None  # the best it gave before it died
+    error: str
+    traceback: str
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotClosed(Event):
+    """A slot takes no more jobs."""
+
+    slot: int
+    device: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice(Event):
+    """Something a user should read."""
+
+    level: str  # "info", "warning", "error"
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepEnded(Event):
+    """The sweep, or this batch of it, is over."""
+
+    reason: str  # "completed", "interrupted", "timeout", "fail_fast", "no_slots", "error"
+    finished: int
+    failed: int
+    left: int  # not run, or stopped
+    duration_s: float
+    best_job: int | None = None
+    best_name: str | None = None
+    best_score: float | None = None
+    best_path: str | None = None
+
+
+class Observer(Protocol):
+    """Listens to a sweep.
+
+    ``on_event`` is called from any thread, also from several at once; an
+    observer guards its own state. What it raises is reported once and never
+    harms the sweep.
+    """
+
+    def on_event(self, event: Event) -> None:
+        """Take note of ``event``."""

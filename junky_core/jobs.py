@@ -1,0 +1,126 @@
+"""Jobs, their attempts and their results, and where jobs come from.
+
+A *job* is one parameter set. An *attempt* is one execution of it. A *job
+source* is pulled each time a slot is free, so that a grid of a million jobs is
+never a list, and a sampler can look at the scores before it proposes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+__all__ = ["Attempt", "GridSource", "Job", "JobResult", "JobSource", "rank_key"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One parameter set.
+
+    Attributes:
+        num: Number in the sweep, from 0.
+        params: The varying parameters, by name.
+        payload: What its runner needs besides (Hydra: the overrides).
+        key: Identity across resumed sweeps; empty where nothing is resumed.
+        info: JSON-able facts for the journal (Hydra: the overrides).
+    """
+
+    num: int
+    params: Mapping[str, Any]
+    payload: Any = None
+    key: str = ""
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One execution of a job: its ``number`` from 1, and its ``name``."""
+
+    job: Job
+    number: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """How a job ended.
+
+    Attributes:
+        num: The job's number.
+        name: ``Thread-<slot>_<n>`` of its last attempt.
+        params: Its parameters, a plain dict.
+        status: ``"finished"``, ``"failed"`` (for good) or ``"stopped"``
+            (the sweep ended first; a resumed sweep runs it again).
+        score: The best score it gave, ``None`` if it gave none.
+        value: What it returned, ``None`` if it did not finish.
+        attempts: How many attempts it took.
+        duration_s: Seconds its last attempt took.
+        slot: Slot of its last attempt, from 1; 0 if it never started.
+        device: Device of that slot.
+        error: Last line of its error, ``""`` if none.
+        traceback: The whole traceback as text.
+        exception: The exception itself; its frames hold no tensors.
+    """
+
+    num: int
+    name: str
+    params: Mapping[str, Any]
+    status: str
+    score: float | None = None
+    value: Any = None
+    attempts: int = 1
+    duration_s: float = 0.0
+    slot: int = 0
+    device: str = ""
+    error: str = ""
+    traceback: str = ""
+    exception: BaseException | None = None
+
+
+def rank_key(score: float | None, num: int, direction: str) -> tuple[int, float, int]:
+    """Return a sort key: best first, then NaN and infinities, then no score; ties by number.
+
+    >>> sorted([(0, None), (1, .5), (2, float("nan")), (3, .9), (4, .9)],
+    ...        key=lambda r: rank_key(r[1], r[0], "maximize"))
+    [(3, 0.9), (4, 0.9), (1, 0.5), (2, nan), (0, None)]
+    """
+    if score is None:
+        return (2, 0.0, num)
+    if not math.isfinite(score):
+        return (1, 0.0, num)
+    return (0, -score if direction == "maximize" else score, num)
+
+
+class JobSource(Protocol):
+    """Where jobs come from: a grid now, a sampler that looks at scores later.
+
+    The sweep calls both methods under one lock, from any slot's thread; a
+    source needs no lock of its own and must not block.
+    """
+
+    @property
+    def total(self) -> int | None:
+        """How many jobs there will be, ``None`` if that is not known."""
+
+    def next_job(self) -> Job | None:
+        """Return the next job, or ``None`` when there are no more."""
+
+    def tell(self, result: JobResult) -> None:
+        """Learn how a job ended."""
+
+
+class GridSource:
+    """A source that hands out the jobs of an iterable, one by one, lazily."""
+
+    def __init__(self, jobs: Iterable[Job], total: int | None) -> None:
+        self.total = total
+        self._jobs: Iterator[Job] = iter(jobs)
+
+    def next_job(self) -> Job | None:
+        """Return the next job, or ``None`` when there are no more."""
+        return next(self._jobs, None)
+
+    def tell(self, result: JobResult) -> None:
+        """Do nothing: a grid does not depend on scores."""

@@ -1,0 +1,101 @@
+"""Which job a thread works for.
+
+A slot's thread, and every thread that a job starts, belongs to that job. While
+a sweep runs, ``threading.Thread.start`` is wrapped, so that a new thread enters
+the scope of the thread that started it: a ``ThreadPoolExecutor``, a
+DataLoader's pin-memory thread, a ``Timer``. A thread that was running before
+the job (a pool made at import) belongs to no job, whoever gives it work.
+
+Context variables would not do: a new thread starts with an empty context on
+Python up to 3.13.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+__all__ = ["JobScope", "current_scope", "enter_scope", "inherit_scopes"]
+
+_local = threading.local()
+_install_lock = threading.Lock()  # guards _installs and the patch itself
+_installs = 0
+_plain_start: Callable[[threading.Thread], None] | None = None
+
+
+class JobScope:
+    """All that belongs to one attempt of a job.
+
+    Attributes:
+        job: What ``current_job()`` returns inside it.
+        facets: What other modules keep for each job, by name.
+        thread_setups: Context managers (made anew for each thread) that every
+            thread of the job enters, the slot's own thread first.
+    """
+
+    __slots__ = ("facets", "job", "thread_setups")
+
+    def __init__(self, job: Any) -> None:
+        self.job = job
+        self.facets: dict[str, Any] = {}
+        self.thread_setups: list[Callable[[], AbstractContextManager[Any]]] = []
+
+
+def current_scope() -> JobScope | None:
+    """Return the scope that the calling thread is in, ``None`` outside any job."""
+    return getattr(_local, "scope", None)
+
+
+@contextlib.contextmanager
+def enter_scope(scope: JobScope) -> Iterator[JobScope]:
+    """Make the calling thread work for ``scope`` inside the ``with`` block."""
+    previous = current_scope()
+    _local.scope = scope
+    try:
+        with contextlib.ExitStack() as stack:
+            for setup in tuple(scope.thread_setups):
+                stack.enter_context(setup())
+            yield scope
+    finally:
+        _local.scope = previous
+
+
+@contextlib.contextmanager
+def inherit_scopes() -> Iterator[None]:
+    """Let threads started inside the ``with`` block inherit their starter's scope.
+
+    Process-wide while it lasts; several blocks may overlap.
+    """
+    global _installs, _plain_start
+    with _install_lock:
+        if _installs == 0:
+            _plain_start = threading.Thread.start
+            threading.Thread.start = _start_in_scope  # type: ignore[method-assign]
+        _installs += 1
+    try:
+        yield
+    finally:
+        with _install_lock:
+            _installs -= 1
+            # Somebody who wrapped our wrapper keeps a working chain: it is left in place then.
+            if _installs == 0 and threading.Thread.start is _start_in_scope:
+                assert _plain_start is not None
+                threading.Thread.start = _plain_start  # type: ignore[method-assign]
+
+
+def _start_in_scope(self: threading.Thread) -> None:
+    scope = current_scope()
+    assert _plain_start is not None
+    if scope is not None:
+        run = self.run
+
+        def run_in_scope() -> None:
+            del self.run  # break the cycle; the class's own method shows again
+            with enter_scope(scope):
+                run()
+
+        self.run = run_in_scope  # type: ignore[method-assign]
+    _plain_start(self)
