@@ -1,0 +1,90 @@
+"""Text that should be Python literals, read as data and never evaluated.
+
+The text comes from files that anybody may have written, so it is let through
+token by token before Python's own parser sees it: no deep nesting, no chains of
+operators, no escapes that make the parser warn.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import Any
+
+__all__ = ["read_params", "split_balanced"]
+
+_ESCAPE = r"\\(?:[\n\\'\"abfnrtv]|[0-3]?[0-7]{1,2}|x[0-9a-fA-F]{2}|[uUN])"
+_SINGLE = rf"'[^'\\\n]*(?:{_ESCAPE}[^'\\\n]*)*'"
+_DOUBLE = rf'"[^"\\\n]*(?:{_ESCAPE}[^"\\\n]*)*"'
+_STRING = rf"(?<![\w'\"])[bB]?(?:{_SINGLE}|{_DOUBLE})"
+_DIGITS = r"(?:0[xob][0-9a-fA-F]+|\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?)"
+_NUMBER = rf"(?<![\w.]){_DIGITS}j?(?![\w.])"
+_COMPLEX = rf"\(-?{_DIGITS}[-+]{_DIGITS}j\)"
+_SIGN = r"(?:(?<=[(\[{,:])|(?<=[,:] ))-(?=[\d.in])"  # no operator: only what begins a value
+_NAME = r"\b(?:True|False|None|nan|inf|set\(\))(?!\w)"
+_LITERALS = re.compile(rf"(?:{_STRING}|{_COMPLEX}|{_NUMBER}|{_NAME}|{_SIGN}|[()\[\]{{}},:]|\s)*")
+_BRACKETS = re.compile(
+    r"""[()\[\]{}]|'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*"|['"]""", re.DOTALL
+)
+_MAX_LENGTH = 1 << 20
+_MAX_DEPTH = 90  # CPython's tokenizer gives up at 200
+
+
+class _NonFinite(ast.NodeTransformer):
+    """Puts the floats in place of the names ``nan`` and ``inf``, as ``repr`` writes them."""
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        """Replace one name."""
+        return ast.Constant(float(node.id)) if node.id in ("nan", "inf") else node
+
+
+def read_params(text: str) -> dict[str, Any] | str:
+    """Read the ``repr`` of a tuple of pairs as a dict; give back any other text as it is.
+
+    >>> read_params("(('a', 50), ('b', [0.1, -inf]))")
+    {'a': 50, 'b': [0.1, -inf]}
+    >>> read_params("(('a', <class 'int'>),)")
+    "(('a', <class 'int'>),)"
+    """
+    if len(text) > _MAX_LENGTH or not _LITERALS.fullmatch(text) or _depth(text) > _MAX_DEPTH:
+        return text
+    try:
+        tree = ast.parse(text, mode="eval")
+        pairs = ast.literal_eval(_NonFinite().visit(tree))
+        good = isinstance(pairs, tuple) and all(
+            isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)  # noqa: PLR2004
+            for pair in pairs
+        )
+        return dict(pairs) if good else text
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
+def split_balanced(text: str) -> tuple[str | None, str]:
+    """Split ``text`` after the bracket that closes its first one; ``(None, text)`` if none does.
+
+    >>> split_balanced("(('a', ')'),) and more")
+    ("(('a', ')'),)", ' and more')
+    """
+    depth = 0
+    for token in _BRACKETS.finditer(text):
+        mark = token.group()
+        if mark in "([{":
+            depth += 1
+        elif mark in ")]}":
+            depth -= 1
+            if depth <= 0:
+                return text[: token.end()], text[token.end() :]
+        elif len(mark) == 1:  # a string that does not end
+            break
+    return None, text
+
+
+def _depth(text: str) -> int:
+    depth = deepest = 0
+    if sum(map(text.count, "([{")) <= _MAX_DEPTH:
+        return 0
+    for token in _BRACKETS.finditer(text):
+        depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(token.group(), 0)
+        deepest = max(deepest, depth)
+    return deepest

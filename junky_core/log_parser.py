@@ -1,0 +1,111 @@
+"""Reads the log of a sweep back: :func:`parse_autotrain_log`."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+from pathlib import Path
+
+from junky_core.errors import LogError, LogNotFoundError
+from junky_core.log_lines import LogReader, Row
+
+__all__ = ["parse_autotrain_log"]
+
+
+def parse_autotrain_log(log_fn: str | os.PathLike[str], silent: bool = False) -> list[Row]:
+    r"""Extract the results of a sweep from its log.
+
+    Args:
+        log_fn: A log file of ``torch_autotrain`` or of a Hydra sweep, a console
+            capture, text copied from a notebook, a log of the old tool, a sweep
+            folder, or a ``journal.jsonl``. Several sweeps in one file give the rows of all.
+        silent: Print nothing. Otherwise a line ``name<TAB>score<TAB>params`` is printed
+            for each row, with ``*`` before the name of a job that has not finished.
+
+    Returns:
+        ``(name, score, params, finished)`` for each job, the best first, those whose
+        score is no finite number last, those without one (``None``) after them.
+        ``params`` is a dict, or the log's own text where that is not made of
+        literals, or ``None`` where the log does not hold it. A job that was
+        retried is there once, under the name of its last attempt.
+
+    Raises:
+        LogNotFoundError: There is no such file or folder.
+        LogError: It is empty, cannot be read, or holds no log of a sweep.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     log = Path(folder, "run.log")
+        ...     _ = log.write_text("Thread-1_0: (('a', 50),)\n"
+        ...                        "Thread-1_0: new maximum score 0.5: OVERALL MAXIMUM\n")
+        ...     rows = parse_autotrain_log(log, silent=True)
+        >>> rows
+        [('Thread-1_0', 0.5, {'a': 50}, False)]
+    """
+    path = Path(os.fspath(log_fn))
+    if not path.exists():
+        raise LogNotFoundError(f"there is no log at {str(path)!r}")
+    rows = _read_folder(path) if path.is_dir() else _read_file(path)
+    if not silent:
+        for name, score, params, finished in rows:
+            _print(f"{'' if finished else '*'}{name}\t{score}\t{params}")
+    return rows
+
+
+def _read_folder(folder: Path) -> list[Row]:
+    """Read the log of a sweep folder; its journal where there is no log in it."""
+    try:
+        candidates = [folder / "autotrain.log", folder / "journal.jsonl"]
+        candidates += sorted(p for p in folder.glob("*.log") if p not in candidates)
+        inner = sorted({p.parent.name for p in folder.glob("*/autotrain.log")})
+    except OSError as error:
+        raise LogError(f"the folder {str(folder)!r} cannot be read: {error}") from error
+    for path in candidates:
+        if path.is_file():
+            try:
+                return _read_file(path)
+            except LogError:
+                continue
+    hint = f"; sweeps are in its folders {', '.join(inner[:5])}" if inner else ""
+    raise LogError(
+        f"the folder {str(folder)!r} holds no log of a sweep:"
+        f" no 'autotrain.log', 'journal.jsonl' or other '*.log' that reads as one{hint}"
+    )
+
+
+def _read_file(path: Path) -> list[Row]:
+    log = LogReader()
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(4096)
+            stream.seek(0)
+            if not head and not stream.read(1):
+                raise LogError(f"the log {str(path)!r} is empty")
+            utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            # Universal newlines: a progress bar's carriage returns end lines as well.
+            text = io.TextIOWrapper(
+                stream, encoding="utf-16" if utf16 else "utf-8-sig", errors="replace", newline=None
+            )
+            if head.lstrip().startswith(b'{"event"') or path.suffix == ".jsonl":
+                log.read_journal(text)
+            else:
+                log.read(text)
+    except OSError as error:
+        if isinstance(error, LogError):
+            raise
+        raise LogError(f"the log {str(path)!r} cannot be read: {error}") from error
+    if not log.seen:
+        raise LogError(
+            f"{str(path)!r} is no log of a sweep: it has neither 'AUTOTRAIN STARTED'"
+            " nor a line such as \"Thread-1_0: (('a', 50), ('b', 0.1))\""
+        )
+    return log.rows()
+
+
+def _print(text: str) -> None:
+    try:
+        print(text)  # noqa: T201 - what the function is asked to do
+    except UnicodeEncodeError:
+        print(ascii(text))  # noqa: T201

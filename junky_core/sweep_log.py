@@ -1,0 +1,314 @@
+"""Observer: the text log of a sweep.
+
+One event is one ``write``, so that lines of parallel slots never mix, whatever
+else writes to the same stream. :mod:`junky_core.log_parser` reads all of it
+back; line forms that the tool of 2020 had are kept, so old and new logs read
+alike.
+
+    Thread-1_0: job 0 on cpu
+    Thread-1_0: (('a', 50), ('b', 0.1))
+    Thread-1_0: new maximum score 0.6129: OVERALL MAXIMUM
+    Thread-1_0: finished: score 0.6129, 1.234 s
+    Thread-1 finished: cpu (1 job)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+from junky_core.events import (
+    AttemptFailed,
+    Event,
+    JobFailed,
+    JobFinished,
+    JobStarted,
+    Notice,
+    ScoreReported,
+    SlotClosed,
+    SweepEnded,
+    SweepStarted,
+)
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Mapping
+
+__all__ = ["FileWriter", "LogWriter", "StdoutWriter", "SweepLog", "params_text"]
+
+# Reasons of a slot that ran out of jobs, as against one that broke.
+_ORDINARY_ENDS = frozenset({"", "done", "finished", "completed", "no more jobs"})
+
+
+class LogWriter(Protocol):
+    """Where the log's text goes."""
+
+    def write(self, text: str) -> None:
+        """Write ``text``, which is whole lines, at once."""
+
+    def close(self) -> None:
+        """Release what the writer holds; a later ``write`` may open it again."""
+
+
+class StdoutWriter:
+    """Writes to ``sys.stdout`` as it is at each write: a notebook's, a redirected one."""
+
+    def write(self, text: str) -> None:
+        """Write ``text`` and flush."""
+        stream = sys.stdout
+        if stream is None:  # pythonw, a daemon
+            return
+        try:
+            stream.write(text)
+        except UnicodeEncodeError:  # an ASCII terminal
+            stream.write(text.encode("ascii", "backslashreplace").decode("ascii"))
+        stream.flush()
+
+    def close(self) -> None:
+        """Do nothing: the stream is not ours."""
+
+
+class FileWriter:
+    """Appends to a UTF-8 file, which is opened at the first write.
+
+    After a write that failed (disk full, folder gone) the next one opens the
+    file anew.
+
+    Args:
+        path: The file; its folder must exist.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+        self._stream: TextIO | None = None
+
+    def write(self, text: str) -> None:
+        """Append ``text``."""
+        try:
+            if self._stream is None:
+                # Line-buffered: what was written is seen by a reader at once, and no kill loses it.
+                self._stream = self._path.open(
+                    "a", encoding="utf-8", errors="backslashreplace", buffering=1, newline="\n"
+                )
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                stream.close()
+
+
+class SweepLog:
+    """Writes the text log; safe to use from all slots at once.
+
+    A write that fails never harms the sweep: what it raised is kept in
+    ``last_error``, and the next event tries again.
+
+    Args:
+        writer: Where to write; ``sys.stdout`` by default.
+
+    Attributes:
+        last_error: What the latest write raised, ``None`` if it went well.
+
+    Example:
+        >>> SweepLog().on_event(JobStarted(job=0, key="", params={"a": 50}, name="Thread-1_0",
+        ...                                slot=1, device="cpu", attempt=1))
+        Thread-1_0: job 0 on cpu
+        Thread-1_0: (('a', 50),)
+    """
+
+    def __init__(self, writer: LogWriter | None = None) -> None:
+        self._writer: LogWriter = StdoutWriter() if writer is None else writer
+        # Reentrant: a signal handler that emits on this very thread must not lock up.
+        self._lock = threading.RLock()  # guards all below, and keeps the order of lines
+        self._direction = "maximize"
+        self._jobs_of_slot: dict[int, int] = {}
+        self._params: dict[int, str] = {}  # by job, of those running
+        self._best: tuple[int, str] | None = None  # job and parameters of the best so far
+        self._given_up: set[int] = set()  # jobs whose last failure is in the log already
+        self.last_error: Exception | None = None
+
+    def on_event(self, event: Event) -> None:
+        """Write down ``event``."""
+        with self._lock:
+            lines = self._lines(event)
+            if not lines:
+                return
+            try:
+                self._writer.write("\n".join(lines) + "\n")
+                self.last_error = None
+            except Exception as error:  # noqa: BLE001 - a log must never stop a training
+                self.last_error = error
+
+    def close(self) -> None:
+        """Close the writer."""
+        with self._lock:
+            self._writer.close()
+
+    def _lines(self, event: Event) -> list[str]:
+        if isinstance(event, ScoreReported):
+            return self._score(event)
+        if isinstance(event, JobStarted):
+            return self._job_started(event)
+        if isinstance(event, JobFinished):
+            self._params.pop(event.job, None)
+            self._count(event.slot)
+            score = "no score" if event.score is None else f"score {_number(event.score)}"
+            return [f"{event.name}: finished: {score}, {event.duration_s:.3f} s"]
+        if isinstance(event, AttemptFailed):
+            return self._attempt_failed(event)
+        if isinstance(event, JobFailed):
+            self._params.pop(event.job, None)
+            self._count(event.slot)
+            if event.job in self._given_up:
+                self._given_up.discard(event.job)
+                return []
+            failure = f"{_one_line(event.error)} (attempt {event.attempt}, given up)"
+            return [f"{event.name}: failed: {failure}", *_quoted(event.name, event.traceback)]
+        if isinstance(event, SlotClosed):
+            return [self._slot_closed(event)]
+        if isinstance(event, Notice):
+            return [f"junky {event.level}: {_one_line(event.message)}"]
+        if isinstance(event, SweepStarted):
+            return self._sweep_started(event)
+        if isinstance(event, SweepEnded):
+            return self._sweep_ended(event)
+        return []
+
+    def _sweep_started(self, event: SweepStarted) -> list[str]:
+        self._direction = event.direction
+        total = "not known beforehand" if event.total is None else str(event.total)
+        if event.already_finished:
+            total += f" ({event.already_finished} already finished)"
+        threads = event.threads_per_slot
+        slots = ", ".join(f"Thread-{i} on {device}" for i, device in enumerate(event.devices, 1))
+        torch_threads = (
+            "torch threads left alone"
+            if threads is None
+            else f"{threads} torch thread{'s' if threads != 1 else ''} each"
+        )
+        return [
+            "",
+            "AUTOTRAIN STARTED",
+            "=================",
+            f"sweep: {event.sweep_id}{' (resumed)' if event.resumed else ''}",
+            f"jobs: {total}",
+            f"direction: {event.direction}",
+            f"seed: {'none' if event.seed is None else event.seed}",
+            f"slots: {slots or 'none'}; {torch_threads}",
+            f"retries: at most {event.max_retries} a job",
+            "=================",
+        ]
+
+    def _job_started(self, event: JobStarted) -> list[str]:
+        text = self._params[event.job] = params_text(event.params)
+        again = f", attempt {event.attempt}" if event.attempt > 1 else ""
+        return [
+            f"{event.name}: job {event.job} on {event.device}{again}",
+            f"{event.name}: {text}",
+        ]
+
+    def _score(self, event: ScoreReported) -> list[str]:
+        score = _number(event.score)
+        if not event.improved:
+            # What is no number leaves a trace; ordinary scores would be noise.
+            finite = math.isfinite(event.score)
+            return [] if finite else [f"{event.name}: score {score} (not finite)"]
+        extremum, than = (
+            ("minimum", "more") if self._direction == "minimize" else ("maximum", "less")
+        )
+        line = f"{event.name}: new {extremum} score {score}"
+        if event.overall:
+            self._best = (event.job, self._params.get(event.job, ""))
+            return [f"{line}: OVERALL {extremum.upper()}"]
+        if event.best_score is None:
+            return [line]
+        best = f"{_number(event.best_score)} of {event.best_name}"
+        return [f"{line} ({than} than {extremum} {best})"]
+
+    def _attempt_failed(self, event: AttemptFailed) -> list[str]:
+        memory = ", out of memory" if event.kind == "oom" else ""
+        verb = "stopped" if event.kind == "interrupted" else "failed"
+        if event.retry:
+            then = "runs again alone at the end" if memory else "runs again at the end"
+        elif event.kind == "interrupted":
+            then = "not finished"
+        else:
+            then = "given up"
+            self._given_up.add(event.job)
+        what = f"{_one_line(event.error)} (attempt {event.attempt}{memory}, {then})"
+        return [f"{event.name}: {verb}: {what}", *_quoted(event.name, event.traceback)]
+
+    def _slot_closed(self, event: SlotClosed) -> str:
+        count = self._jobs_of_slot.get(event.slot, 0)
+        if event.reason in _ORDINARY_ENDS:
+            jobs = f"{count} job{'s' if count != 1 else ''}"
+            return f"Thread-{event.slot} finished: {event.device} ({jobs})"
+        return f"Thread-{event.slot} closed: {_one_line(event.reason)}"
+
+    def _sweep_ended(self, event: SweepEnded) -> list[str]:
+        ended = "" if event.reason == "completed" else f" ({event.reason})"
+        counts = f"{event.finished} finished, {event.failed} failed, {event.left} not run"
+        lines = [
+            "==================",
+            f"AUTOTRAIN FINISHED{ended}",
+            "==================",
+            f"jobs: {counts}; {event.duration_s:.3f} s",
+        ]
+        if event.best_name is None:
+            return [*lines, "no model gave a finite score"]
+        lines.append(f"best model name = {event.best_name}")
+        if event.best_score is not None:
+            lines.append(f"best model score = {_number(event.best_score)}")
+        if event.best_job is not None:
+            lines.append(f"best model job = {event.best_job}")
+            if self._best is not None and self._best[0] == event.best_job and self._best[1]:
+                lines.append(f"best model params = {self._best[1]}")
+        if event.best_path:
+            lines.append(f"best model file = {_one_line(event.best_path)}")
+        return lines
+
+    def _count(self, slot: int) -> None:
+        self._jobs_of_slot[slot] = self._jobs_of_slot.get(slot, 0) + 1
+
+
+def params_text(params: Mapping[str, Any]) -> str:
+    """Return ``params`` as the log writes them: the ``repr`` of their pairs, on one line.
+
+    >>> params_text({"a": 50, "b": None})
+    "(('a', 50), ('b', None))"
+    >>> params_text({"a": 50}), params_text({})
+    ("(('a', 50),)", '()')
+    """
+    pairs = [f"({key!r}, {_repr(value)})" for key, value in params.items()]
+    return f"({pairs[0]},)" if len(pairs) == 1 else f"({', '.join(pairs)})"
+
+
+def _repr(value: Any) -> str:
+    try:
+        return _one_line(repr(value))
+    except Exception:  # noqa: BLE001 - anybody's __repr__
+        return f"<{type(value).__name__}>"
+
+
+def _number(score: float) -> str:
+    return repr(float(score))
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\s*[\r\n]+\s*", " ", str(text)).strip()
+
+
+def _quoted(name: str, text: str) -> Iterable[str]:
+    return (f"{name}: | {line}" for line in text.splitlines())
