@@ -178,8 +178,8 @@ class _State:
 
     def token(self, value: Any) -> bytes:
         """Return bytes that only the same value has."""
-        token = _plain_token(value)
-        return _run(_token(value, self)) if token is None else token  # type: ignore[no-any-return]
+        token: bytes = _run(_token(value, self))
+        return token
 
     def the_very_object(self, value: Any) -> bytes:
         """Return a token that no other object has, here or in another process."""
@@ -212,14 +212,18 @@ def _node(tag: bytes, parts: Iterable[bytes]) -> bytes:
 
 
 def _found_by_name(value: Any) -> bytes | None:
-    """Return ``module:qualname`` if that leads to ``value`` and to nothing else."""
-    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
-    if not isinstance(module, str) or not isinstance(name, str):
-        return None
-    found: Any = sys.modules.get(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    return f"{module}:{name}".encode("utf-8", "surrogatepass") if found is value else None
+    """Return ``module:name`` if that leads to ``value`` and to nothing else."""
+    module = getattr(value, "__module__", None)
+    # torch.relu says that it is torch._VariableFunctionsClass.relu: try its bare name, too.
+    for name in (getattr(value, "__qualname__", None), getattr(value, "__name__", None)):
+        if not isinstance(module, str) or not isinstance(name, str):
+            return None
+        found: Any = sys.modules.get(module)
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        if found is value:
+            return f"{module}:{name}".encode("utf-8", "surrogatepass")
+    return None
 
 
 def _class_token(cls: type, state: _State) -> bytes:
@@ -311,10 +315,7 @@ def _children(value: Any) -> Iterable[Any] | None:
     if isinstance(value, types.BuiltinMethodType) and not isinstance(
         value.__self__, (types.ModuleType, type(None))
     ):
-        # torch.relu and its like are methods of a class that no name leads to.
-        owner = value.__self__
-        is_class = isinstance(owner, type)
-        return [value.__name__, (owner.__module__, owner.__qualname__) if is_class else owner]
+        return [value.__name__, value.__self__]
     if isinstance(value, types.FunctionType) and _found_by_name(value) is None:
         return [
             value.__module__,
