@@ -1,0 +1,396 @@
+"""Read a journal: its records, and what they add up to.
+
+    state = load_state("sweep/journal.jsonl")
+    state.jobs["lr=0.1"].status          # "finished": need not run again
+    state.match_best_file("sweep/model.pt").score
+
+A sweep that was killed and resumed leaves several ``sweep_started`` records in
+one journal. What a job's records add up to, in the order they come:
+
+    job_started    -> unfinished
+    job_finished   -> finished
+    job_failed     -> failed
+    anything else leaves the job's status as it is
+
+A job that was running when the process was killed therefore stays unfinished,
+and so does one that was stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from junky_core.atomic import file_sha256
+from junky_core.errors import JournalError
+from junky_core.jobs import rank_key
+from junky_core.journal_codec import JOURNAL_VERSION, decode_field
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "BestRecord",
+    "JournalState",
+    "JournaledJob",
+    "load_state",
+    "read_journal",
+    "whole_length",
+]
+
+_NAME = re.compile(r"Thread-(\d+)_(\d+)")
+_EXCERPT = 60  # characters of a damaged line to show
+_HEAD = b'{"event"'  # how every record begins
+_BLANK = b"\0 \t\r\n"  # a power cut may leave zeros at a file's end
+
+
+@dataclass(slots=True)
+class JournaledJob:
+    """What a journal knows of one job.
+
+    Attributes:
+        num: Its number in the sweep.
+        key: Its identity across resumed sweeps.
+        name: ``Thread-<slot>_<n>`` of its last attempt.
+        params: Its parameters.
+        status: ``"finished"``, ``"failed"`` or ``"unfinished"``.
+        score: Its score, ``None`` if it gave none; the best so far if unfinished.
+        value: What it returned; ``None`` too if JSON could not hold it.
+        value_omitted: Whether JSON could not hold it.
+        attempts: Attempts of the last session in which it ran.
+        duration_s: Seconds its last attempt took.
+        slot: Slot of its last attempt, from 1.
+        device: Device of that slot.
+        error: Last line of its last error, ``""`` if none.
+        traceback: That error's traceback.
+        info: What its runner noted (Hydra: the overrides).
+        finished_times: How often a ``job_finished`` was noted; more than once
+            means that a finished job ran again.
+    """
+
+    num: int
+    key: str = ""
+    name: str = ""
+    params: dict[str, Any] = field(default_factory=dict)
+    status: str = "unfinished"
+    score: float | None = None
+    value: Any = None
+    value_omitted: bool = False
+    attempts: int = 0
+    duration_s: float = 0.0
+    slot: int = 0
+    device: str = ""
+    error: str = ""
+    traceback: str = ""
+    info: dict[str, Any] = field(default_factory=dict)
+    finished_times: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BestRecord:
+    """A best model that was about to replace the file, or has (``saved``)."""
+
+    job: int
+    name: str
+    score: float
+    path: str
+    sha256: str
+    saved: bool
+
+
+@dataclass(slots=True)
+class JournalState:
+    """What a journal adds up to.
+
+    Attributes:
+        sweep_id: The sweep's identity.
+        kind: ``"python"`` or ``"hydra"``.
+        spec: What was asked for, at the last start.
+        seed: The last session's seed.
+        direction: ``"maximize"`` or ``"minimize"``.
+        jobs: Every job that was started, by key; of several jobs with one key
+            the first. Jobs without a key are only in ``by_num``.
+        by_num: Every job that was started, by number.
+        slot_counters: Slot -> the next free ``n`` of its names.
+        bests: Best models, oldest first.
+        sessions: How many times the sweep was started or resumed.
+        ended: Reason of the last ``sweep_ended``; ``None`` if the last session
+            was killed.
+    """
+
+    sweep_id: str = ""
+    kind: str = ""
+    spec: dict[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    direction: str = "maximize"
+    jobs: dict[str, JournaledJob] = field(default_factory=dict)
+    by_num: dict[int, JournaledJob] = field(default_factory=dict)
+    slot_counters: dict[int, int] = field(default_factory=dict)
+    bests: list[BestRecord] = field(default_factory=list)
+    sessions: int = 0
+    ended: str | None = None
+
+    @property
+    def highest_num(self) -> int:
+        """The highest number of a job; -1 if there is none."""
+        return max(self.by_num, default=-1)
+
+    def best_job(self) -> JournaledJob | None:
+        """Return the finished job that ranks first; ``None`` if none gave a score."""
+        done = [j for j in self.by_num.values() if j.status == "finished" and j.score is not None]
+        return min(done, key=lambda j: rank_key(j.score, j.num, self.direction), default=None)
+
+    def match_best_file(self, path: str | os.PathLike[str]) -> BestRecord | None:
+        """Return the record of the model that lies at ``path``, told by its hash.
+
+        A process may be killed after the file was renamed and before that was
+        noted; the hash was noted before. ``None`` if there is no file, or one
+        that this sweep did not write.
+        """
+        if not self.bests:
+            return None
+        try:
+            digest = file_sha256(path)
+        except OSError:
+            return None
+        return next((best for best in reversed(self.bests) if best.sha256 == digest), None)
+
+
+def read_journal(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    """Yield the records of a journal, one by one, as they stand there.
+
+    A last line cut short by a kill or a power cut is left out.
+
+    Args:
+        path: The file, or the sweep folder that it is in.
+
+    Raises:
+        JournalError: A line in the middle is damaged (the message says which),
+            or the file is no journal that this version knows.
+        FileNotFoundError: There is no such file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path /= "journal.jsonl"
+    damaged: tuple[int, bytes] | None = None
+    first = True
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip(_BLANK):
+                continue
+            if damaged is not None:
+                raise JournalError(
+                    f"{path}, line {damaged[0]}: the journal is damaged there: "
+                    f"{_excerpt(damaged[1])}; restore the line, or move the file away and start "
+                    "afresh"
+                )
+            record = _parse(line)
+            if record is None:
+                damaged = number, line
+                continue
+            if first:
+                _check_first(record, path)
+                first = False
+            yield record
+    if first and damaged is not None and not _may_be_torn_first(damaged[1]):
+        raise JournalError(f"{path} is not the journal of a sweep: {_excerpt(damaged[1])}")
+
+
+def load_state(path: str | os.PathLike[str]) -> JournalState:
+    """Return what the journal at ``path`` (the file, or its folder) adds up to.
+
+    Raises:
+        JournalError: As :func:`read_journal`.
+        FileNotFoundError: There is no such file.
+    """
+    state = JournalState()
+    for number, record in enumerate(read_journal(path), 1):
+        note = _NOTES.get(record["event"])
+        if note is not None:
+            try:
+                note(state, record)
+            except (KeyError, TypeError, ValueError, AttributeError) as exc:
+                raise JournalError(
+                    f"{path}, record {number}: a {record['event']} record that lacks something: "
+                    f"{exc!r}"
+                ) from exc
+    for job in state.by_num.values():
+        if job.key:
+            state.jobs.setdefault(job.key, job)
+    return state
+
+
+def whole_length(descriptor: int) -> int:
+    """Return how many bytes of an open journal are whole, its torn last line left out.
+
+    The last record may lack its line end.
+
+    Raises:
+        OSError: The file cannot be read, or is no journal.
+    """
+    size = os.fstat(descriptor).st_size
+    take = 1 << 16
+    while True:
+        start = max(0, size - take)
+        tail = _read_from(descriptor, start, size)
+        cut = tail.rstrip(_BLANK).rfind(b"\n") + 1
+        if cut or start == 0:
+            break
+        take *= 4
+    last = tail[cut:]
+    if _parse(last) is not None:
+        return start + cut + len(last.rstrip(b"\0"))
+    if start + cut == 0 and not _may_be_torn_first(last):
+        raise OSError(None, f"it is not the journal of a sweep: {_excerpt(last)}")
+    return start + cut
+
+
+def _read_from(descriptor: int, start: int, end: int) -> bytes:
+    os.lseek(descriptor, start, os.SEEK_SET)
+    parts = []
+    while start < end and (part := os.read(descriptor, end - start)):
+        parts.append(part)
+        start += len(part)
+    return b"".join(parts)
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """Return the record on a line; ``None`` if there is none."""
+    try:
+        record = json.loads(line.rstrip(_BLANK))
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(record, dict) and isinstance(record.get("event"), str):
+        return record
+    return None
+
+
+def _may_be_torn_first(line: bytes) -> bool:
+    """Return whether the only line of a file may be the start of our first record."""
+    text = line.rstrip(_BLANK)
+    return text.startswith(_HEAD) or _HEAD.startswith(text)
+
+
+def _check_first(record: dict[str, Any], path: Path) -> None:
+    version = record.get("journal_version")
+    if version is None:
+        raise JournalError(f"{path} is not the journal of a sweep: its first record has no version")
+    if version != JOURNAL_VERSION:
+        raise JournalError(
+            f"{path} has version {version!r} of the journal; "
+            f"this release reads version {JOURNAL_VERSION}"
+        )
+
+
+def _excerpt(line: bytes) -> str:
+    text = line.strip(b"\r\n").decode("utf-8", "replace")
+    return repr(text if len(text) <= _EXCERPT else text[:_EXCERPT] + "...")
+
+
+def _note_sweep_started(state: JournalState, record: dict[str, Any]) -> None:
+    state.sweep_id = record["sweep_id"]
+    state.kind = record.get("kind", "")
+    state.spec = decode_field(record, "spec") or {}
+    state.seed = decode_field(record, "seed")
+    state.direction = record.get("direction", "maximize")
+    state.sessions += 1
+    state.ended = None
+
+
+def _note_job_started(state: JournalState, record: dict[str, Any]) -> None:
+    job = _job(state, record)
+    job.key = record["key"]
+    job.params = decode_field(record, "params")
+    job.info = decode_field(record, "info") or {}
+    job.status = "unfinished"
+    if record["attempt"] == 1:  # also: run again in a resumed sweep
+        job.score = None
+    job.value, job.value_omitted, job.error, job.traceback = None, False, "", ""
+    _note_attempt(state, job, record)
+
+
+def _note_score(state: JournalState, record: dict[str, Any]) -> None:
+    _job(state, record).score = decode_field(record, "score")
+
+
+def _note_best(state: JournalState, record: dict[str, Any]) -> None:
+    best = BestRecord(
+        job=record["job"],
+        name=record["name"],
+        score=decode_field(record, "score"),
+        path=record["path"],
+        sha256=record["sha256"],
+        saved=record["event"] == "best_saved",
+    )
+    if best.saved and state.bests and state.bests[-1].sha256 == best.sha256:
+        state.bests[-1] = best
+    else:
+        state.bests.append(best)
+
+
+def _note_attempt_failed(state: JournalState, record: dict[str, Any]) -> None:
+    job = _job(state, record)
+    job.error, job.traceback = record["error"], record["traceback"]
+    job.duration_s = record["duration_s"]
+    _note_attempt(state, job, record)
+
+
+def _note_job_finished(state: JournalState, record: dict[str, Any]) -> None:
+    job = _job(state, record)
+    job.status = "finished"
+    job.finished_times += 1
+    job.params = decode_field(record, "params")
+    job.score = decode_field(record, "score")
+    job.value = decode_field(record, "value")
+    job.value_omitted = bool(record.get("value_omitted"))
+    job.error = job.traceback = ""
+    job.duration_s = record["duration_s"]
+    _note_attempt(state, job, record)
+
+
+def _note_job_failed(state: JournalState, record: dict[str, Any]) -> None:
+    job = _job(state, record)
+    job.status = "failed"
+    job.params = decode_field(record, "params")
+    job.score = decode_field(record, "score")
+    job.error, job.traceback = record["error"], record["traceback"]
+    job.duration_s = record["duration_s"]
+    _note_attempt(state, job, record)
+
+
+def _note_sweep_ended(state: JournalState, record: dict[str, Any]) -> None:
+    state.ended = record["reason"]
+
+
+_NOTES = {
+    "sweep_started": _note_sweep_started,
+    "job_started": _note_job_started,
+    "score_improved": _note_score,
+    "best_saving": _note_best,
+    "best_saved": _note_best,
+    "attempt_failed": _note_attempt_failed,
+    "job_finished": _note_job_finished,
+    "job_failed": _note_job_failed,
+    "sweep_ended": _note_sweep_ended,
+}
+
+
+def _job(state: JournalState, record: dict[str, Any]) -> JournaledJob:
+    num = record["job"]
+    if num not in state.by_num:
+        state.by_num[num] = JournaledJob(num)
+    return state.by_num[num]
+
+
+def _note_attempt(state: JournalState, job: JournaledJob, record: dict[str, Any]) -> None:
+    job.name, job.slot, job.device = record["name"], record["slot"], record["device"]
+    job.attempts = record["attempt"]
+    match = _NAME.fullmatch(job.name)
+    if match:
+        slot, count = int(match[1]), int(match[2]) + 1
+        if state.slot_counters.get(slot, 0) < count:
+            state.slot_counters[slot] = count

@@ -1,0 +1,149 @@
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from junky_core.errors import SweepFolderError
+from junky_core.sweep_folder import SweepFolder
+
+HOLD = """
+import sys
+from junky_core.sweep_folder import SweepFolder
+folder = SweepFolder(sys.argv[1])
+folder.acquire()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_second_process_is_refused_and_told_who_holds_it(tmp_path, holder):
+    with pytest.raises(SweepFolderError, match=rf"process {holder.pid} on ") as info:
+        SweepFolder(tmp_path).acquire()
+    assert info.value.errno == errno.EWOULDBLOCK
+    assert str(tmp_path) in str(info.value)
+
+
+def test_lock_goes_with_a_killed_process(tmp_path, holder):
+    holder.kill()
+    holder.wait(10)
+    assert (tmp_path / ".junky.lock").exists()
+    with SweepFolder(tmp_path).lock():
+        pass
+
+
+def test_second_sweep_of_one_process_is_refused(tmp_path):
+    with SweepFolder(tmp_path).lock():
+        with pytest.raises(SweepFolderError, match="this very process"):
+            SweepFolder(tmp_path).acquire()
+    with SweepFolder(tmp_path).lock():
+        pass
+
+
+def test_same_object_cannot_be_locked_twice(tmp_path):
+    folder = SweepFolder(tmp_path)
+    with folder.lock(), pytest.raises(SweepFolderError, match="locked already"):
+        folder.acquire()
+
+
+def test_forked_child_does_not_keep_the_lock(tmp_path):
+    folder = SweepFolder(tmp_path)
+    folder.acquire()
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:  # lives on until told to go
+        os.close(writer)
+        os.read(reader, 1)
+        os._exit(0)
+    try:
+        folder.release()
+        with SweepFolder(tmp_path).lock():
+            pass
+    finally:
+        os.close(writer)
+        os.close(reader)
+        os.waitpid(pid, 0)
+
+
+def test_end_of_a_forked_child_does_not_free_the_parent(tmp_path):
+    with SweepFolder(tmp_path).lock():
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+        with pytest.raises(SweepFolderError):
+            SweepFolder(tmp_path).acquire()
+
+
+def test_makes_the_folder_and_takes_relative_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with SweepFolder("a/b").lock() as folder:
+        assert folder.path == tmp_path / "a" / "b"
+        assert folder.path.is_dir()
+
+
+def test_path_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "f").touch()
+    with pytest.raises(SweepFolderError, match="cannot be used"):
+        SweepFolder(tmp_path / "f").acquire()
+
+
+def test_stale_lock_file_with_garbage_does_no_harm(tmp_path):
+    (tmp_path / ".junky.lock").write_bytes(b"\xff garbage")
+    with SweepFolder(tmp_path).lock(), pytest.raises(SweepFolderError):
+        SweepFolder(tmp_path).acquire()
+
+
+@pytest.mark.parametrize(
+    ("content", "holds"),
+    [
+        (None, False),
+        (b"", False),
+        (b"\n", False),
+        (b'{"event": "sweep_sta', False),
+        (b'{"event": "sweep_started"}', True),
+        (b'{"event": "sweep_started"}\n', True),
+        (b"something else\n", True),
+    ],
+)
+def test_holds_sweep(tmp_path, content, holds):
+    if content is not None:
+        (tmp_path / "journal.jsonl").write_bytes(content)
+    assert SweepFolder(tmp_path).holds_sweep() is holds
+
+
+def test_file_system_without_locks_is_noted_not_refused(tmp_path, monkeypatch):
+    import fcntl
+
+    def refuse(*_args):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with SweepFolder(tmp_path).lock() as folder:
+        assert "has no locks" in folder.lock_note
+
+
+def test_reclaim_makes_a_deleted_folder_anew_and_holds_it(tmp_path):
+    import shutil
+
+    with SweepFolder(tmp_path / "s").lock() as folder:
+        shutil.rmtree(folder.path)
+        folder.reclaim()
+        with pytest.raises(SweepFolderError):
+            SweepFolder(folder.path).acquire()
+        folder.reclaim()
