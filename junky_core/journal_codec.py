@@ -56,8 +56,10 @@ _KINDS: dict[type[Event], tuple[str, list[str]]] = {
         (
             SweepStarted,
             "sweep_started",
-            "sweep_id kind total resumed already_finished devices threads_per_slot seed direction "
-            "max_retries spec",
+            (
+                "sweep_id kind total resumed already_finished devices threads_per_slot seed "
+                "direction max_retries spec"
+            ),
         ),
         (JobStarted, "job_started", "job key name slot device attempt params info"),
         (ScoreReported, "score_improved", "job name score overall"),

@@ -64,19 +64,21 @@ def test_same_object_cannot_be_locked_twice(tmp_path):
 def test_forked_child_does_not_keep_the_lock(tmp_path):
     folder = SweepFolder(tmp_path)
     folder.acquire()
-    reader, writer = os.pipe()
+    alive, stop = os.pipe(), os.pipe()
     pid = os.fork()
     if pid == 0:  # lives on until told to go
-        os.close(writer)
-        os.read(reader, 1)
+        os.close(stop[1])
+        os.write(alive[1], b"x")
+        os.read(stop[0], 1)
         os._exit(0)
     try:
+        assert os.read(alive[0], 1) == b"x"
         folder.release()
         with SweepFolder(tmp_path).lock():
             pass
     finally:
-        os.close(writer)
-        os.close(reader)
+        for descriptor in (*alive, *stop):
+            os.close(descriptor)
         os.waitpid(pid, 0)
 
 
