@@ -17,6 +17,8 @@ __all__ = [
     "ConfigError",
     "DeviceError",
     "FitParamsError",
+    "IsolationError",
+    "JobExited",
     "JobStopped",
     "JournalError",
     "JunkyError",
@@ -44,6 +46,22 @@ class DeviceError(JunkyError, ValueError):
 
 class ConfigError(JunkyError, ValueError):
     """An argument or a config value cannot be used."""
+
+
+class IsolationError(JunkyError, RuntimeError):
+    """Jobs cannot be kept apart: Hydra or Python keeps its state where this version cannot reach."""
+
+
+class JobExited(JunkyError, RuntimeError):
+    """A job called ``sys.exit`` with a status other than 0, or raised ``SystemExit``.
+
+    Attributes:
+        code: What it gave to ``sys.exit``.
+    """
+
+    def __init__(self, message: str, code: Any = None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class ModelError(JunkyError, TypeError):

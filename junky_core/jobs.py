@@ -25,6 +25,7 @@ class Job:
         payload: What its runner needs besides (Hydra: the overrides).
         key: Identity across resumed sweeps; empty where nothing is resumed.
         info: JSON-able facts for the journal (Hydra: the overrides).
+        score: The best score it gave before, in a sweep that is resumed.
     """
 
     num: int
@@ -32,6 +33,7 @@ class Job:
     payload: Any = None
     key: str = ""
     info: Mapping[str, Any] = field(default_factory=dict)
+    score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
-__all__ = ["JobScope", "current_scope", "enter_scope", "inherit_scopes"]
+__all__ = ["JobScope", "current_scope", "enter_scope", "inherit_scopes", "outside_scopes"]
 
 _local = threading.local()
 _install_lock = threading.Lock()  # guards _installs and the patch itself
@@ -34,13 +34,18 @@ class JobScope:
         facets: What other modules keep for each job, by name.
         thread_setups: Context managers (made anew for each thread) that every
             thread of the job enters, the slot's own thread first.
+
+    Args:
+        job: The job.
+        parent: The scope that a sweep inside a job was started in; its facets
+            hold here too (such a job still has its outer job's Hydra config).
     """
 
     __slots__ = ("facets", "job", "thread_setups")
 
-    def __init__(self, job: Any) -> None:
+    def __init__(self, job: Any, parent: JobScope | None = None) -> None:
         self.job = job
-        self.facets: dict[str, Any] = {}
+        self.facets: dict[str, Any] = {} if parent is None else dict(parent.facets)
         self.thread_setups: list[Callable[[], AbstractContextManager[Any]]] = []
 
 
@@ -59,6 +64,20 @@ def enter_scope(scope: JobScope) -> Iterator[JobScope]:
             for setup in tuple(scope.thread_setups):
                 stack.enter_context(setup())
             yield scope
+    finally:
+        _local.scope = previous
+
+
+@contextlib.contextmanager
+def outside_scopes() -> Iterator[None]:
+    """Let the calling thread work for no job inside the ``with`` block.
+
+    For threads that the sweep itself starts from within a job.
+    """
+    previous = current_scope()
+    _local.scope = None
+    try:
+        yield
     finally:
         _local.scope = previous
 
@@ -93,9 +112,15 @@ def _start_in_scope(self: threading.Thread) -> None:
         run = self.run
 
         def run_in_scope() -> None:
-            del self.run  # break the cycle; the class's own method shows again
+            self.__dict__.pop("run", None)  # break the cycle; the class's own method shows again
             with enter_scope(scope):
                 run()
 
         self.run = run_in_scope  # type: ignore[method-assign]
-    _plain_start(self)
+        try:
+            _plain_start(self)
+        except RuntimeError:  # started twice, or no more threads to be had
+            self.__dict__.pop("run", None)
+            raise
+    else:
+        _plain_start(self)

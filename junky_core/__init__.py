@@ -1,0 +1,58 @@
+"""Hyper-parameter sweeps for PyTorch on device-slot threads.
+
+Names are loaded when they are first used: importing this package, as Hydra's
+plugins do at the start of every Hydra app, does not import torch.
+
+>>> import junky_core
+>>> list(junky_core.expand_fit_params([("a", [50, 100]), ("b", [0.1])]))
+[{'a': 50, 'b': 0.1}, {'a': 100, 'b': 0.1}]
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from junky_core.autotrain import torch_autotrain
+    from junky_core.context import JobContext, current_job
+    from junky_core.errors import JunkyError, SweepFailed, SweepInterrupted
+    from junky_core.grammar import expand_fit_params
+    from junky_core.log_parser import parse_autotrain_log
+    from junky_core.results import AutotrainResult
+
+__all__ = [
+    "AutotrainResult",
+    "JobContext",
+    "JunkyError",
+    "SweepFailed",
+    "SweepInterrupted",
+    "current_job",
+    "expand_fit_params",
+    "parse_autotrain_log",
+    "torch_autotrain",
+]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AutotrainResult": "results",
+    "JobContext": "context",
+    "JunkyError": "errors",
+    "SweepFailed": "errors",
+    "SweepInterrupted": "errors",
+    "current_job": "context",
+    "expand_fit_params": "grammar",
+    "parse_autotrain_log": "log_parser",
+    "torch_autotrain": "autotrain",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

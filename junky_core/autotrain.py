@@ -1,0 +1,366 @@
+"""``torch_autotrain``: a sweep from plain Python."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from junky_core.best import BestModel
+from junky_core.context import JobContext
+from junky_core.devices import parse_devices
+from junky_core.errors import ConfigError, DeviceError, ModelError, SweepFailed, SweepInterrupted
+from junky_core.events import Notice, Observer
+from junky_core.failures import FatalJobError
+from junky_core.grammar import expand_fit_params
+from junky_core.identity import copy_containers, digest
+from junky_core.jobs import Attempt, GridSource, Job, JobResult, JobSource, rank_key
+from junky_core.results import AutotrainResult
+from junky_core.slots import Slot
+from junky_core.sweep import Sweep, SweepSettings
+from junky_core.sweep_log import FileWriter, SweepLog
+from junky_core.sweep_record import SweepRecord, keyed, open_record
+
+__all__ = ["torch_autotrain"]
+
+LOG_NAME = "autotrain.log"
+
+
+def torch_autotrain(
+    make_model_method: Callable[..., Any],
+    train_method: Callable[..., Any],
+    create_loaders_method: Callable[[], Any] | None = None,
+    make_model_args: Sequence[Any] = (),
+    make_model_kwargs: Mapping[str, Any] | None = None,
+    make_model_fit_params: Any = None,
+    train_args: Sequence[Any] = (),
+    train_kwargs: Mapping[str, Any] | None = None,
+    devices: Any = torch.device("cpu"),  # noqa: B008 - the documented default
+    best_model_file_name: str | Path = "model.pt",
+    best_model_device: Any = None,
+    seed: int | None = None,
+    *,
+    max_retries: int = 1,
+    direction: str = "maximize",
+    threads_per_slot: int | None = None,
+    fail_fast: int | None = 5,
+    job_timeout_s: float | None = None,
+    sweep_timeout_s: float | None = None,
+    sweep_dir: str | Path | None = None,
+    resume: bool = False,
+    observers: Sequence[Observer] = (),
+) -> AutotrainResult:
+    """Train a model for each combination of ``make_model_fit_params``; return the best.
+
+    Jobs run on slots, one thread each, as many as ``devices`` says. A job
+    whose attempt dies runs again after all others.
+
+    Args:
+        make_model_method: ``callable(*make_model_args, **make_model_kwargs,
+            **fit_kwargs)``; returns the model, or ``(model, *other_train_args)``.
+        train_method: ``callable(device, loaders, model, *other_train_args,
+            best_model_backup_method, log_prefix, *train_args,
+            **train_kwargs)``; what it returns goes to ``stats``. It calls
+            ``best_model_backup_method(best_model, best_model_score)`` to offer
+            its best model, and begins each line it prints with ``log_prefix``.
+            The model is on ``device`` already.
+        create_loaders_method: ``callable()``; called once by each slot's own
+            thread, its return is handed to each job of that slot as
+            ``loaders``. ``None``: ``loaders`` is ``()``.
+        make_model_args: Positional arguments, passed as they are.
+        make_model_kwargs: Keyword arguments, passed as they are.
+        make_model_fit_params: The grid, see
+            :func:`~junky_core.expand_fit_params`. ``None``: one job.
+        train_args: Positional arguments, passed as they are.
+        train_kwargs: Keyword arguments, passed as they are.
+        devices: ``<device>``, a sequence of devices (repeat one for more
+            slots), or a mapping device -> slots. Strings may carry a count,
+            ``'cuda:0*3'``; ``'auto'`` is each visible GPU once, else the CPU.
+        best_model_file_name: File for the best model's state dict; relative to
+            ``sweep_dir`` if there is one, else to the working folder.
+        best_model_device: Where to load the best model at the end. ``None``:
+            it is not loaded.
+        seed: Seeds every job alike; a job's result then depends on its
+            parameters and the seed alone.
+        max_retries: How often a job may run again.
+        direction: ``"maximize"`` or ``"minimize"`` the score.
+        threads_per_slot: Torch threads of each slot. ``None``:
+            ``OMP_NUM_THREADS`` if it is set, 1 with a seed, else the cores
+            divided by the slots.
+        fail_fast: Stop at once if the first so many jobs die of the same error
+            at the same line. ``None``: never.
+        job_timeout_s: Seconds after which a job ends at its next call of its
+            model, loader, optimizer, ``best_model_backup_method`` or
+            ``current_job().check()``; it failed then, and is not retried.
+        sweep_timeout_s: Seconds after which nothing new starts.
+        sweep_dir: Folder for journal, log and best model; makes the sweep
+            resumable. ``None``: no journal.
+        resume: Go on with the sweep in ``sweep_dir``.
+        observers: Who listens besides, see :class:`junky_core.events.Observer`.
+
+    Returns:
+        ``(best_model, best_model_name, best_model_score, best_model_params,
+        stats)``, a named tuple. ``stats`` is ``[(name, score, params, return of
+        train_method), ...]``, the best first. Jobs that failed for good are in
+        its attribute ``failed``.
+
+    Raises:
+        JunkyError: A wrong argument, before any training.
+        SweepFailed: No job succeeded, or the first ones all died alike.
+        ModelError: ``make_model_method`` returned no module.
+        SweepInterrupted: Ctrl-C or SIGTERM; all there is has been saved, and
+            is in its attribute ``result``.
+
+    Not to be called from several threads at once.
+
+    Example:
+        >>> import tempfile, torch
+        >>> def make_model(width):
+        ...     return torch.nn.Linear(width, 1)
+        >>> def train(device, loaders, model, save_best, log_prefix):
+        ...     save_best(model, 1 / model.in_features)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     result = torch_autotrain(make_model, train, sweep_dir=folder,
+        ...                              make_model_fit_params=[("width", [4, 2])])
+        ... # doctest: +ELLIPSIS
+        AUTOTRAIN STARTED
+        ...
+        >>> result.best_model_params, result.best_model_score
+        ({'width': 2}, 0.5)
+    """
+    runner = _Autotrain(
+        make_model_method,
+        train_method,
+        create_loaders_method,
+        make_model_args,
+        make_model_kwargs,
+        train_args,
+        train_kwargs,
+    )
+    grid = expand_fit_params(make_model_fit_params)
+    runner.check_fit_keys(grid.keys)
+    slots = parse_devices(devices)
+    _check_device(best_model_device)
+    if resume and sweep_dir is None:
+        raise ConfigError("resume=True needs sweep_dir, the folder of the sweep to resume")
+    folder = Path() if sweep_dir is None else Path(sweep_dir).expanduser()
+    hint = f"torch_autotrain(..., sweep_dir={str(sweep_dir)!r}, resume=True)"
+    settings = SweepSettings(
+        direction=direction,
+        max_retries=max_retries,
+        seed=seed,
+        threads_per_slot=threads_per_slot,
+        fail_fast=fail_fast,
+        job_timeout_s=job_timeout_s,
+        sweep_timeout_s=sweep_timeout_s,
+        resume_hint="" if sweep_dir is None else hint,
+        spec={"fit_params": repr(make_model_fit_params), "devices": str(devices)},
+    )
+    best = BestModel(folder / best_model_file_name, direction)
+    jobs: Iterable[Job] = (Job(num, params) for num, params in enumerate(grid))
+    source: JobSource = GridSource(jobs, len(grid))
+    with contextlib.ExitStack() as stack:
+        done: list[JobResult] = []
+        listeners: list[Observer] = [SweepLog(), *observers]
+        notices: list[Notice] = []
+        record: SweepRecord | None = None
+        if sweep_dir is not None:
+            record = stack.enter_context(
+                open_record(
+                    folder,
+                    resume=resume,
+                    direction=direction,
+                    seed=seed,
+                    how_to_resume="resume=True",
+                )
+            )
+            jobs = keyed(jobs, runner.key)
+            source, done, settings = record.plan(jobs, len(grid), best, settings)
+            best.check_folder()
+            notices = record.notices
+            listeners = [
+                record.open_journal(),
+                SweepLog(FileWriter(record.path / LOG_NAME)),
+                *listeners,
+            ]
+        else:
+            best.check_folder()
+        sweep = Sweep(slots, runner, best, listeners, settings)
+        stack.callback(sweep.close)
+        if record is not None:
+            record.tell = sweep.emit
+        for notice in notices:
+            sweep.emit(notice)
+        return runner.finish(sweep, source, done, best_model_device)
+
+
+class _Autotrain:
+    """The user's methods: what an attempt runs, and how the best model is built again."""
+
+    def __init__(
+        self,
+        make_model: Callable[..., Any],
+        train: Callable[..., Any],
+        create_loaders: Callable[[], Any] | None,
+        make_model_args: Sequence[Any],
+        make_model_kwargs: Mapping[str, Any] | None,
+        train_args: Sequence[Any],
+        train_kwargs: Mapping[str, Any] | None,
+    ) -> None:
+        for name, method in (
+            ("make_model_method", make_model),
+            ("train_method", train),
+            ("create_loaders_method", create_loaders),
+        ):
+            if not callable(method) and not (name == "create_loaders_method" and method is None):
+                raise ConfigError(f"{name} must be callable, it is {method!r}")
+        self.make_model = make_model
+        self.train = train
+        self.create_loaders = create_loaders
+        self.make_model_args = _positional("make_model_args", make_model_args)
+        self.make_model_kwargs = _keywords("make_model_kwargs", make_model_kwargs)
+        self.train_args = _positional("train_args", train_args)
+        self.train_kwargs = _keywords("train_kwargs", train_kwargs)
+
+    def check_fit_keys(self, keys: Sequence[str]) -> None:
+        """Raise if a fit param is also a fixed keyword argument."""
+        clash = sorted(set(keys) & set(self.make_model_kwargs))
+        if clash:
+            raise ConfigError(
+                f"{', '.join(clash)}: given in make_model_kwargs and varied in "
+                "make_model_fit_params; it can stand in one of them"
+            )
+
+    def key(self, job: Job) -> str:
+        """Return a job's identity: its parameters and the fixed arguments' names."""
+        fixed = sorted([*self.make_model_kwargs, *self.train_kwargs])
+        return digest((dict(job.params), fixed))
+
+    def open_slot(self, slot: Slot) -> None:
+        """Build the slot's loaders, in its own thread."""
+        if self.create_loaders is not None:
+            slot.loader_sets.get(self.create_loaders, (), {}, set(), pin=True)
+
+    def run(self, _attempt: Attempt, job: JobContext) -> Any:
+        """Build a model for the job's parameters and train it."""
+        loaders = () if self.create_loaders is None else job.loaders(self.create_loaders)
+        model, *others = self.build(job.params)
+        model.to(job.device)
+        return self.train(
+            job.device,
+            loaders,
+            model,
+            *others,
+            job.save_best,
+            job.log_prefix,
+            *self.train_args,
+            **self.train_kwargs,
+        )
+
+    def build(self, params: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return ``(model, *other_train_args)``."""
+        made = self.make_model(*self.make_model_args, **self.make_model_kwargs, **params)
+        parts = tuple(made) if isinstance(made, (tuple, list)) else (made,)
+        if not parts or not isinstance(parts[0], torch.nn.Module):
+            what = type(made).__name__
+            if parts and parts[0] is not made:
+                what += f" that begins with {type(parts[0]).__name__}"
+            raise FatalJobError from ModelError(
+                "make_model_method must return a torch.nn.Module, or a tuple that begins with "
+                f"one; for {dict(params)} it returned a {what}"
+            )
+        return parts
+
+    def finish(
+        self, sweep: Sweep, source: JobSource, done: Sequence[JobResult], device: Any
+    ) -> AutotrainResult:
+        """Run the sweep and make the result of what comes out."""
+        try:
+            results = [*done, *sweep.run(source)]
+        except SweepInterrupted as interrupt:
+            interrupt.result = self.result([*done, *interrupt.result], sweep, None)
+            raise
+        finished = [result for result in results if result.status == "finished"]
+        failed = [result for result in results if result.status == "failed"]
+        if not finished and results:
+            raise _nothing_succeeded(sweep, results, failed)
+        return self.result(results, sweep, device)
+
+    def result(self, results: Sequence[JobResult], sweep: Sweep, device: Any) -> AutotrainResult:
+        """Rank the results and load the best model, if a device is given."""
+        best = sweep.best.best
+        listed = [
+            result
+            for result in results
+            if result.status == "finished" or (best is not None and result.num == best.job)
+        ]
+        direction = sweep.settings.direction
+        listed.sort(key=lambda result: rank_key(result.score, result.num, direction))
+        lead = next((r for r in listed if best is not None and r.num == best.job), None)
+        model = None
+        if lead is not None and device is not None:
+            model = self.load(sweep.best.path, lead.params, device)
+        return AutotrainResult(
+            best_model=model,
+            best_model_name=None if lead is None else lead.name,
+            best_model_score=None if best is None or lead is None else best.score,
+            best_model_params=None if lead is None else dict(lead.params),
+            stats=[(r.name, r.score, dict(r.params), r.value) for r in listed],
+            failed=[result for result in results if result.status == "failed"],
+        )
+
+    def load(self, path: Path, params: Mapping[str, Any], device: Any) -> torch.nn.Module:
+        """Build the best model again and load its weights."""
+        with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
+            model: torch.nn.Module = self.build(dict(copy_containers(params)))[0]
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        return model.to(device).eval()
+
+
+def _nothing_succeeded(
+    sweep: Sweep, results: Sequence[JobResult], failed: Sequence[JobResult]
+) -> SweepFailed:
+    if not failed:
+        return SweepFailed(
+            f"no job finished: the sweep ended ({sweep.stop_reason or 'stopped'}) "
+            f"with {len(results)} job(s) begun",
+            results,
+        )
+    first = failed[0]
+    error = SweepFailed(
+        f"all {len(failed)} job(s) failed. The first, job {first.num} with "
+        f"{dict(first.params)}, after {first.attempts} attempt(s):\n{first.traceback}",
+        failed,
+    )
+    error.__cause__ = first.exception
+    return error
+
+
+def _positional(name: str, values: Any) -> tuple[Any, ...]:
+    if isinstance(values, (tuple, list)):
+        return tuple(values)
+    if values is None:
+        return ()
+    raise ConfigError(f"{name} must be a tuple, it is {values!r}: write ({values!r},)")
+
+
+def _keywords(name: str, values: Any) -> dict[str, Any]:
+    if values is None:
+        return {}
+    if isinstance(values, Mapping) and all(isinstance(key, str) for key in values):
+        return dict(values)
+    raise ConfigError(f"{name} must be a dict with names as keys, it is {values!r}")
+
+
+def _check_device(device: Any) -> None:
+    if device is None:
+        return
+    try:
+        specs = parse_devices([device])
+    except DeviceError as error:
+        raise DeviceError(f"best_model_device: {error}") from error
+    if len(specs) != 1:
+        raise DeviceError(f"best_model_device must be one device, it is {device!r}")

@@ -1,0 +1,338 @@
+"""Which attempt runs next, and what becomes of a job when an attempt ends.
+
+Slots pull. Everything here happens under one lock, in the pulling slot's
+thread, and takes microseconds; nothing here trains, builds or writes.
+
+Rounds, in order; a round begins when the one before has nothing left that
+runs or could run:
+
+    1. jobs from the source, and jobs that a closed slot handed back
+    2. jobs whose attempt died, again, up to ``max_retries`` times each
+    3. jobs that died of too little memory, each alone on its device
+       (alone in the process, if it was the host's memory)
+
+What an attempt's end leads to:
+
+    ended           counted   job is then
+    finished        yes       finished
+    error           yes       in the next round, or failed for good
+    oom             yes       in round 3, or failed for good
+    timeout         yes       failed for good
+    interrupted     no        stopped: a resumed sweep runs it again
+    poisoned        yes       as error; all slots of its device are closed
+    .. device closed before   no        handed back
+    loaders         no        handed to a slot that has not failed it yet;
+                              none left: as error
+    fatal           yes       failed for good, and the sweep ends
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from junky_core.devices import SlotSpec
+from junky_core.jobs import Job, JobResult, JobSource
+
+__all__ = ["AttemptEnd", "Decision", "RunningJob", "Scheduler"]
+
+
+@dataclass(slots=True)
+class RunningJob:
+    """A job that is not over yet; handed to one slot at a time, which owns it then.
+
+    Attributes:
+        job: The job.
+        attempts: How many attempts were counted, the running one included.
+        score: The best score of all its attempts.
+        name: Name of its last attempt.
+        serial: Number of its last save that led.
+    """
+
+    job: Job
+    attempts: int = 0
+    score: float | None = None
+    name: str = ""
+    serial: int = 0
+    alone: str = ""  # "", "device" or "process": what must be idle while it runs
+    unfit_slots: set[int] = field(default_factory=set)
+    last: AttemptEnd | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnd:
+    """How an attempt ended; ``kind`` is one of the table above.
+
+    Attributes:
+        location: Where the error came from, for telling equal errors.
+        host_memory: An out-of-memory error of the host, not of a GPU.
+        loaders_key: The loader call that failed.
+        loaders_elsewhere: Another slot has built the same loaders.
+    """
+
+    kind: str
+    duration_s: float
+    value: Any = None
+    error: str = ""
+    traceback: str = ""
+    exception: BaseException | None = None
+    location: Hashable = None
+    host_memory: bool = False
+    loaders_key: Hashable = None
+    loaders_elsewhere: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What follows from an attempt's end."""
+
+    result: JobResult | None  # the job is over
+    retry: bool  # it runs again in this sweep
+    closed: tuple[SlotSpec, ...] = ()
+    fail_fast: bool = False
+
+
+class Scheduler:
+    """Hands attempts to slots for one run of a job source.
+
+    Thread-safe. ``take`` blocks; all else returns at once.
+
+    Args:
+        source: Where jobs come from; it is called under the lock.
+        slots: The slots that are open.
+        max_retries: How often a job may run again.
+        fail_fast: Stop if the first so many jobs die of the same error at the
+            same line; ``None`` never.
+        on_over: Called under the lock with each result, in order of ending.
+    """
+
+    def __init__(
+        self,
+        source: JobSource,
+        slots: Sequence[SlotSpec],
+        *,
+        max_retries: int,
+        fail_fast: int | None,
+        on_over: Callable[[JobResult], None],
+    ) -> None:
+        self.done = threading.Event()  # nothing runs and nothing will
+        self._changed = threading.Condition()  # guards all below
+        self._source = source
+        self._exhausted = False
+        self._max_retries = max_retries
+        self._fail_fast = fail_fast
+        self._on_over = on_over
+        self._open = {slot.index: slot for slot in slots}
+        self._queue: deque[RunningJob] = deque()  # of this round; handed-back jobs come first
+        self._next_round: deque[RunningJob] = deque()
+        self._alone: deque[RunningJob] = deque()
+        self._running: dict[int, RunningJob] = {}  # by slot
+        self._first_location: Hashable = None
+        self._same_deaths = 0  # -1 once a job ended otherwise
+        self._stopping = False
+        self.pulled = 0
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no further attempt will be handed out."""
+        return self._stopping
+
+    @property
+    def open_slots(self) -> int:
+        """How many slots still take jobs."""
+        with self._changed:
+            return len(self._open)
+
+    def running(self) -> list[RunningJob]:
+        """Return what runs now."""
+        with self._changed:
+            return list(self._running.values())
+
+    def take(self, slot: SlotSpec) -> RunningJob | None:
+        """Return the next job for ``slot``, waiting for one if need be; ``None`` at the end."""
+        with self._changed:
+            while True:
+                if self._stopping or slot.index not in self._open:
+                    self._finish_if_over()
+                    return None
+                job = self._next_for(slot)
+                if job is not None:
+                    job.attempts += 1
+                    self._running[slot.index] = job
+                    return job
+                if self._finish_if_over():
+                    return None
+                self._changed.wait()
+
+    def report(self, slot: SlotSpec, job: RunningJob, end: AttemptEnd) -> Decision:
+        """Take note of how an attempt ended and decide what follows."""
+        with self._changed:
+            try:
+                decision = self._decide(slot, job, end)
+                if decision.result is not None:
+                    self._on_over(decision.result)
+                    self._source.tell(decision.result)
+            finally:
+                self._running.pop(slot.index, None)
+                self._finish_if_over()
+                self._changed.notify_all()
+            return decision
+
+    def close_slot(self, slot: SlotSpec) -> None:
+        """Give ``slot`` no more jobs (it could not be set up)."""
+        with self._changed:
+            self._open.pop(slot.index, None)
+            self._finish_if_over()
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Hand out nothing more; ``done`` is set when what runs has ended."""
+        with self._changed:
+            self._stopping = True
+            self._finish_if_over()
+            self._changed.notify_all()
+
+    def unfinished(self) -> list[RunningJob]:
+        """Return jobs that were pulled and are not over: handed back, or waiting to run again."""
+        with self._changed:
+            return [*self._queue, *self._next_round, *self._alone]
+
+    def left_in_source(self) -> int | None:
+        """Return how many jobs were never pulled, ``None`` if that is not known."""
+        with self._changed:
+            total = self._source.total
+            return None if total is None else max(0, total - self.pulled)
+
+    def _finish_if_over(self) -> bool:
+        """Set ``done`` if nothing runs and nothing will. Under the lock."""
+        if self._running:
+            return False
+        over = self._stopping or not self._open
+        if not over and self._exhausted:
+            over = not (self._queue or self._next_round or self._alone)
+        if over:
+            self.done.set()
+        return over
+
+    def _next_for(self, slot: SlotSpec) -> RunningJob | None:
+        """Pick a job that may run on ``slot`` now. Under the lock."""
+        for index, job in enumerate(self._queue):
+            if slot.index not in job.unfit_slots:
+                del self._queue[index]
+                return job
+        if not self._exhausted:
+            fresh = self._source.next_job()
+            if fresh is not None:
+                self.pulled += 1
+                return RunningJob(fresh, score=fresh.score)
+            self._exhausted = True
+        if any(not job.alone for job in self._running.values()) or self._queue:
+            return None
+        if self._next_round and not self._running:
+            self._queue, self._next_round = self._next_round, deque()
+            return self._next_for(slot)
+        if self._next_round:
+            return None
+        return self._next_alone(slot)
+
+    def _next_alone(self, slot: SlotSpec) -> RunningJob | None:
+        """Pick a job that must run alone, if ``slot`` can give it that. Under the lock."""
+        busy = {self._open[index].device for index in self._running if index in self._open}
+        if slot.device in busy or any(job.alone == "process" for job in self._running.values()):
+            return None
+        for index, job in enumerate(self._alone):
+            if slot.index not in job.unfit_slots and (job.alone == "device" or not self._running):
+                del self._alone[index]
+                return job
+        return None
+
+    def _decide(self, slot: SlotSpec, job: RunningJob, end: AttemptEnd) -> Decision:
+        if end.kind == "finished":
+            self._same_deaths = -1
+            return Decision(self._result(slot, job, "finished", end), retry=False)
+        job.last = end
+        closed: tuple[SlotSpec, ...] = ()
+        if end.kind == "poisoned":
+            if slot.index not in self._open:  # it died of its neighbour's fault
+                return self._hand_back(slot, job, end)
+            closed = tuple(s for s in self._open.values() if s.device == slot.device)
+        elif end.kind == "loaders":
+            if end.loaders_elsewhere:
+                closed = (slot,)
+            job.unfit_slots.add(slot.index)
+            fit = [i for i in self._open if i not in job.unfit_slots]
+            if fit:
+                self._close(closed)
+                return self._hand_back(slot, job, end, closed)
+            job.unfit_slots.clear()
+            closed = ()
+        self._close(closed)
+        if end.kind == "interrupted":
+            job.attempts -= 1
+            return Decision(self._result(slot, job, "stopped", end), retry=False)
+        again = end.kind not in ("timeout", "fatal") and job.attempts <= self._max_retries
+        if self._dies_alike(job, end):
+            self._stopping = True
+            return Decision(
+                self._result(slot, job, "failed", end), retry=False, closed=closed, fail_fast=True
+            )
+        if not again:
+            return Decision(self._result(slot, job, "failed", end), retry=False, closed=closed)
+        if end.kind == "oom":
+            job.alone = "process" if end.host_memory or job.alone == "process" else "device"
+        (self._alone if job.alone else self._next_round).append(job)
+        return Decision(None, retry=True, closed=closed)
+
+    def _close(self, slots: Sequence[SlotSpec]) -> None:
+        for slot in slots:
+            self._open.pop(slot.index, None)
+        for job in (*self._queue, *self._next_round, *self._alone):
+            if job.unfit_slots.issuperset(self._open):
+                job.unfit_slots.clear()  # no slot would be fit any more: let any try
+
+    def _hand_back(
+        self,
+        slot: SlotSpec,
+        job: RunningJob,
+        end: AttemptEnd,
+        closed: tuple[SlotSpec, ...] = (),
+    ) -> Decision:
+        job.attempts -= 1
+        if not self._open:
+            return Decision(self._result(slot, job, "stopped", end), retry=False, closed=closed)
+        self._queue.append(job)
+        return Decision(None, retry=True, closed=closed)
+
+    def _dies_alike(self, job: RunningJob, end: AttemptEnd) -> bool:
+        if self._fail_fast is None or self._same_deaths < 0 or job.attempts > 1:
+            return False
+        if end.kind not in ("error", "loaders") or end.location is None:
+            if end.kind != "oom":
+                self._same_deaths = -1
+            return False
+        if self._same_deaths and end.location != self._first_location:
+            self._same_deaths = -1
+            return False
+        self._first_location = end.location
+        self._same_deaths += 1
+        return self._same_deaths >= self._fail_fast
+
+    def _result(self, slot: SlotSpec, job: RunningJob, status: str, end: AttemptEnd) -> JobResult:
+        return JobResult(
+            num=job.job.num,
+            name=job.name,
+            params=job.job.params,
+            status=status,
+            score=job.score,
+            value=end.value,
+            attempts=job.attempts,
+            duration_s=end.duration_s,
+            slot=slot.index,
+            device=slot.device,
+            error=end.error,
+            traceback=end.traceback,
+            exception=end.exception,
+        )

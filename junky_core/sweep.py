@@ -1,0 +1,610 @@
+"""The one loop that runs every sweep, whoever asks.
+
+The main thread only watches: it notices signals and times that are over, and
+waits. Slots pull their attempts from the scheduler and report to it. What
+happens is told to the observers by the thread in which it happens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+
+from junky_core.best import BestModel
+from junky_core.context import JobContext
+from junky_core.devices import SlotSpec
+from junky_core.errors import ConfigError, SweepFailed, SweepInterrupted
+from junky_core.events import (
+    AttemptFailed,
+    Event,
+    JobFailed,
+    JobFinished,
+    JobStarted,
+    Notice,
+    Observer,
+    SlotClosed,
+    SweepEnded,
+    SweepStarted,
+)
+from junky_core.failures import Failure, describe, free_memory, release_frames
+from junky_core.identity import copy_containers
+from junky_core.interrupts import CheckPoints
+from junky_core.jobs import Attempt, JobResult, JobSource
+from junky_core.loaders import SharedData
+from junky_core.scheduler import AttemptEnd, RunningJob, Scheduler
+from junky_core.scopes import JobScope, enter_scope, inherit_scopes
+from junky_core.seeding import JobStreams, installed_streams
+from junky_core.slots import Slot, SlotThreads, torch_threads
+
+__all__ = ["AttemptRunner", "Sweep", "SweepSettings"]
+
+WATCH_EVERY_S = 0.1  # how late a signal or an over-time may be noticed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepSettings:
+    """How a sweep is run; the fields are those of ``torch_autotrain``.
+
+    Attributes:
+        value_is_score: A job that gave no score is scored by the number it returned.
+        resume_hint: How to resume this sweep, for messages.
+        already_finished: Jobs that a journal had finished.
+        next_numbers: By slot, the ``n`` its next name gets.
+        spec: What was asked for, for the journal.
+    """
+
+    direction: str = "maximize"
+    max_retries: int = 1
+    seed: int | None = None
+    threads_per_slot: int | None = None
+    fail_fast: int | None = 5
+    job_timeout_s: float | None = None
+    sweep_timeout_s: float | None = None
+    value_is_score: bool = False
+    resume_hint: str = ""
+    resumed: bool = False
+    already_finished: int = 0
+    next_numbers: Mapping[int, int] = field(default_factory=dict)
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    sweep_id: str = ""
+
+    def __post_init__(self) -> None:
+        if self.direction not in ("maximize", "minimize"):
+            raise ConfigError(
+                f"direction is {self.direction!r}; it must be 'maximize' or 'minimize'"
+            )
+        _whole("max_retries", self.max_retries, 0)
+        if self.threads_per_slot is not None:
+            _whole("threads_per_slot", self.threads_per_slot, 1)
+        if self.fail_fast is not None:
+            _whole("fail_fast", self.fail_fast, 1)
+        if self.seed is not None:
+            _whole("seed", self.seed, 0)
+        for name in ("job_timeout_s", "sweep_timeout_s"):
+            limit = getattr(self, name)
+            if limit is not None and not (
+                isinstance(limit, (int, float)) and not isinstance(limit, bool) and limit > 0
+            ):
+                raise ConfigError(f"{name} is {limit!r}; it must be seconds above 0, or None")
+
+
+def _whole(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{name} is {value!r}; it must be a whole number, {least} or more")
+
+
+class AttemptRunner(Protocol):
+    """What an attempt does. Called in slot threads, several at once."""
+
+    def open_slot(self, slot: Slot) -> None:
+        """Prepare ``slot`` before its first job; raising closes it."""
+
+    def run(self, attempt: Attempt, job: JobContext) -> Any:
+        """Run one attempt inside the job's scope and return its value; raising fails it."""
+
+
+class Sweep:
+    """Slots, one best model and observers, for one or several batches of jobs.
+
+    ``run`` and ``close`` are for one thread at a time.
+
+    Args:
+        slots: The seats, see :func:`junky_core.devices.parse_devices`.
+        runner: What an attempt does.
+        best: The best model; lives on between batches.
+        observers: Who listens.
+        settings: How it is run.
+        kind: ``"python"`` or ``"hydra"``.
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[SlotSpec],
+        runner: AttemptRunner,
+        best: BestModel,
+        observers: Sequence[Observer] = (),
+        settings: SweepSettings | None = None,
+        kind: str = "python",
+    ) -> None:
+        self.settings = settings or SweepSettings()
+        self.best = best
+        self.best.emit = self.emit
+        self.sweep_id = self.settings.sweep_id or uuid.uuid4().hex[:12]
+        self.stop_reason = ""
+        self._kind = kind
+        self._runner = runner
+        self._observers = tuple(observers)
+        self._silenced: set[int] = set()  # observers whose failure was told
+        self._closed_reasons: list[str] = []
+        self.threads = torch_threads(len(slots), self.settings.threads_per_slot, self.settings.seed)
+        self._slots = SlotThreads(
+            [
+                Slot(
+                    spec,
+                    self.settings.seed,
+                    self.threads,
+                    self.settings.next_numbers.get(spec.index, 0),
+                )
+                for spec in slots
+            ]
+        )
+        self._shared = SharedData(self.settings.seed)
+        self._check_points = CheckPoints()
+        self._lock = threading.Lock()  # guards the two below
+        self._active: dict[int, JobContext] = {}
+        self._crash: BaseException | None = None
+        self._results: dict[int, JobResult] = {}  # guarded by the scheduler's lock
+        self._scheduler: Scheduler | None = None
+        self._signum: int | None = None
+
+    def run(self, source: JobSource) -> list[JobResult]:
+        """Run all jobs of ``source``; return how each ended, by job number.
+
+        Jobs that the sweep did not come to have the status ``"stopped"``, or
+        are missing if they were never pulled; ``stop_reason`` says why.
+
+        Raises:
+            SweepInterrupted: After Ctrl-C or SIGTERM, when all is written down.
+            SweepFailed: The first jobs all died of one error (``fail_fast``),
+                or no slot could be set up.
+            Exception: What a job raised as fatal, or the source raised.
+        """
+        started = time.monotonic()
+        self._results = {}
+        self._crash = None
+        self.stop_reason = ""
+        self._signum = None
+        slots = [slot for slot in self._slots.slots if not slot.closed]
+        if source.total is not None:
+            slots = slots[: source.total]
+        self._scheduler = scheduler = Scheduler(
+            source,
+            [slot.spec for slot in slots],
+            max_retries=self.settings.max_retries,
+            fail_fast=self.settings.fail_fast,
+            on_over=self._keep,
+        )
+        torch_threads_before = torch.get_num_threads()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(inherit_scopes())
+            if self.settings.seed is not None:
+                stack.enter_context(installed_streams())
+            stack.callback(self._check_points.disarm)
+            stack.enter_context(self._signals())
+            self._emit_started(source)
+            if source.total != 0:
+                self._watch(scheduler, slots, started)
+            if self.threads is not None:
+                torch.set_num_threads(torch_threads_before)  # new threads start from the last set
+            self.best.flush()
+            self._keep_unfinished(scheduler)
+            self._emit_ended(scheduler, started)
+        self._raise_if_ended_early()
+        return self.results()
+
+    def results(self) -> list[JobResult]:
+        """Return how the jobs of the last run ended, by job number."""
+        return [self._results[num] for num in sorted(self._results)]
+
+    def close(self) -> None:
+        """End the slot threads and the best model's writer."""
+        self._slots.close()
+        self.best.close()
+
+    def emit(self, event: Event) -> None:
+        """Tell all observers; one that raises is reported once and never harms the sweep."""
+        for observer in self._observers:
+            try:
+                observer.on_event(event)
+            except Exception as error:  # noqa: BLE001 - see above
+                if id(observer) in self._silenced:
+                    continue
+                self._silenced.add(id(observer))
+                self.emit(
+                    Notice(
+                        level="error",
+                        message=f"{type(observer).__name__} failed and is not reported again: "
+                        f"{type(error).__name__}: {error}",
+                    )
+                )
+
+    # In the main thread ---------------------------------------------------------------
+
+    def _watch(self, scheduler: Scheduler, slots: Sequence[Slot], started: float) -> None:
+        """Set the slots to work and wait until they are done, whatever comes in between."""
+        self._slots.drive({slot.spec.index: self._drive for slot in slots})
+        while True:
+            try:
+                while not self._slots.idle.wait(WATCH_EVERY_S):
+                    self._look(scheduler, started)
+                return
+            except BaseException as error:
+                with self._lock:
+                    again, self._crash = self._crash is not None, error
+                if again:
+                    raise
+                self._end(scheduler, "interrupted", f"{type(error).__name__}: {error}")
+
+    def _look(self, scheduler: Scheduler, started: float) -> None:
+        now = time.monotonic()
+        limit = self.settings.sweep_timeout_s
+        if limit is not None and now - started > limit and not scheduler.stopping:
+            self.stop_reason = "timeout"
+            self._notice(
+                "warning",
+                f"the sweep is over its time of {limit:g} s: nothing new starts, "
+                "what runs goes on to its end" + self._how_to_resume(),
+            )
+            scheduler.stop()
+        if self._signum is not None and self.stop_reason != "interrupted":
+            name = signal.Signals(self._signum).name
+            self._end(scheduler, "interrupted", f"{name}: the sweep ends")
+        with self._lock:
+            late = [
+                job
+                for job in self._active.values()
+                if job.deadline is not None and job.deadline < now
+            ]
+        if late:
+            self._check_points.arm()
+
+    def _end(self, scheduler: Scheduler, reason: str, why: str) -> None:
+        """Start nothing new and ask what runs to end at its next check point."""
+        first = not self.stop_reason
+        self.stop_reason = reason
+        scheduler.stop()
+        with self._lock:
+            active = list(self._active.values())
+        for job in active:
+            job.stop("interrupted", why)
+        self._check_points.arm()
+        if first and reason == "interrupted":
+            self._notice(
+                "warning",
+                f"{why}; {len(active)} running job(s) end at their next check point. "
+                "Interrupt again to leave at once",
+            )
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Take SIGINT and SIGTERM, where they have their default handlers."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before: dict[int, Any] = {}
+        for signum, default in (
+            (signal.SIGINT, signal.default_int_handler),
+            (signal.SIGTERM, signal.SIG_DFL),
+        ):
+            if signal.getsignal(signum) == default:
+                before[signum] = signal.signal(signum, self._on_signal)
+        try:
+            yield
+        finally:
+            for signum, handler in before.items():
+                if signal.getsignal(signum) == self._on_signal:
+                    signal.signal(signum, handler)
+
+    def _on_signal(self, signum: int, _frame: FrameType | None) -> None:
+        # Runs between two bytecodes of the main thread, which may hold any lock: only take note.
+        if self._signum is None:
+            self._signum = signum
+            return
+        if hasattr(sys, "ps1") or "ipykernel" in sys.modules:
+            raise KeyboardInterrupt  # a second one: leave, but keep the notebook
+        os._exit(128 + signum)
+
+    def _raise_if_ended_early(self) -> None:
+        with self._lock:
+            crash = self._crash
+        if crash is not None:
+            raise crash
+        if self._signum is not None:
+            name = signal.Signals(self._signum).name
+            raise SweepInterrupted(
+                f"the sweep was ended by {name}" + self._how_to_resume(),
+                self._signum,
+                self.results(),
+            )
+        failed = [result for result in self.results() if result.status == "failed"]
+        if self.stop_reason == "fail_fast":
+            last = failed[-1]
+            raise SweepFailed(
+                f"the first {len(failed)} jobs all died of the same error at the same line, "
+                f"so the sweep was stopped (fail_fast={self.settings.fail_fast}). "
+                f"That of job {failed[0].num} with {dict(failed[0].params)}:\n"
+                f"{failed[0].traceback}",
+                failed,
+            ) from last.exception
+        if self.stop_reason == "no_slots" and not any(
+            result.status == "finished" for result in self.results()
+        ):
+            reasons = "\n".join(self._closed_reasons)
+            raise SweepFailed(f"no slot is left to run jobs:\n{reasons}", failed)
+
+    def _keep(self, result: JobResult) -> None:
+        self._results[result.num] = result
+
+    def _keep_unfinished(self, scheduler: Scheduler) -> None:
+        """Record the jobs that were begun or handed back, and not run to an end."""
+        for job in scheduler.unfinished():
+            last = job.last
+            self._keep(
+                JobResult(
+                    num=job.job.num,
+                    name=job.name,
+                    params=job.job.params,
+                    status="stopped",
+                    score=job.score,
+                    attempts=job.attempts,
+                    error="" if last is None else last.error,
+                    traceback="" if last is None else last.traceback,
+                    exception=None if last is None else last.exception,
+                )
+            )
+        if not self.stop_reason and not scheduler.open_slots and self._left(scheduler) != 0:
+            self.stop_reason = "no_slots"
+            self._notice(
+                "error",
+                "no slot is left to run jobs; the sweep ends with what it has"
+                + self._how_to_resume(),
+            )
+
+    def _left(self, scheduler: Scheduler) -> int | None:
+        stopped = sum(result.status == "stopped" for result in self._results.values())
+        unpulled = scheduler.left_in_source()
+        return None if unpulled is None else stopped + unpulled
+
+    def _how_to_resume(self) -> str:
+        hint = self.settings.resume_hint
+        return f". To resume: {hint}" if hint else ""
+
+    def _notice(self, level: str, message: str) -> None:
+        self.emit(Notice(level=level, message=message))
+
+    def _emit_started(self, source: JobSource) -> None:
+        settings = self.settings
+        self.emit(
+            SweepStarted(
+                sweep_id=self.sweep_id,
+                kind=self._kind,
+                total=source.total,
+                resumed=settings.resumed,
+                already_finished=settings.already_finished,
+                devices=[slot.spec.device for slot in self._slots.slots],
+                threads_per_slot=self.threads,
+                seed=settings.seed,
+                direction=settings.direction,
+                max_retries=settings.max_retries,
+                spec=settings.spec,
+            )
+        )
+
+    def _emit_ended(self, scheduler: Scheduler, started: float) -> None:
+        results = self._results.values()
+        best = self.best.best
+        self.emit(
+            SweepEnded(
+                reason=self.stop_reason or "completed",
+                finished=sum(result.status == "finished" for result in results),
+                failed=sum(result.status == "failed" for result in results),
+                left=self._left(scheduler) or 0,
+                duration_s=time.monotonic() - started,
+                best_job=None if best is None else best.job,
+                best_name=None if best is None else best.name,
+                best_score=None if best is None else best.score,
+                best_path=None if best is None else str(self.best.path),
+            )
+        )
+
+    # In slot threads ------------------------------------------------------------------
+
+    def _drive(self, slot: Slot) -> None:
+        """Work off attempts on ``slot`` until the scheduler has no more."""
+        scheduler = self._scheduler
+        assert scheduler is not None
+        try:
+            if not slot.ready and not self._open(slot, scheduler):
+                return
+            while (job := scheduler.take(slot.spec)) is not None:
+                self._attempt(slot, job, scheduler)
+        except BaseException as error:  # noqa: BLE001 - the source, or this code, is broken
+            with self._lock:
+                self._crash = self._crash or error
+            self._end(scheduler, "error", str(error))
+
+    def _open(self, slot: Slot, scheduler: Scheduler) -> bool:
+        try:
+            with slot.on_device():
+                self._runner.open_slot(slot)
+        except BaseException as error:  # noqa: BLE001 - any error closes the slot, with its reason
+            failure = describe(error)
+        else:
+            slot.ready = True
+            return True
+        release_frames(failure.exception)
+        self._close_slot(slot.spec, failure.traceback)
+        scheduler.close_slot(slot.spec)
+        return False
+
+    def _close_slot(self, spec: SlotSpec, reason: str) -> None:
+        for slot in self._slots.slots:
+            if slot.spec == spec:
+                slot.closed = True
+        self._closed_reasons.append(f"Thread-{spec.index} on {spec.device}: {reason}")
+        self.emit(SlotClosed(slot=spec.index, device=spec.device, reason=reason))
+
+    def _attempt(self, slot: Slot, job: RunningJob, scheduler: Scheduler) -> None:
+        """Run one attempt, report its end, and tell the observers."""
+        streams = None if self.settings.seed is None else JobStreams(self.settings.seed)
+        job.name = slot.next_name()
+        context = JobContext(
+            device=slot.device,
+            name=job.name,
+            num=job.job.num,
+            params=dict(copy_containers(job.job.params)),
+            seed=self.settings.seed,
+            slot=slot.spec.index,
+            attempt=job.attempts,
+            best=self.best,
+            loader_sets=slot.loader_sets,
+            shared=self._shared,
+            rng=random.Random() if streams is None else streams.rng,  # noqa: S311
+            emit=self.emit,
+            timeout_s=self.settings.job_timeout_s,
+            score=job.score,
+        )
+        scope = JobScope(context)
+        scope.thread_setups.append(slot.on_device)
+        if streams is not None:
+            scope.thread_setups.append(streams.thread)
+        with self._lock:
+            self._active[slot.spec.index] = context
+        if scheduler.stopping and self.stop_reason in ("interrupted", "fail_fast", "error"):
+            context.stop("interrupted", "the sweep ends")  # it was taken just before
+        self.emit(
+            JobStarted(
+                job=job.job.num,
+                key=job.job.key,
+                params=job.job.params,
+                name=job.name,
+                slot=slot.spec.index,
+                device=slot.spec.device,
+                attempt=job.attempts,
+                info=job.job.info,
+            )
+        )
+        end = self._execute(job, context, scope)
+        with self._lock:
+            self._active.pop(slot.spec.index, None)
+        job.score = context.score
+        job.serial = max(job.serial, context.save_serial)
+        if end.kind == "finished" and self.settings.value_is_score and job.score is None:
+            job.score = _as_score(end.value)
+        self._report(slot, job, end, scheduler)
+
+    def _execute(self, job: RunningJob, context: JobContext, scope: JobScope) -> AttemptEnd:
+        started = time.monotonic()
+        failure: Failure | None = None
+        value: Any = None
+        loaders_key: Any = None
+        try:
+            with enter_scope(scope), torch.enable_grad():
+                attempt = Attempt(job.job, job.attempts, job.name)
+                value = self._runner.run(attempt, context)
+        except BaseException as error:  # noqa: BLE001 - sys.exit() in a job ends that job alone
+            loaders_key = context.failed_loaders(error)
+            failure = describe(error)
+        duration_s = time.monotonic() - started
+        if failure is None:
+            return AttemptEnd(kind="finished", duration_s=duration_s, value=value)
+        release_frames(failure.exception)
+        kind = failure.kind
+        if isinstance(failure.exception, KeyboardInterrupt):
+            kind = "interrupted"
+            self._signum = self._signum or int(signal.SIGINT)
+        if kind in ("oom", "poisoned"):
+            free_memory()
+        if kind == "error" and loaders_key is not None:
+            kind = "loaders"
+        return AttemptEnd(
+            kind=kind,
+            duration_s=duration_s,
+            error=failure.error,
+            traceback=failure.traceback,
+            exception=failure.exception,
+            location=failure.location,
+            host_memory=failure.host_memory,
+            loaders_key=loaders_key,
+            loaders_elsewhere=loaders_key is not None
+            and any(other.loader_sets.has(loaders_key) for other in self._slots.slots),
+        )
+
+    def _report(self, slot: Slot, job: RunningJob, end: AttemptEnd, scheduler: Scheduler) -> None:
+        decision = scheduler.report(slot.spec, job, end)
+        self.best.rename(job.job.num, job.name)
+        if end.kind != "finished":
+            self.emit(
+                AttemptFailed(
+                    job=job.job.num,
+                    name=job.name,
+                    slot=slot.spec.index,
+                    device=slot.spec.device,
+                    attempt=max(1, job.attempts),
+                    kind=end.kind,
+                    error=end.error,
+                    traceback=end.traceback,
+                    duration_s=end.duration_s,
+                    retry=decision.retry,
+                )
+            )
+        for closed in decision.closed:
+            self._close_slot(closed, end.error)
+        if decision.result is not None:
+            self._emit_result(decision.result, job.serial)
+        if end.kind == "fatal":
+            with self._lock:
+                self._crash = self._crash or end.exception
+            self._end(scheduler, "error", end.error)
+        elif decision.fail_fast:
+            self._end(scheduler, "fail_fast", end.error)
+
+    def _emit_result(self, result: JobResult, serial: int) -> None:
+        common: dict[str, Any] = {
+            "job": result.num,
+            "name": result.name,
+            "params": result.params,
+            "slot": result.slot,
+            "device": result.device,
+            "attempt": result.attempts,
+            "score": result.score,
+            "duration_s": result.duration_s,
+        }
+        if result.status == "finished":
+            event = JobFinished(value=result.value, **common)
+            # Finished only once its best model is on disk: a crash now must not lose it.
+            self.best.when_saved(serial, lambda: self.emit(event))
+        elif result.status == "failed":
+            self.emit(JobFailed(error=result.error, traceback=result.traceback, **common))
+
+
+def _as_score(value: Any) -> float | None:
+    """Return the number a job returned as its score, ``None`` if it is none."""
+    if value is None or isinstance(value, (bool, str, bytes)):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return None

@@ -1,0 +1,248 @@
+"""A sweep's folder as the sweep itself uses it: written while it runs, read to resume it.
+
+Ties together the folder's lock, the journal and the best model's file, for
+both front ends. What resuming means, job by job, told by its key:
+
+    in the journal as      then it
+    finished               is not run; keeps number, name, score and value
+    .. its best model lost is run again, for the model
+    failed                 is run again under its number
+    unfinished             is run again under its number
+    not there              is new, numbered on from the highest
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from junky_core.best import BestModel
+from junky_core.errors import ResumeError, SweepFolderError
+from junky_core.events import Event, Notice
+from junky_core.jobs import GridSource, Job, JobResult, rank_key
+from junky_core.journal import Journal
+from junky_core.journal_reader import JournaledJob, JournalState, load_state
+from junky_core.sweep import SweepSettings
+from junky_core.sweep_folder import SweepFolder
+
+__all__ = ["SweepRecord", "keyed", "open_record"]
+
+
+class SweepRecord:
+    """The record of one sweep in its folder. Not thread-safe but for the journal itself.
+
+    Args:
+        path: The sweep's folder; made if it is not there.
+        resume: Go on with the sweep that the folder holds.
+        direction: This run's; it must be that of the sweep resumed.
+        seed: This run's; another one than before is noted.
+        how_to_resume: For the message that refuses to overwrite a sweep.
+
+    Attributes:
+        state: What the journal held, ``None`` for a new sweep.
+        notices: What the user should read, in order, once the sweep starts.
+
+    Raises:
+        SweepFolderError: The folder is in use, cannot be written, or holds a
+            sweep and ``resume`` is not asked for.
+        ResumeError: The folder's sweep goes in the other direction.
+        JournalError: The journal is damaged.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        resume: bool,
+        direction: str,
+        seed: int | None,
+        how_to_resume: str,
+    ) -> None:
+        self.state: JournalState | None = None
+        self.notices: list[Notice] = []
+        self._folder = SweepFolder(path)
+        self.path = self._folder.path
+        self._fresh_folders = [f for f in (self.path, *self.path.parents) if not f.exists()]
+        self._folder.acquire()
+        try:
+            if self._folder.lock_note:
+                self._note("warning", self._folder.lock_note)
+            if self._folder.holds_sweep():
+                if not resume:
+                    raise SweepFolderError(
+                        f"{self.path} holds a sweep already, which is not overwritten. "
+                        f"Go on with it ({how_to_resume}) or choose another folder"
+                    )
+                self.state = load_state(self._folder.journal_path)
+                self._check_same_kind(direction, seed)
+            elif resume:
+                self._note("info", f"{self.path} holds no sweep yet: it starts afresh")
+        except BaseException:
+            self._folder.release()
+            raise
+        self.journal: Journal | None = None
+        self.tell: Callable[[Event], None] = self.notices.append  # type: ignore[assignment]
+        self._reopened: set[int] = set()
+
+    def open_journal(self) -> Journal:
+        """Start writing; from now on the folder holds this sweep."""
+        self.journal = Journal(
+            self._folder.journal_path,
+            on_trouble=lambda message: self.tell(Notice(level="error", message=message)),
+            reclaim=self._folder.reclaim,
+        )
+        return self.journal
+
+    def plan(
+        self, jobs: Iterable[Job], total: int, best: BestModel, settings: SweepSettings
+    ) -> tuple[GridSource, list[JobResult], SweepSettings]:
+        """Return what is to run, what is done already, and the settings to go on with.
+
+        Args:
+            jobs: All jobs, with their keys.
+            total: How many they are.
+            best: Is told what lies on disk.
+            settings: The sweep's.
+
+        Raises:
+            ResumeError: None of ``jobs`` is in the journal: another sweep's folder.
+        """
+        if self.state is None:
+            return GridSource(jobs, total), [], settings
+        self._restore_best(best)
+        source, done = self._split(jobs, best)
+        settings = replace(
+            settings,
+            resumed=True,
+            already_finished=len(done),
+            next_numbers=dict(self.state.slot_counters),
+            sweep_id=self.state.sweep_id,
+        )
+        return source, done, settings
+
+    def close(self) -> None:
+        """Close the journal and let go of the folder."""
+        if self.journal is not None:
+            self.journal.close()
+        self._folder.release()
+
+    def discard(self) -> None:
+        """Close, and leave no trace of a sweep that was refused before its journal was opened."""
+        self.close()
+        if self.journal is None and self._fresh_folders:
+            self._folder.lock_path.unlink(missing_ok=True)
+            for folder in self._fresh_folders:
+                try:
+                    folder.rmdir()
+                except OSError:
+                    return
+
+    def _restore_best(self, best: BestModel) -> None:
+        """Take the best model's file as the best so far, if this sweep wrote it."""
+        if self.state is None:
+            return
+        record = self.state.match_best_file(best.path)
+        lead = self.state.best_job()
+        if record is not None:
+            best.restore(record.job, record.name, record.score)
+        if lead is None or not self.state.bests:
+            return
+        direction = self.state.direction
+        if record is None or (
+            rank_key(lead.score, lead.num, direction)
+            < rank_key(record.score, record.job, direction)
+            and any(saved.job == lead.num for saved in self.state.bests)
+        ):
+            self._reopened.add(lead.num)
+            self._note(
+                "warning",
+                f"the best model of job {lead.num} is no longer in {best.path}: the job runs again",
+            )
+
+    def _split(self, jobs: Iterable[Job], best: BestModel) -> tuple[GridSource, list[JobResult]]:
+        """Split ``jobs`` into those still to run and the results of those that are done."""
+        assert self.state is not None
+        next_num = self.state.highest_num + 1
+        todo: list[Job] = []
+        done: list[JobResult] = []
+        known = 0
+        for job in jobs:
+            before = self.state.jobs.get(job.key)
+            if before is None:
+                todo.append(replace(job, num=next_num))
+                next_num += 1
+                continue
+            known += 1
+            if before.status == "finished" and before.num not in self._reopened:
+                done.append(_result(job, before))
+            else:
+                todo.append(replace(job, num=before.num, score=_score_on_disk(before, best)))
+        if self.state.jobs and not known:
+            raise ResumeError(
+                f"{self.path} holds another sweep: none of its {len(self.state.jobs)} jobs "
+                f"is among the {len(todo)} asked for. Choose another folder, or start without "
+                "resume in a new one"
+            )
+        return GridSource(iter(todo), len(todo)), done
+
+    def _check_same_kind(self, direction: str, seed: int | None) -> None:
+        assert self.state is not None
+        if self.state.by_num and self.state.direction != direction:
+            raise ResumeError(
+                f"{self.path} holds a sweep with direction {self.state.direction!r}, "
+                f"this one has {direction!r}: the same direction is needed to resume it"
+            )
+        if self.state.by_num and self.state.seed != seed:
+            self._note(
+                "warning",
+                f"the sweep was begun with seed {self.state.seed} and goes on with {seed}: "
+                "its jobs are not all comparable",
+            )
+
+    def _note(self, level: str, message: str) -> None:
+        self.notices.append(Notice(level=level, message=message))
+
+
+def _score_on_disk(job: JournaledJob, best: BestModel) -> float | None:
+    """Return the score of a job's model, if the best model's file is that of its broken attempt."""
+    held = best.saved
+    return held.score if held is not None and held.job == job.num else None
+
+
+def _result(job: Job, before: JournaledJob) -> JobResult:
+    return JobResult(
+        num=before.num,
+        name=before.name,
+        params=job.params,
+        status="finished",
+        score=before.score,
+        value=before.value,
+        attempts=before.attempts,
+        duration_s=before.duration_s,
+        slot=before.slot,
+        device=before.device,
+    )
+
+
+@contextlib.contextmanager
+def open_record(path: Path, **options: Any) -> Iterator[SweepRecord]:
+    """Hold a :class:`SweepRecord` inside the ``with`` block; a refused sweep leaves no trace."""
+    record = SweepRecord(path, **options)
+    try:
+        yield record
+    except BaseException:
+        record.discard()
+        raise
+    record.close()
+
+
+def keyed(jobs: Iterable[Job], key: Callable[[Job], str]) -> Iterator[Job]:
+    """Give each job its key; of jobs that are alike, the later ones get a count of their own."""
+    seen: dict[str, int] = {}
+    for job in jobs:
+        text = key(job)
+        seen[text] = count = seen.get(text, 0) + 1
+        yield replace(job, key=text if count == 1 else f"{text}#{count}")
