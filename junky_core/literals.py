@@ -17,7 +17,7 @@ _ESCAPE = r"\\(?:[\n\\'\"abfnrtv]|[0-3]?[0-7]{1,2}|x[0-9a-fA-F]{2}|[uUN])"
 _SINGLE = rf"'[^'\\\n]*(?:{_ESCAPE}[^'\\\n]*)*'"
 _DOUBLE = rf'"[^"\\\n]*(?:{_ESCAPE}[^"\\\n]*)*"'
 _STRING = rf"(?<![\w'\"])[bB]?(?:{_SINGLE}|{_DOUBLE})"
-_DIGITS = r"(?:0[xob][0-9a-fA-F]+|\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?)"
+_DIGITS = r"(?:0[xob][0-9a-fA-F]+|\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?)"
 _NUMBER = rf"(?<![\w.]){_DIGITS}j?(?![\w.])"
 _COMPLEX = rf"\(-?{_DIGITS}[-+]{_DIGITS}j\)"
 _SIGN = r"(?:(?<=[(\[{,:])|(?<=[,:] ))-(?=[\d.in])"  # no operator: only what begins a value

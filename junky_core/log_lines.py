@@ -38,7 +38,7 @@ Row = tuple[str, "float | None", Any, bool]
 
 # CPython since 3.10 calls a thread "Thread-1 (run_model)" after its target; the old tool kept that.
 _THREAD = r"Thread-\d+(?: \([^()]{1,80}\))?"
-_NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|inf(?:inity)?|nan)"
+_NUMBER = r"[-+]?(?:\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|inf(?:inity)?|nan)"
 _MESSAGE = re.compile(
     rf"(?P<thread>{_THREAD})_(?P<n>\d+):\s*"
     r"(?=\(|job |new m|score |finished: |failed: |stopped: |\||Maximum )"
@@ -197,7 +197,7 @@ class LogReader:
         earlier = self._by_id.get(sweep_id)
         if earlier is None and resumed and len(self._sweeps) > 1:
             earlier = self._sweeps[-2]
-        if earlier is None:
+        if earlier is None or earlier is self._sweep:
             self._by_id[sweep_id] = self._sweep
             return
         self._sweeps.pop()
@@ -241,6 +241,9 @@ class LogReader:
         self.seen = True
         sweep = self._sweep
         job = sweep.by_num.get(num)
+        if job is not None and job.finished:  # another sweep, pasted without its header
+            self._sweeps.append(_Sweep())
+            self._sweep.direction, sweep, job = sweep.direction, self._sweep, None
         if job is None:
             sweep.add(name, num)
             return
