@@ -95,7 +95,7 @@ _TEXTS = frozenset({"traceback", "error", "message"})
 _encoder = json.JSONEncoder(ensure_ascii=True, allow_nan=False, check_circular=False)
 
 
-class _CannotHold(Exception):  # noqa: N818 - a signal inside this module
+class _CannotHold(Exception):
     """JSON cannot hold the value, or it is too large."""
 
 
@@ -164,12 +164,12 @@ def _put_value(record: dict[str, Any], value: Any, *, lean: bool) -> None:
     """Put what a job returned, if JSON can hold it."""
     try:
         if lean:
-            raise _CannotHold  # noqa: TRY301 - one way out
+            raise _CannotHold
         budget = _Budget(MAX_VALUE_BYTES)
         faithful = _is_plain(value, budget)
         plain = value if faithful else _plain(value, budget, strict=True)
         if len(_encoder.encode(plain)) > MAX_VALUE_BYTES:
-            raise _CannotHold  # noqa: TRY301
+            raise _CannotHold
         exact = plain if faithful else _exact(value)
     except Exception:  # noqa: BLE001 - a container that another thread changes, a broken __len__
         record["value"] = None
