@@ -50,9 +50,11 @@ def read_params(text: str) -> dict[str, Any] | str:
         return text
     try:
         tree = ast.parse(text, mode="eval")
-        pairs = ast.literal_eval(_NonFinite().visit(tree))
+        if "nan" in text or "inf" in text:
+            tree = _NonFinite().visit(tree)
+        pairs = ast.literal_eval(tree)
         good = isinstance(pairs, tuple) and all(
-            isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)  # noqa: PLR2004
+            isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)
             for pair in pairs
         )
         return dict(pairs) if good else text

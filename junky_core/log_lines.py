@@ -22,7 +22,6 @@ same sweep id (a resumed sweep, the next batch) are one sweep.
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -283,37 +282,6 @@ class LogReader:
         if not isinstance(params, dict) or not isinstance(job.params, dict):
             return False
         return params.keys() == job.params.keys() and text != job.text
-
-    def read_journal(self, lines: Iterable[str]) -> None:
-        """Read a journal; a torn last line is left out."""
-        for line in lines:
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(record, dict):
-                self._read_record(record)
-
-    def _read_record(self, record: dict[str, Any]) -> None:
-        event, name, num = record.get("event"), record.get("name"), record.get("job")
-        if event == "sweep_started":
-            self.seen = True
-            self._sweep.direction = record.get("direction", "maximize")
-        if not isinstance(name, str) or not isinstance(num, int):
-            return
-        score = record.get("score")
-        score = float(score) if isinstance(score, (int, float, str)) else None
-        if event == "job_started":
-            self._start_job(name, num)
-        job = self._sweep.by_num.get(num)
-        if job is None:
-            return
-        if "params" in record:
-            job.params = record["params"]
-        if event == "score_reported" and score is not None:
-            job.offer(score, self._sweep.direction)
-        elif event == "job_finished":
-            job.score, job.finished, job.name = score, True, name
 
 
 def _whole_params(text: str, source: Iterator[str]) -> tuple[str | None, str | None]:

@@ -7,7 +7,9 @@ import io
 import os
 from pathlib import Path
 
-from junky_core.errors import LogError, LogNotFoundError
+from junky_core.errors import JournalError, LogError, LogNotFoundError
+from junky_core.jobs import rank_key
+from junky_core.journal_reader import load_state
 from junky_core.log_lines import LogReader, Row
 
 __all__ = ["parse_autotrain_log"]
@@ -84,13 +86,11 @@ def _read_file(path: Path) -> list[Row]:
             if not head and not stream.read(1):
                 raise LogError(f"the log {str(path)!r} is empty")
             utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            if head.startswith(b'{"event"'):
+                return _journal_rows(path)
             # Universal newlines: a progress bar's carriage returns end lines as well.
-            text = io.TextIOWrapper(
-                stream, encoding="utf-16" if utf16 else "utf-8-sig", errors="replace", newline=None
-            )
-            if head.lstrip().startswith(b'{"event"') or path.suffix == ".jsonl":
-                log.read_journal(text)
-            else:
+            encoding = "utf-16" if utf16 else "utf-8-sig"
+            with io.TextIOWrapper(stream, encoding, errors="replace", newline=None) as text:
                 log.read(text)
     except OSError as error:
         if isinstance(error, LogError):
@@ -102,6 +102,15 @@ def _read_file(path: Path) -> list[Row]:
             " nor a line such as \"Thread-1_0: (('a', 50), ('b', 0.1))\""
         )
     return log.rows()
+
+
+def _journal_rows(path: Path) -> list[Row]:
+    try:
+        state = load_state(path)
+    except JournalError as error:
+        raise LogError(str(error)) from error
+    jobs = sorted(state.by_num.values(), key=lambda j: rank_key(j.score, j.num, state.direction))
+    return [(job.name, job.score, job.params, job.status == "finished") for job in jobs]
 
 
 def _print(text: str) -> None:

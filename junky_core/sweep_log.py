@@ -177,7 +177,7 @@ class SweepLog:
             failure = f"{_one_line(event.error)} (attempt {event.attempt}, given up)"
             return [f"{event.name}: failed: {failure}", *_quoted(event.name, event.traceback)]
         if isinstance(event, SlotClosed):
-            return [self._slot_closed(event)]
+            return self._slot_closed(event)
         if isinstance(event, Notice):
             return [f"junky {event.level}: {_one_line(event.message)}"]
         if isinstance(event, SweepStarted):
@@ -250,12 +250,15 @@ class SweepLog:
         what = f"{_one_line(event.error)} (attempt {event.attempt}{memory}, {then})"
         return [f"{event.name}: {verb}: {what}", *_quoted(event.name, event.traceback)]
 
-    def _slot_closed(self, event: SlotClosed) -> str:
+    def _slot_closed(self, event: SlotClosed) -> list[str]:
         count = self._jobs_of_slot.get(event.slot, 0)
         if event.reason in _ORDINARY_ENDS:
             jobs = f"{count} job{'s' if count != 1 else ''}"
-            return f"Thread-{event.slot} finished: {event.device} ({jobs})"
-        return f"Thread-{event.slot} closed: {_one_line(event.reason)}"
+            return [f"Thread-{event.slot} finished: {event.device} ({jobs})"]
+        # The reason may be a whole traceback, whose last line says what it was.
+        reason = event.reason.strip()
+        name, last = f"Thread-{event.slot}", reason.splitlines()[-1].strip()
+        return [f"{name} closed: {last}", *(_quoted(name, reason) if "\n" in reason else ())]
 
     def _sweep_ended(self, event: SweepEnded) -> list[str]:
         ended = "" if event.reason == "completed" else f" ({event.reason})"

@@ -1,4 +1,3 @@
-import json
 import math
 import os
 import time
@@ -17,6 +16,7 @@ from junky_core.events import (
     SweepStarted,
 )
 from junky_core.jobs import rank_key
+from junky_core.journal_codec import encode_event
 from junky_core.log_parser import parse_autotrain_log
 from junky_core.sweep_log import SweepLog
 
@@ -409,22 +409,60 @@ def test_a_journal(tmp_path):
     assert parse_autotrain_log(tmp_path / "journal.jsonl", silent=True) == JOURNAL_ROWS
 
 
-JOURNAL_ROWS = [("Thread-2_1", 0.2, {"a": 1}, True), ("Thread-2_0", 0.4, {"a": 2}, False)]
+JOURNAL_ROWS = [("Thread-2_1", 0.2, {"a": (1, 2)}, True), ("Thread-2_0", 0.4, {"a": 2}, False)]
 
 
 def write_journal(path):
-    records = [
-        {"event": "sweep_started", "sweep_id": "s", "direction": "minimize"},
-        {"event": "job_started", "job": 0, "name": "Thread-1_0", "params": {"a": 1}, "attempt": 1},
-        {"event": "attempt_failed", "job": 0, "name": "Thread-1_0"},
-        {"event": "job_started", "job": 1, "name": "Thread-2_0", "params": {"a": 2}, "attempt": 1},
-        {"event": "score_reported", "job": 1, "name": "Thread-2_0", "score": 0.5},
-        {"event": "score_reported", "job": 1, "name": "Thread-2_0", "score": 0.4},
-        {"event": "job_started", "job": 0, "name": "Thread-2_1", "params": {"a": 1}, "attempt": 2},
-        {"event": "job_finished", "job": 0, "name": "Thread-2_1", "score": 0.2},
+    def end(name, score, slot):
+        return {
+            "job": 0,
+            "name": name,
+            "slot": slot,
+            "device": "cpu",
+            "score": score,
+            "duration_s": 1.0,
+        }
+
+    def begin(job, name, params, slot, attempt=1):
+        return JobStarted(
+            job=job,
+            key=str(job),
+            params=params,
+            name=name,
+            slot=slot,
+            device="cpu",
+            attempt=attempt,
+        )
+
+    def score(value, name="Thread-2_0"):
+        return ScoreReported(
+            job=1,
+            name=name,
+            score=value,
+            improved=True,
+            overall=True,
+            best_score=value,
+            best_name=name,
+        )
+
+    events = [
+        SweepStarted(sweep_id="s", kind="python", total=2, direction="minimize"),
+        begin(0, "Thread-1_0", {"a": (1, 2)}, 1),
+        begin(1, "Thread-2_0", {"a": 2}, 2),
+        score(0.5),
+        score(0.4),
+        begin(0, "Thread-2_1", {"a": (1, 2)}, 2, attempt=2),
+        JobFinished(params={"a": (1, 2)}, attempt=2, value=None, **end("Thread-2_1", 0.2, 2)),
     ]
-    torn = '{"event": "job_fin'
-    path.write_text("\n".join(map(json.dumps, records)) + "\n" + torn)
+    path.write_bytes(b"".join(map(encode_event, events)) + b'{"event": "job_fin')
+
+
+def test_a_damaged_journal(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    write_journal(path)
+    path.write_bytes(path.read_bytes().replace(b'"score_improved"', b'"score_im', 1))
+    with pytest.raises(LogError, match="line 4"):
+        parse_autotrain_log(path)
 
 
 # -- errors

@@ -206,8 +206,14 @@ def test_slot_end_counts_jobs():
 
 
 def test_slot_that_broke_says_why():
-    closed = SlotClosed(slot=2, device="cpu", reason="loaders: ValueError:\nbad")
-    assert lines_of(closed) == ["Thread-2 closed: loaders: ValueError: bad"]
+    closed = SlotClosed(slot=2, device="cpu", reason="Traceback\nValueError: bad\n")
+    assert lines_of(closed) == [
+        "Thread-2 closed: ValueError: bad",
+        "Thread-2: | Traceback",
+        "Thread-2: | ValueError: bad",
+    ]
+    closed = SlotClosed(slot=2, device="cpu", reason="out of luck")
+    assert lines_of(closed) == ["Thread-2 closed: out of luck"]
 
 
 def test_notice():
