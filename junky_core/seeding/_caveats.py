@@ -1,0 +1,84 @@
+"""What a seed cannot promise, as far as it can be seen beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+__all__ = ["reproducibility_warnings"]
+
+
+def reproducibility_warnings(
+    model: Any = None, device: torch.device | str | None = None, loaders: Any = None
+) -> list[str]:
+    """Return what may make the same seed give another result, one sentence each.
+
+    Changes nothing, draws nothing, starts no CUDA. Safe to call from several threads.
+
+    Args:
+        model: A module that is about to be trained.
+        device: Where it is to be trained.
+        loaders: What a loader factory returned: a loader, or a tuple, list or mapping of them.
+
+    Example:
+        >>> reproducibility_warnings(torch.nn.Linear(2, 2), "cpu")
+        []
+        >>> reproducibility_warnings(loaders=iter([1, 2]))[0][:34]
+        'loaders: list_iterator is an itera'
+    """
+    found = []
+    if device is not None and torch.device(device).type not in ("cpu", "cuda"):
+        found.append(
+            f"{device}: only the CPU's and CUDA's random numbers are kept per job; those of "
+            f"other backends are shared by all jobs."
+        )
+    if device is not None and torch.device(device).type == "cuda":
+        found.extend(_cuda_warnings())
+    if isinstance(model, torch.nn.Module) and _is_compiled(model):
+        found.append(
+            "the model is compiled: torch.compile draws random numbers in its own way, so the "
+            "result differs from that of the same model uncompiled, and may from run to run."
+        )
+    found.extend(
+        f"{where}: {type(loader).__name__} is an iterator, so each job goes on where the job "
+        f"before it stopped. Return the loader itself, and make the iterator in the job."
+        for where, loader in _named(loaders)
+        if hasattr(loader, "__next__")
+    )
+    return found
+
+
+def _cuda_warnings() -> Iterator[str]:
+    if not torch.are_deterministic_algorithms_enabled():
+        yield (
+            "CUDA kernels may add in any order, so the same seed may differ in the last bits: "
+            "torch.use_deterministic_algorithms(True), with CUBLAS_WORKSPACE_CONFIG=:4096:8 in "
+            "the environment, chooses those that do not."
+        )
+    if torch.backends.cudnn.benchmark:
+        yield (
+            "torch.backends.cudnn.benchmark chooses kernels by their speed at that moment, so "
+            "the same seed may differ in the last bits."
+        )
+
+
+def _is_compiled(model: torch.nn.Module) -> bool:
+    # OptimizedModule is known by name, for its module is slow to import.
+    return any(
+        type(module).__name__ == "OptimizedModule"
+        or getattr(module, "_compiled_call_impl", None) is not None
+        for module in model.modules()
+    )
+
+
+def _named(loaders: Any, where: str = "loaders") -> Iterator[tuple[str, Any]]:
+    if isinstance(loaders, dict):
+        for key, value in loaders.items():
+            yield from _named(value, f"{where}[{key!r}]")
+    elif isinstance(loaders, (list, tuple)):
+        for at, value in enumerate(loaders):
+            yield from _named(value, f"{where}[{at}]")
+    elif loaders is not None:
+        yield where, loaders
