@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 
 from junky_core.atomic import fsync_folder
 from junky_core.errors import SweepFolderError
-from junky_core.events import BestSaving, Event
+from junky_core.events import BestSaving, Event, SweepStarted
 from junky_core.journal_codec import encode_event
 from junky_core.journal_reader import whole_length
 
@@ -48,8 +48,9 @@ _COPY_CHUNK = 1 << 20
 class Journal:
     """An observer that appends every event of a sweep to a file.
 
-    A file that is there is continued; a last line that a kill cut short is
-    taken off first.
+    A new file begins with the ``SweepStarted``; what is told before waits for
+    that. A file that is there is continued; a last line that a kill cut short
+    is taken off first.
 
     Args:
         path: The file. Its folder is made if it is not there.
@@ -68,13 +69,12 @@ class Journal:
     the writers.
 
     >>> import tempfile
-    >>> from junky_core.events import Notice
+    >>> from junky_core.events import SweepStarted
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with Journal(Path(folder) / "journal.jsonl") as journal:
-    ...         journal.on_event(Notice(time=1.0, level="info", message="hello"))
-    ...     print((Path(folder) / "journal.jsonl").read_text())
-    {"event": "notice", "time": 1.0, "level": "info", "message": "hello"}
-    <BLANKLINE>
+    ...         journal.on_event(SweepStarted(sweep_id="a", kind="python", total=3))
+    ...     print((Path(folder) / "journal.jsonl").read_text())  # doctest: +ELLIPSIS
+    {"event": "sweep_started", "time": ..., "sweep_id": "a", "kind": "python", "total": 3, ...
     """
 
     def __init__(
@@ -100,14 +100,17 @@ class Journal:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = self._open()
-            self._size = whole_length(self._descriptor)
-            if self._size < os.fstat(self._descriptor).st_size:
-                os.ftruncate(self._descriptor, self._size)
-            self._size += self._end_last_line()
+            try:
+                self._size = self._cut_off_torn_line()
+            except BaseException:
+                os.close(self._descriptor)
+                raise
         except OSError as exc:
             raise SweepFolderError(
                 exc.errno, f"cannot write the journal {self.path}: {exc.strerror}"
             ) from exc
+        # A journal begins with the sweep's start; what is told before that comes after it.
+        self._early: list[bytes | Event] | None = [] if self._size == 0 else None
         with contextlib.suppress(OSError):
             fsync_folder(self.path.parent)
         self._wake = threading.Event()  # something was written since the last flush
@@ -131,8 +134,12 @@ class Journal:
         with self._lock:
             if self._closed:
                 return
-            self._pending.append(line)
-            self._pending_bytes += len(line) if isinstance(line, bytes) else 0
+            if self._early is not None and not isinstance(event, SweepStarted):
+                self._early.append(line)
+                return
+            lines, self._early = [line, *(self._early or ())], None
+            self._pending.extend(lines)
+            self._pending_bytes += sum(len(line) for line in lines if isinstance(line, bytes))
             message = self._write_pending()
             descriptor = self._copy_for_sync() if type(event) is BestSaving else None
         self._tell(message)
@@ -199,14 +206,17 @@ class Journal:
         flags |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
         return os.open(self.path, flags, 0o666)
 
-    def _end_last_line(self) -> int:
-        """Give a last record that lacks only its line end that; return how many bytes it took."""
-        if self._size == 0:
+    def _cut_off_torn_line(self) -> int:
+        """Make the file end with a whole record and its line end; return its size."""
+        size = whole_length(self._descriptor)
+        if size < os.fstat(self._descriptor).st_size:
+            os.ftruncate(self._descriptor, size)
+        if size == 0:
             return 0
-        os.lseek(self._descriptor, self._size - 1, os.SEEK_SET)
-        if os.read(self._descriptor, 1) == b"\n":
-            return 0
-        return os.write(self._descriptor, b"\n")
+        os.lseek(self._descriptor, size - 1, os.SEEK_SET)
+        if os.read(self._descriptor, 1) != b"\n":  # only that was lost of the last record
+            size += os.write(self._descriptor, b"\n")
+        return size
 
     def _write_pending(self) -> str | None:
         """Write the lines that wait, oldest first; return what to tell, if anything."""

@@ -86,6 +86,12 @@ def best(kind, num=0, sha="00", score=0.5):
     return kind(job=num, name=f"Thread-1_{num}", score=score, path="/x/model.pt", sha256=sha)
 
 
+@pytest.fixture
+def begun(path):
+    """A journal that has begun."""
+    return write(path, [started()])
+
+
 def notice(text="hello"):
     return Notice(level="info", message=text)
 
@@ -379,20 +385,20 @@ def test_line_is_in_the_file_when_on_event_returns(path):
 def test_killed_process_loses_no_line(path):
     code = """
 import os, signal, sys
-from junky_core.events import Notice
+from junky_core.events import Notice, SweepStarted
 from junky_core.journal import Journal
 journal = Journal(sys.argv[1])
+journal.on_event(SweepStarted(sweep_id="a", kind="python", total=1))
 for i in range(100):
     journal.on_event(Notice(level="info", message=str(i)))
 os.kill(os.getpid(), signal.SIGKILL)
 """
     assert subprocess.run([sys.executable, "-c", code, path], timeout=60).returncode == -9
-    assert [json.loads(line)["message"] for line in path.read_text().splitlines()] == [
-        str(i) for i in range(100)
-    ]
+    lines = path.read_text().splitlines()[1:]
+    assert [json.loads(line)["message"] for line in lines] == [str(i) for i in range(100)]
 
 
-def test_threads_do_not_mix_their_lines(path):
+def test_threads_do_not_mix_their_lines(path, begun):
     barrier = threading.Barrier(8)
     with Journal(path) as journal:
 
@@ -406,7 +412,7 @@ def test_threads_do_not_mix_their_lines(path):
             thread.start()
         for thread in threads:
             thread.join(30)
-    lines = [json.loads(line)["message"].split()[:2] for line in path.read_text().splitlines()]
+    lines = [json.loads(line)["message"].split()[:2] for line in path.read_text().splitlines()[1:]]
     assert len(lines) == 1600
     for k in range(8):
         assert [int(i) for who, i in lines if int(who) == k] == list(range(200))
@@ -418,7 +424,7 @@ def test_goes_on_at_the_end_of_a_file(path):
     assert [r["event"] for r in read_journal(path)] == ["sweep_started", "notice"]
 
 
-def test_flushes_to_disk_within_a_second_and_not_each_line(path, monkeypatch):
+def test_flushes_to_disk_within_a_second_and_not_each_line(path, begun, monkeypatch):
     flushed = threading.Event()
     count = []
     fsync = os.fsync
@@ -467,6 +473,16 @@ def test_refuses_to_continue_a_file_that_is_no_journal(path):
     with pytest.raises(SweepFolderError, match="not the journal of a sweep"):
         Journal(path)
     assert path.read_text() == "my own notes"
+
+
+def test_what_is_told_before_the_start_stands_after_it(path):
+    write(path, [notice("early"), notice("too"), started(), notice("late")])
+    assert [r.get("message") for r in read_journal(path)] == [None, "early", "too", "late"]
+
+
+def test_sweep_that_never_started_leaves_an_empty_file(path):
+    write(path, [notice("early")])
+    assert path.read_bytes() == b""
 
 
 # -- a torn or damaged file ----------------------------------------------------------------------
