@@ -44,9 +44,7 @@ MAPPING_KEYS = (
 )
 VALUES = st.recursive(
     SCALARS,
-    lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(MAPPING_KEYS, inner, max_size=3)
-    ),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(MAPPING_KEYS, inner, max_size=3),
     max_leaves=8,
 )
 
@@ -176,7 +174,20 @@ def test_equal_mapping_keys_of_different_types_stay_apart():
 
 @pytest.mark.parametrize(
     "key",
-    ["lr", "a.b.c", "+a", "++a.b", "~a", "db", "db/engine", "db@src", "+db/e@a.b", "a.0", "$x", "a-b"],
+    [
+        "lr",
+        "a.b.c",
+        "+a",
+        "++a.b",
+        "~a",
+        "db",
+        "db/engine",
+        "db@src",
+        "+db/e@a.b",
+        "a.0",
+        "$x",
+        "a-b",
+    ],
 )
 def test_keys_of_hydra_pass(key):
     check_key(key)

@@ -1,0 +1,233 @@
+"""The sweep: which jobs, checked before any runs, launched, ranked, reported.
+
+Who does what depends on the launcher. One that has ``sweep_results()`` is ours:
+it ranks, retries and keeps the best model, and is handed jobs lazily. Any other
+gets plain lists; its jobs are ranked here by what they return, and launched
+once more where they failed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.utils import JobStatus
+from omegaconf import DictConfig, OmegaConf
+
+from hydra_plugins.hydra_junky_sweeper._errors import HydraConfigError, HydraSweepFailed
+from hydra_plugins.hydra_junky_sweeper._preview import preview_text
+from hydra_plugins.hydra_junky_sweeper._results import (
+    best_of,
+    failure_text,
+    result_of,
+    write_results,
+)
+from hydra_plugins.hydra_junky_sweeper._space import JobOverrides, build_jobs
+from hydra_plugins.hydra_junky_sweeper._validation import validate_jobs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from hydra.plugins.launcher import Launcher
+    from hydra.types import HydraContext
+
+    from junky_core.jobs import JobResult
+
+__all__ = ["RESULTS_FILE", "SweepRun", "check_batch_size", "check_direction"]
+
+log = logging.getLogger(__name__)
+
+RESULTS_FILE = "optimization_results.yaml"
+_FOREIGN_RETRIES = 1
+
+
+def check_direction(direction: Any) -> str:
+    """Return ``"maximize"`` or ``"minimize"``, from a string or an enum member.
+
+    Raises:
+        HydraConfigError: It is neither.
+    """
+    name = direction.name if isinstance(direction, enum.Enum) else direction
+    if isinstance(name, str):
+        name = name.lower().removeprefix("direction.")
+        if name in ("maximize", "minimize"):
+            return name
+    raise HydraConfigError(
+        f"hydra.sweeper.direction={direction!r}: expected maximize or minimize (one objective)"
+    )
+
+
+def check_batch_size(size: Any) -> int | None:
+    """Return how many jobs go to one launch, ``None`` for all of them.
+
+    Raises:
+        HydraConfigError: It is no whole number of at least one.
+    """
+    if size is None or size == -1:
+        return None
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise HydraConfigError(
+            f"hydra.sweeper.max_batch_size={size!r}: expected a whole number of jobs of at"
+            " least 1, or null for all jobs in one batch"
+        )
+    return size
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepRun:
+    """One sweep, with all that it needs.
+
+    Attributes:
+        config: The sweep's own composed config.
+        context: Hydra's, with the config loader.
+        launcher: Where jobs run.
+        fit_params: The grammar as plain data.
+        params: Overrides from the config file, as ``hydra.sweeper.params`` has them.
+        direction: ``"maximize"`` or ``"minimize"``.
+        max_batch_size: Jobs in one launch, ``None`` for all.
+        dry_run: Print what would run, and run nothing.
+    """
+
+    config: DictConfig
+    context: HydraContext
+    launcher: Launcher
+    fit_params: Any
+    params: Mapping[str, Any]
+    direction: str
+    max_batch_size: int | None
+    dry_run: bool
+
+    def run(self, arguments: Sequence[str]) -> list[Any]:
+        """Run all jobs and return the ``JobReturn``s, one sequence for each batch.
+
+        Args:
+            arguments: The command line's overrides, those of ``hydra`` excepted.
+
+        Raises:
+            HydraFitParamsError, HydraConfigError: Before any job, with nothing written.
+            HydraSweepFailed: Jobs failed for good; all others have finished and
+                the results are written.
+        """
+        loader = self.context.config_loader
+        jobs = build_jobs(self.fit_params, self.params, arguments, loader)
+        validate_jobs(jobs, loader, self.config)
+        if self.dry_run:
+            sys.stdout.write(preview_text(jobs))
+            return []
+        folder = Path(self.config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        runner: _OwnRunner | _ForeignRunner = (
+            _OwnRunner(self.launcher, jobs)
+            if callable(getattr(self.launcher, "sweep_results", None))
+            else _ForeignRunner(self.launcher, jobs)
+        )
+        try:
+            runner.launch_all(self.max_batch_size)
+        except BaseException:
+            # What has finished is worth a results file, whatever ended the sweep.
+            self._conclude(runner, jobs, folder / RESULTS_FILE)
+            raise
+        failed = self._conclude(runner, jobs, folder / RESULTS_FILE)
+        if failed:
+            raise HydraSweepFailed(
+                failure_text(failed, len(jobs), jobs.overrides_of)
+                + f"\nResults of the others: {folder / RESULTS_FILE}",
+                failed,
+            )
+        return runner.returns
+
+    def _conclude(
+        self, runner: _OwnRunner | _ForeignRunner, jobs: JobOverrides, path: Path
+    ) -> list[JobResult]:
+        results = runner.results()
+        failed = [result for result in results if result.status == "failed"]
+        best = best_of(results, self.direction)
+        overrides = jobs.overrides_of(best) if best else []
+        try:
+            write_results(
+                path,
+                best=best,
+                overrides=overrides,
+                direction=self.direction,
+                failed=failed,
+                model_path=runner.model_path(),
+            )
+        except OSError as error:
+            log.error("The results could not be written to %s: %s", path, error)  # noqa: TRY400
+        if best is not None:
+            log.info("Best job: #%d, score %s", best.num, best.score)
+            log.info("Best overrides: %s", " ".join(overrides))
+        elif results:
+            log.warning("No job has a score, so there is no best one: return a number from the job")
+        log.info("Results: %s", path)
+        return failed
+
+
+class _OwnRunner:
+    """Our launcher at work: jobs are handed over lazily, it knows how they ended."""
+
+    def __init__(self, launcher: Any, jobs: JobOverrides) -> None:
+        self._launcher = launcher
+        self._jobs = jobs
+        self.returns: list[Any] = []
+
+    def launch_all(self, batch_size: int | None) -> None:
+        for start, batch in _batches(self._jobs, batch_size):
+            self.returns.append(self._launcher.launch(batch, initial_job_idx=start))
+
+    def results(self) -> list[JobResult]:
+        return list(self._launcher.sweep_results())
+
+    def model_path(self) -> Path | None:
+        path = getattr(self._launcher, "best_model_path", None)
+        path = path() if callable(path) else path
+        return None if path is None else Path(path)
+
+
+class _ForeignRunner:
+    """Any other launcher at work: ranked by return value, failed jobs launched again."""
+
+    def __init__(self, launcher: Launcher, jobs: JobOverrides) -> None:
+        self._launcher = launcher
+        self._jobs = jobs
+        self._results: dict[int, JobResult] = {}
+        self.returns: list[Any] = []
+
+    def launch_all(self, batch_size: int | None) -> None:
+        places: dict[int, tuple[list[Any], int]] = {}
+        for start, batch in _batches(self._jobs, batch_size):
+            returned = list(self._launcher.launch([list(job) for job in batch], start))
+            self.returns.append(returned)
+            for place, job in enumerate(returned):
+                num = start + place
+                self._results[num] = result_of(job, num, self._jobs.params_of(num), attempts=1)
+                places[num] = (returned, place)
+        # Only after all others: what killed a job may be gone by then.
+        for attempt in range(2, 2 + _FOREIGN_RETRIES):
+            for num in [n for n, result in self._results.items() if result.status == "failed"]:
+                self._retry(num, attempt, *places[num])
+
+    def _retry(self, num: int, attempt: int, returned: list[Any], place: int) -> None:
+        log.warning("Job #%d failed, and runs again: %s", num, self._results[num].error)
+        again = list(self._launcher.launch([list(self._jobs[num])], num))
+        returned[place] = again[0]
+        result = result_of(again[0], num, self._jobs.params_of(num), attempts=attempt)
+        self._results[num] = result
+        if getattr(again[0], "status", None) != JobStatus.COMPLETED:
+            log.error("Job #%d failed for good:\n%s", num, result.traceback)
+
+    def results(self) -> list[JobResult]:
+        return list(self._results.values())
+
+    def model_path(self) -> Path | None:
+        return None
+
+
+def _batches(jobs: JobOverrides, size: int | None) -> Iterable[tuple[int, JobOverrides]]:
+    step = size or len(jobs)
+    return ((start, jobs[start : start + step]) for start in range(0, len(jobs), step))

@@ -1,0 +1,133 @@
+"""How the jobs of a sweep ended, the best of them, and ``optimization_results.yaml``.
+
+Our own launcher keeps results itself. For any other launcher they are read off
+the ``JobReturn`` of each job.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import OmegaConf
+
+from junky_core.jobs import JobResult, rank_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+__all__ = ["best_of", "failure_text", "result_of", "write_results"]
+
+_SHOWN_FAILURES = 20
+
+
+def result_of(returned: Any, num: int, params: Mapping[str, Any], attempts: int) -> JobResult:
+    """Return the result of a job that a foreign launcher ran.
+
+    The job's status is looked at first, for Hydra raises on reading the value
+    of a failed job. A returned number is the score; anything else is none.
+    """
+    status = getattr(returned, "status", JobStatus.UNKNOWN)
+    if status == JobStatus.COMPLETED:
+        value = returned.return_value
+        return JobResult(
+            num=num,
+            name=f"#{num}",
+            params=params,
+            status="finished",
+            score=_number(value),
+            value=value,
+            attempts=attempts,
+        )
+    error = _error_of(returned)
+    return JobResult(
+        num=num,
+        name=f"#{num}",
+        params=params,
+        status="failed",
+        attempts=attempts,
+        error="".join(traceback.format_exception_only(error)).strip().splitlines()[-1],
+        traceback="".join(traceback.format_exception(error)),
+        exception=error,
+    )
+
+
+def _error_of(returned: Any) -> BaseException:
+    if not isinstance(returned, JobReturn):
+        return RuntimeError(f"the launcher returned {returned!r} for it, and no JobReturn")
+    if returned.status != JobStatus.FAILED:
+        return RuntimeError("the launcher returned it without a result")
+    try:
+        value = returned.return_value  # raises what the job raised
+    except Exception as error:  # noqa: BLE001 - whatever the job raised
+        return error
+    return RuntimeError(f"it is marked as failed, with the value {value!r}")
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # an array, a batch of numbers
+        return None
+
+
+def best_of(results: Iterable[JobResult], direction: str) -> JobResult | None:
+    """Return the job with the best finite score, the lower number at a tie, or ``None``."""
+    best = min(
+        results, key=lambda result: rank_key(result.score, result.num, direction), default=None
+    )
+    if best is None or rank_key(best.score, best.num, direction)[0] != 0:
+        return None
+    return best
+
+
+def write_results(
+    path: Path,
+    *,
+    best: JobResult | None,
+    overrides: Sequence[str],
+    direction: str,
+    failed: Sequence[JobResult],
+    model_path: Path | None,
+) -> None:
+    """Write ``optimization_results.yaml`` whole, or leave the old one as it is.
+
+    Hydra's optimising sweepers write ``name``, the best parameters and the best
+    value; the job's number, its overrides and the model are added.
+    """
+    content = {
+        "name": "junky",
+        "direction": direction,
+        "best_evaluated_params": dict(best.params) if best else None,
+        "best_evaluated_result": best.score if best else None,
+        "best_overrides": list(overrides) if best else None,
+        "best_job_num": best.num if best else None,
+        "model_path": None if model_path is None else str(model_path),
+        "failed_jobs": [result.num for result in failed],
+    }
+    # Data, never a config: interpolations in the parameters are written as they are.
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        OmegaConf.save(OmegaConf.create(content), part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def failure_text(
+    failed: Sequence[JobResult], total: int, overrides_of: Callable[[JobResult], Sequence[str]]
+) -> str:
+    """Say which jobs failed, and why, one line a job."""
+    lines = [f"{len(failed)} of {total} jobs failed for good:"]
+    lines.extend(
+        f"  #{result.num} ({' '.join(overrides_of(result))}): {result.error}"
+        for result in failed[:_SHOWN_FAILURES]
+    )
+    if len(failed) > _SHOWN_FAILURES:
+        lines.append(f"  ... and {len(failed) - _SHOWN_FAILURES} more")
+    return "\n".join(lines)

@@ -1,0 +1,310 @@
+"""All jobs of a sweep: ordinary Hydra sweeps crossed with the grammar, as a lazy sequence.
+
+command line, params:  seed=1,2   data=small        (vary slowest, last one fastest)
+grammar:               {width: 64}, {width: 128}
+jobs:                  seed=1 data=small width=64
+                       seed=1 data=small width=128
+                       seed=2 data=small width=64
+                       seed=2 data=small width=128
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import (
+    Override,
+    OverrideType,
+    QuotedString,
+    Transformer,
+)
+from hydra.errors import ConfigCompositionException
+from omegaconf import DictConfig, OmegaConf
+
+from hydra_plugins.hydra_junky_sweeper._errors import HydraConfigError, HydraFitParamsError
+from hydra_plugins.hydra_junky_sweeper._overrides import (
+    bare_key,
+    check_key,
+    is_hydra_key,
+    override_text,
+    same_value,
+    value_text,
+)
+from junky_core.errors import FitParamsError
+from junky_core.grammar import FitParams, expand_fit_params
+from junky_core.identity import freeze
+
+if TYPE_CHECKING:
+    from hydra.core.config_loader import ConfigLoader
+
+    from junky_core.jobs import JobResult
+
+__all__ = ["Axis", "JobOverrides", "build_jobs", "read_fit_params"]
+
+log = logging.getLogger(__name__)
+
+_NAME = "hydra.sweeper.fit_params"
+
+# Commands whose text Hydra can rebuild from the parsed value; others are handed on as typed.
+_VALUE_TYPES = (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD)
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """One override of the command line or of ``params``.
+
+    Attributes:
+        key: Its key, sign included.
+        texts: The whole overrides, one for each value.
+        values: The values themselves, as plain data.
+        swept: ``False`` for a fixed override (which has one value).
+    """
+
+    key: str
+    texts: Sequence[str]
+    values: Sequence[Any]
+    swept: bool
+
+
+class JobOverrides(Sequence[Sequence[str]]):
+    """The overrides of each job, made when asked for; a slice of it is lazy too.
+
+    A launcher that takes ten thousand jobs one by one never holds ten thousand
+    lists. Reading is safe from several threads at once.
+    """
+
+    def __init__(self, axes: Sequence[Axis], space: FitParams, window: range | None = None) -> None:
+        self._axes = tuple(axes)
+        self._space = space
+        self._outer = math.prod(len(axis.texts) for axis in self._axes)
+        self._window = range(self._outer * len(space)) if window is None else window
+
+    def __len__(self) -> int:
+        return len(self._window)
+
+    @overload
+    def __getitem__(self, index: int) -> list[str]: ...
+    @overload
+    def __getitem__(self, index: slice) -> JobOverrides: ...
+    def __getitem__(self, index: int | slice) -> list[str] | JobOverrides:
+        """Return the overrides of one job as a list, or some jobs as another lazy sequence."""
+        if isinstance(index, slice):
+            return JobOverrides(self._axes, self._space, self._window[index])
+        picks, combination = self._locate(index)
+        texts = [axis.texts[pick] for axis, pick in zip(self._axes, picks, strict=True)]
+        texts.extend(override_text(key, value) for key, value in combination.items())
+        return texts
+
+    def __iter__(self) -> Iterator[list[str]]:
+        return (self[index] for index in range(len(self)))
+
+    def params_of(self, index: int) -> dict[str, Any]:
+        """Return what varies in one job: override keys, as written, and plain values."""
+        picks, combination = self._locate(index)
+        params = {
+            axis.key: axis.values[pick]
+            for axis, pick in zip(self._axes, picks, strict=True)
+            if axis.swept
+        }
+        params.update(combination)
+        return params
+
+    def overrides_of(self, result: JobResult) -> list[str]:
+        """Return the overrides of the job that ``result`` is of.
+
+        A resumed sweep may number its jobs otherwise than this sequence does:
+        its parameters say which one it is.
+        """
+        if result.num < len(self) and freeze(self.params_of(result.num)) == freeze(result.params):
+            return self[result.num]
+        return [override_text(key, value) for key, value in result.params.items()]
+
+    def _locate(self, index: int) -> tuple[list[int], Mapping[str, Any]]:
+        outer, inner = divmod(self._window[index], len(self._space))
+        picks = []
+        for axis in reversed(self._axes):
+            outer, pick = divmod(outer, len(axis.texts))
+            picks.append(pick)
+        return picks[::-1], self._space[inner]
+
+    @property
+    def axes(self) -> Sequence[Axis]:
+        """The overrides of the command line and of ``params``."""
+        return self._axes
+
+    @property
+    def space(self) -> FitParams:
+        """What the grammar spans."""
+        return self._space
+
+
+def read_fit_params(config: DictConfig) -> Any:
+    """Return ``hydra.sweeper.fit_params`` as plain data, interpolations in it untouched.
+
+    ``fit_params: ${grid}`` as a whole is followed to the node it names, and
+    the interpolations inside that node are left alone.
+    """
+    sweeper = OmegaConf.to_container(config.hydra.sweeper, resolve=False)
+    assert isinstance(sweeper, dict)
+    fit_params = sweeper.get("fit_params")
+    if OmegaConf.is_interpolation(config.hydra.sweeper, "fit_params"):
+        fit_params = config.hydra.sweeper.fit_params
+        if OmegaConf.is_config(fit_params):
+            fit_params = OmegaConf.to_container(fit_params, resolve=False)
+    if fit_params == "???":
+        raise HydraFitParamsError(
+            "hydra.sweeper.fit_params is missing ('???'): give a list such as"
+            " [[width, [64, 128]], {optimizer: adam, lr: [1e-3, 1e-2]}], or null"
+        )
+    return fit_params
+
+
+def build_jobs(
+    fit_params: Any,
+    params: Mapping[str, Any],
+    arguments: Sequence[str],
+    config_loader: ConfigLoader,
+) -> JobOverrides:
+    """Cross the command line with the grammar.
+
+    Args:
+        fit_params: The grammar, plain data.
+        params: ``hydra.sweeper.params``: an override's value for each key.
+        arguments: The command line's overrides, those of ``hydra`` excepted.
+        config_loader: Hydra's, for ``glob()``.
+
+    Raises:
+        HydraFitParamsError: The grammar, a key or a value in it cannot be used.
+        HydraConfigError: A sweep that is no grid, or an empty one.
+        ConfigCompositionException: ``hydra`` keys are swept (Hydra's own message).
+    """
+    lines = [f"{key}={_param_text(key, value)}" for key, value in params.items()]
+    lines.extend(arguments)
+    parser = OverridesParser.create(config_loader=config_loader)
+    # A key given twice: the last one counts, in the place of the first, as Hydra's own has it.
+    axes: dict[str, Axis] = {}
+    for override in parser.parse_overrides(lines):
+        _refuse_hydra_sweep(override, config_loader)
+        axis = _axis(override)
+        axes[axis.key] = axis
+    try:
+        space = expand_fit_params(fit_params, normalise_key=bare_key, name=_NAME)
+        _check(space, parser, config_loader)
+        space = _give_way(space, axes.values())
+    except FitParamsError as error:
+        if isinstance(error, HydraFitParamsError):
+            raise
+        raise HydraFitParamsError(str(error)) from error
+    return JobOverrides(tuple(axes.values()), space)
+
+
+def _param_text(key: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value  # sweep syntax, as Hydra's own sweepers have it
+    try:
+        return value_text(value)
+    except ValueError as error:
+        raise HydraConfigError(f"hydra.sweeper.params.{key}: {error}") from None
+
+
+def _refuse_hydra_sweep(override: Override, config_loader: ConfigLoader) -> None:
+    if not (override.is_sweep_override() and override.is_hydra_override()):
+        return
+    from hydra.types import RunMode
+
+    validate = getattr(config_loader, "validate_sweep_overrides_legal", None)
+    if validate is not None:
+        validate(overrides=[override], run_mode=RunMode.MULTIRUN, from_shell=True)
+    raise ConfigCompositionException(
+        f"Sweeping over Hydra's configuration is not supported : '{override.input_line}'"
+    )
+
+
+def _axis(override: Override) -> Axis:
+    key = override.get_key_element()
+    line = override.input_line
+    assert line is not None
+    if not override.is_sweep_override():
+        value = override.value()
+        text = line
+        if override.type in _VALUE_TYPES:
+            text = f"{key}={_element_text(override.get_value_element_as_str(), value)}"
+        return Axis(key, [text], [value], swept=False)
+    if not override.is_discrete_sweep():
+        assert override.value_type is not None
+        kind = override.value_type.name.lower().replace("_", " ")
+        raise HydraConfigError(
+            f"{line}: an {kind} is continuous, and the junky sweeper runs a grid: write"
+            f" {key}=choice(...), {key}=range(...) or a list of values, or take a sampling sweeper"
+        )
+    elements = list(override.sweep_iterator())
+    if not elements:
+        raise HydraConfigError(f"{line}: nothing to sweep over, for it has no values")
+    values = [_plain(element) for element in elements]
+    texts = [
+        f"{key}={_element_text(Transformer.str(element), value)}"
+        for element, value in zip(elements, values, strict=True)
+    ]
+    return Axis(key, texts, values, swept=True)
+
+
+def _element_text(text: str, value: Any) -> str:
+    """Return Hydra's own text for a parsed value, or ours where Hydra's is full of escapes."""
+    if "\\" not in text:
+        return text
+    try:
+        return value_text(value)
+    except ValueError:  # Hydra could read it, so Hydra can write it
+        return text
+
+
+def _plain(element: Any) -> Any:
+    if isinstance(element, QuotedString):
+        return element.text
+    if isinstance(element, list):
+        return [_plain(item) for item in element]
+    if isinstance(element, dict):
+        return {_plain(key): _plain(item) for key, item in element.items()}
+    return element
+
+
+def _check(space: FitParams, parser: OverridesParser, config_loader: ConfigLoader) -> None:
+    """Refuse what no override can carry, before any job."""
+    keys: set[str] = set()
+    for combination in space:
+        for key, value in combination.items():
+            if key not in keys:
+                check_key(key)
+                keys.add(key)
+            text = override_text(key, value)
+            if is_hydra_key(key):
+                swept = f"{key}=choice({value_text(value)})" if "=" in text else text
+                _refuse_hydra_sweep(parser.parse_override(swept), config_loader)
+
+
+def _give_way(space: FitParams, axes: Iterable[Axis]) -> FitParams:
+    """Take out of the grid what the command line decides."""
+    for axis in axes:
+        if not space.mentions(axis.key):
+            continue
+        if not axis.swept:
+            # A deletion has no value that an alternative could contain.
+            text = axis.texts[0]
+            deletes = axis.key.startswith("~")
+            kept = None if deletes else space.fixing(axis.key, axis.values[0], same_value)
+            if kept is None:
+                log.warning(
+                    "%s replaces the values of %s in %s, none of which is this one",
+                    text,
+                    bare_key(axis.key),
+                    _NAME,
+                )
+            else:
+                space = kept
+        space = space.without_key(axis.key)
+    return space

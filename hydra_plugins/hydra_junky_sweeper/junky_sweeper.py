@@ -1,0 +1,122 @@
+"""The sweeper plugin and its config; the work is done in ``_core.py``.
+
+Hydra imports this module at the start of every app, whichever sweeper it uses:
+it imports little and keeps no state. Annotations are real types here, for
+OmegaConf looks at them while Hydra has not yet put the module in its place.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Optional
+
+from hydra.core.config_store import ConfigStore
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from hydra_plugins.hydra_junky_sweeper._raw_grid import keep_grid_raw
+
+if TYPE_CHECKING:
+    from hydra.plugins.launcher import Launcher
+
+__all__ = ["JunkySweeper", "JunkySweeperConf"]
+
+
+class JunkySweeper(Sweeper):
+    """Run a grid with alternatives, crossed with ordinary Hydra sweeps.
+
+    Args:
+        fit_params: What Hydra made of the grammar; the sweep reads it from its
+            config instead, where interpolations are untouched.
+        params: Overrides by key, with the sweep syntax of the command line.
+        direction: ``maximize`` or ``minimize``.
+        max_batch_size: Jobs in one launch, ``None`` for all.
+        dry_run: Print the jobs and run none.
+    """
+
+    def __init__(
+        self,
+        fit_params: Any = None,
+        params: Optional[Mapping[str, Any]] = None,  # noqa: UP045
+        direction: Any = "maximize",
+        max_batch_size: Optional[int] = None,  # noqa: UP045
+        dry_run: bool = False,
+    ) -> None:
+        super().__init__()
+        del fit_params
+        if OmegaConf.is_config(params):
+            params = OmegaConf.to_container(params, resolve=True)  # type: ignore[assignment]
+        self.params: Mapping[str, Any] = params or {}
+        self.direction = direction
+        self.max_batch_size = max_batch_size
+        self.dry_run = dry_run
+        self.fit_params: Any = None
+        self.hydra_context: Optional[HydraContext] = None  # noqa: UP045
+        self.config: Optional[DictConfig] = None  # noqa: UP045
+        self.launcher: Optional[Launcher] = None  # noqa: UP045
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Check the settings, read the grammar and make the launcher (Hydra calls this)."""
+        from hydra.core.plugins import Plugins
+
+        from hydra_plugins.hydra_junky_sweeper._core import check_batch_size, check_direction
+        from hydra_plugins.hydra_junky_sweeper._space import read_fit_params
+
+        self.direction = check_direction(self.direction)
+        self.max_batch_size = check_batch_size(self.max_batch_size)
+        self.fit_params = read_fit_params(config)
+        self.hydra_context = hydra_context
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run the sweep; see ``_core.SweepRun.run``."""
+        from hydra_plugins.hydra_junky_sweeper._core import SweepRun
+
+        assert self.config is not None
+        assert self.hydra_context is not None
+        assert self.launcher is not None
+        return SweepRun(
+            config=self.config,
+            context=self.hydra_context,
+            launcher=self.launcher,
+            fit_params=self.fit_params,
+            params=self.params,
+            direction=self.direction,
+            max_batch_size=self.max_batch_size,
+            dry_run=self.dry_run,
+        ).run(arguments)
+
+
+@dataclass
+class JunkySweeperConf:
+    """Keys of ``hydra.sweeper``."""
+
+    _target_: str = "hydra_plugins.hydra_junky_sweeper.junky_sweeper.JunkySweeper"
+    # The grammar is data: a `_target_` in it is a value like any other.
+    _recursive_: bool = False
+
+    # The grid: pairs [key, values] and sub-grids, which are alternatives. null: one job.
+    fit_params: Any = None
+
+    # Ordinary sweeps, `lr: 0.1,0.01`, as on the command line, which comes after them and wins.
+    params: Optional[dict[str, Any]] = None  # noqa: UP045
+
+    # maximize | minimize: which scores are better.
+    direction: Any = "maximize"
+
+    # Jobs in one launch; null: all of them.
+    max_batch_size: Optional[int] = None  # noqa: UP045
+
+    # Print how many jobs there are, why, and which, and run none.
+    dry_run: bool = False
+
+
+keep_grid_raw(JunkySweeperConf._target_)  # noqa: SLF001 - the name is Hydra's
+ConfigStore.instance().store(
+    group="hydra/sweeper", name="junky", node=JunkySweeperConf, provider="junky_sweeper"
+)
