@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from junky_core.jobs import JobResult
+from junky_core.leaderboard import (
+    duration_text,
+    leaderboard_rows,
+    leaderboard_text,
+    param_text,
+    score_text,
+    varying_params,
+)
 
 __all__ = ["AutotrainResult"]
+
+_HTML_ROWS = 50
 
 
 class _Five(NamedTuple):
@@ -19,14 +30,103 @@ class _Five(NamedTuple):
 
 
 class AutotrainResult(_Five):
-    """The five fields of ``torch_autotrain``; ``failed`` holds the jobs that failed for good."""
+    """The five fields of ``torch_autotrain``.
 
-    failed: tuple[JobResult, ...]
+    It unpacks, compares and indexes as a tuple of five; its ``repr`` is the
+    leaderboard, in a notebook as an HTML table.
+
+    Attributes:
+        failed: The jobs that failed for good.
+        jobs: How every job ended, if the sweep gave that along.
+        direction: ``"maximize"`` or ``"minimize"``.
+
+    Example:
+        >>> result = AutotrainResult(best_model=None, best_model_name="Thread-1_0",
+        ...     best_model_score=0.5, best_model_params={"a": 1},
+        ...     stats=[("Thread-1_0", 0.5, {"a": 1}, None)])
+        >>> model, name, score, params, stats = result
+        >>> name, score, params
+        ('Thread-1_0', 0.5, {'a': 1})
+    """
+
+    failed: tuple[JobResult, ...] = ()
+    jobs: tuple[JobResult, ...] = ()
+    direction: str = "maximize"
 
     def __new__(  # noqa: PYI034 - typing.Self is newer than Python 3.10
-        cls, *, failed: Sequence[JobResult] = (), **fields: Any
+        cls,
+        *,
+        failed: Sequence[JobResult] = (),
+        jobs: Sequence[JobResult] = (),
+        direction: str = "maximize",
+        **fields: Any,
     ) -> AutotrainResult:
         """Make one from its fields."""
         self = super().__new__(cls, **fields)
         self.failed = tuple(failed)
+        self.jobs = tuple(jobs)
+        self.direction = direction
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = {"failed": self.failed, "jobs": self.jobs, "direction": self.direction}
+        return _rebuild, (self._asdict(), state)
+
+    def __repr__(self) -> str:
+        table = leaderboard_text(self._results(), self.direction)
+        return f"{self._headline()}\n{table}"
+
+    def _repr_html_(self) -> str:
+        """Return an HTML table, for notebooks."""
+        rows = leaderboard_rows(self._results(), self.direction)
+        names = varying_params(row.params for row in rows)
+        known = bool(self.jobs)  # numbers and durations are
+        heads = ["rank", "score", *(["job"] if known else []), *names, "name"]
+        heads += ["time", "retries", "error"] if known or self.failed else []
+        body = []
+        for row in rows[:_HTML_ROWS]:
+            cells = ["" if row.rank is None else str(row.rank), score_text(row.score)]
+            cells += [str(row.job)] if known else []
+            cells += [param_text(row.params[n]) if n in row.params else "" for n in names]
+            cells.append(row.name)
+            if known or self.failed:
+                time = duration_text(row.duration_s) if row.duration_s else ""
+                error = (row.error.strip().splitlines() or [row.status])[-1]
+                cells += [time, str(row.retries or ""), "" if row.rank else error[:300]]
+            body.append("".join(f"<td>{html.escape(cell)}</td>" for cell in cells))
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
+        more = len(rows) - _HTML_ROWS
+        tail = f"<p>... and {more} more</p>" if more > 0 else ""
+        return (
+            f"<p>{html.escape(self._headline())}</p><table><thead><tr>{head}</tr></thead><tbody>"
+            + "".join(f"<tr>{cells}</tr>" for cells in body)
+            + f"</tbody></table>{tail}"
+        )
+
+    def _headline(self) -> str:
+        if self.best_model_name is None:
+            return "torch_autotrain: no best model"
+        params = ", ".join(
+            f"{k}={param_text(v)}" for k, v in (self.best_model_params or {}).items()
+        )
+        loaded = "" if self.best_model is None else f", loaded as {type(self.best_model).__name__}"
+        return (
+            f"torch_autotrain: best {self.best_model_name} with score"
+            f" {score_text(self.best_model_score)} ({params or 'no parameters'}{loaded})"
+        )
+
+    def _results(self) -> tuple[JobResult, ...]:
+        """Return how the jobs ended; made up from ``stats``, in its order, if that is all."""
+        if self.jobs:
+            return self.jobs
+        failed = {result.name for result in self.failed}
+        listed = [
+            JobResult(-1, name, params, "finished", score)
+            for name, score, params, _ in self.stats
+            if name not in failed
+        ]
+        return (*listed, *self.failed)
+
+
+def _rebuild(fields: dict[str, Any], state: dict[str, Any]) -> AutotrainResult:
+    return AutotrainResult(**fields, **state)
