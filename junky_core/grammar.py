@@ -1,0 +1,505 @@
+"""Fit params: what they may look like, and the combinations that they stand for.
+
+A grid is a list of *pairs* and *sub-grids*::
+
+    [['width', [128, 256]],                             # a pair: a key and the values to try
+     {'optimizer': 'adam', 'lr': [1e-3, 3e-3]},         # sub-grids are alternatives
+     {'optimizer': 'sgd', 'lr': [.1, .03], 'momentum': [0, .9]}]
+
+====================  ============================================================================
+Given                 Read as
+====================  ============================================================================
+``(key, values)``     A pair: two items, the first a string.
+values                A list, tuple, range, array or other iterable holds the values to try. A
+                      string, a mapping, ``None``, a number, an array without dimensions or any
+                      other single object is one value. A list inside the values is one value.
+                      The values of a set are taken in sorted order (numbers, strings) or in
+                      that of their digests, so that every process sees the same order.
+mapping               Its pairs. At the top it is the grid, inside a list a sub-grid.
+other iterable        At the top the grid, inside it a sub-grid. Read once, so it may be a
+                      generator.
+``[]``                One combination that adds nothing.
+``None``              At the top only: the same as ``[]``.
+====================  ============================================================================
+
+A level's sub-grids are alternatives: their union, crossed with the level's pairs. The order is:
+alternatives as written; within one, the level's pairs, wherever they are written, the first
+slowest; then whatever varies in the sub-grid. Levels nest without limit. Of combinations that are
+the same (:mod:`junky_core.identity`; the order of keys does not matter) the first stays.
+
+NumPy and torch values are kept as they are: the elements of an array are NumPy scalars. OmegaConf
+containers become plain lists and dicts, interpolations resolved. What would be ambiguous (a
+string where a grid should be, a set as a grid, a key twice on one path, no values) is a
+:class:`~junky_core.errors.FitParamsError` that names the place.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import operator
+import reprlib
+import sys
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, overload
+
+from junky_core import combinations as tree
+from junky_core.errors import FitParamsError
+from junky_core.identity import copy_containers, digest, freeze
+
+__all__ = ["FitParams", "expand_fit_params"]
+
+# How an error shows a place: the place above it, and the step from there. Rendered late, for
+# written-out paths would take space quadratic in the depth.
+_Place = tuple["_Place | None", str]
+
+_PAIR = 2  # items of a pair
+_SHOWN = 8  # keys in a repr, terms of a sum
+_STEPS = 40  # of a place that an error writes out
+
+_show = reprlib.Repr()
+_show.maxstring = _show.maxother = 80
+_show.maxlist = _show.maxtuple = _show.maxdict = 4
+_show.maxlevel = 3
+
+
+def expand_fit_params(
+    fit_params: Any,
+    *,
+    normalise_key: Callable[[str], str] = str,
+    name: str = "fit_params",
+) -> FitParams:
+    """Return the combinations that ``fit_params`` stands for, as a lazy sequence of dicts.
+
+    Args:
+        fit_params: A grid as the module describes it; ``None`` is the empty grid.
+        normalise_key: Maps a key to the name under which it is compared, where several spellings
+            are one key (for Hydra ``lr``, ``+lr`` and ``++lr``). Dicts keep keys as written.
+        name: What error messages call ``fit_params``.
+
+    Raises:
+        FitParamsError: What was given does not follow the grammar. The message says what stands
+            where, as in ``fit_params[2][0]``, and what would be right.
+
+    >>> list(expand_fit_params([("a", [50, 100]), {"b": 0.1}, {"b": None, "c": "XY"}]))
+    ... # doctest: +NORMALIZE_WHITESPACE
+    [{'a': 50, 'b': 0.1}, {'a': 100, 'b': 0.1},
+     {'a': 50, 'b': None, 'c': 'XY'}, {'a': 100, 'b': None, 'c': 'XY'}]
+    """
+    if isinstance(fit_params, FitParams):
+        return fit_params
+    return FitParams(_Parser(normalise_key).parse(fit_params, (None, name)), normalise_key)
+
+
+class FitParams(Sequence[dict[str, Any]]):
+    """The combinations of a grid: a sequence that is never a list.
+
+    Indexing is immediate however large the grid is, and memory grows only with what has to be
+    compared to find duplicates; no comparison is made before its outcome is needed. Every
+    combination is a new dict, and lists, dicts, sets and tuples among its values are new, too.
+    Equal to a list of the same dicts. Safe to use from several threads.
+
+    Made by :func:`expand_fit_params`.
+
+    Attributes:
+        keys: All keys as written, in the order in which they come up.
+        varying: Those of them that have several values, or that some combinations lack.
+    """
+
+    def __init__(self, root: tree.Level, normalise_key: Callable[[str], str] = str) -> None:
+        self._root = root
+        self._normalise_key = normalise_key
+        always = tree.finish(root)
+        keys: dict[str, str] = {}
+        first: dict[str, Hashable] = {}
+        several = set()
+        fresh = set()
+        for level in tree.levels(root):
+            for pair in level.pairs:
+                keys.setdefault(pair.name, pair.key)
+                mark = first.setdefault(pair.name, pair.marks[0])
+                if len(pair.values) > 1 or mark != pair.marks[0]:
+                    several.add(pair.name)
+                if pair.fresh:
+                    fresh.add(pair.key)
+        self._names = frozenset(keys)
+        self._fresh = frozenset(fresh)
+        self.keys = tuple(keys.values())
+        self.varying = tuple(
+            key for name, key in keys.items() if name in several or name not in always
+        )
+
+    @property
+    def size(self) -> int:
+        """How many combinations there are; ``len`` can say it up to ``sys.maxsize`` only."""
+        tree.resolve(self._root)
+        return self._root.size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __bool__(self) -> bool:
+        return True  # there is always one combination, though it may be an empty dict
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        found = tree.combinations(self._root)
+        return map(self._renew, found) if self._fresh else found
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        size = self.size
+        if isinstance(index, slice):
+            return [self._at(place) for place in range(*index.indices(size))]
+        place = operator.index(index)
+        if not -size <= place < size:
+            raise IndexError(f"combination {place} of {size}")
+        return self._at(place % size)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, (FitParams, list)):
+            return NotImplemented
+        size = other.size if isinstance(other, FitParams) else len(other)
+        return self.size == size and all(map(operator.eq, self, other))
+
+    __hash__ = None  # type: ignore[assignment]  # equal to lists, which have none
+
+    def __repr__(self) -> str:
+        keys = ", ".join(self.keys[:_SHOWN]) + (", ..." if len(self.keys) > _SHOWN else "")
+        if self._root.union is None:  # do not compare a million combinations for a repr
+            count = f"at most {self._root.own * self._root.raw_block}"
+        else:
+            count = str(self._root.size)
+        return f"<FitParams: {count} combinations of {keys or 'nothing'}>"
+
+    def _at(self, place: int) -> dict[str, Any]:
+        found = tree.combination(self._root, place)
+        return self._renew(found) if self._fresh else found
+
+    def _renew(self, combination: dict[str, Any]) -> dict[str, Any]:
+        for key in self._fresh & combination.keys():
+            combination[key] = copy_containers(combination[key])
+        return combination
+
+    def pairs(self) -> Iterator[tuple[str, Any]]:
+        """Iterate over every key with each value that is written for it, repeats included.
+
+        So that values can be checked without going through all combinations.
+
+        >>> list(expand_fit_params([("a", [1, 2]), {"b": 3}, {"b": 3, "c": 4}]).pairs())
+        [('a', 1), ('a', 2), ('b', 3), ('b', 3), ('c', 4)]
+        """
+        for level in tree.levels(self._root):
+            for pair in level.pairs:
+                yield from zip(itertools.repeat(pair.key), pair.values, strict=False)
+
+    def mentions(self, key: str) -> bool:
+        """Return whether any alternative has ``key``, under any of its spellings."""
+        return self._normalise_key(key) in self._names
+
+    def without_key(self, key: str) -> FitParams:
+        """Return the combinations without ``key``; those that become the same are one.
+
+        >>> list(expand_fit_params([("a", [1, 2]), ("b", [3, 4])]).without_key("a"))
+        [{'b': 3}, {'b': 4}]
+        """
+        name = self._normalise_key(key)
+        new: dict[tree.Level, tree.Level] = {}
+        for level in reversed(tree.levels(self._root)):
+            kept = new[level] = tree.Level()
+            kept.pairs = [pair for pair in level.pairs if pair.name != name]
+            kept.subs = [new[sub] for sub in level.subs]
+        return FitParams(new[self._root], self._normalise_key)
+
+    def fixing(
+        self, key: str, value: Any, same: Callable[[Any, Any], bool] | None = None
+    ) -> FitParams | None:
+        """Return what is left when ``key`` is fixed, or ``None`` if nothing has that value.
+
+        A pair of that key keeps just this value; an alternative whose pair lacks it is left
+        out, with those that only hold such. Alternatives that do not mention the key stay.
+
+        Args:
+            key: The key to fix, under any of its spellings.
+            value: The value to look for.
+            same: ``same(one_of_the_grid, value)`` tells whether they are the same; the first that
+                is is kept. By default as :mod:`junky_core.identity` says.
+
+        >>> grid = expand_fit_params([{"opt": "adam", "lr": [1, 2]}, {"opt": "sgd"}, {"c": 3}])
+        >>> list(grid.fixing("opt", "sgd"))
+        [{'opt': 'sgd'}, {'c': 3}]
+        >>> grid.fixing("opt", "rmsprop") is None
+        True
+        """
+        name = self._normalise_key(key)
+        alike = same or (lambda one, other: freeze(one) == freeze(other))
+        found = False
+        new: dict[tree.Level, tree.Level | None] = {}
+        for level in reversed(tree.levels(self._root)):
+            kept = tree.Level()
+            kept.subs = [sub for sub in map(new.__getitem__, level.subs) if sub is not None]
+            for pair in level.pairs:
+                if pair.name != name:
+                    kept.pairs.append(pair)
+                    continue
+                place = next((i for i, one in enumerate(pair.values) if alike(one, value)), None)
+                if place is not None:
+                    found = True
+                    kept.pairs.append(pair.only(place))
+            lacking = len(kept.pairs) < len(level.pairs) or (level.subs and not kept.subs)
+            new[level] = None if lacking else kept
+        root = new[self._root]
+        return FitParams(root, self._normalise_key) if found and root is not None else None
+
+    def explain(self, max_lines: int = 40) -> list[str]:
+        r"""Return lines of text that say how the count comes about.
+
+        Args:
+            max_lines: Say no more than this many lines; the last then tells how many are left.
+
+        >>> grid = [["w", [1, 2]], {"opt": "a", "lr": [1, 2]}, {"opt": "b"}, {"opt": "b"}]
+        >>> print(*expand_fit_params(grid).explain(), sep="\n")
+        6 = 2 (w) x (2 + 1 + 1 - 1 duplicate)
+          2 = 2 (lr), opt='a'
+          1 = opt='b'
+          1 = opt='b'
+        """
+        tree.resolve(self._root)
+        lines: list[str] = []
+        todo = [(0, self._root)]
+        while todo:
+            if len(lines) == max_lines - 1 and len(todo) > 1:
+                lines.append(f"... and {len(todo)} more alternatives")
+                break
+            depth, level = todo.pop()
+            lines.append("  " * depth + _explained(level))
+            todo.extend((depth + 1, sub) for sub in reversed(level.subs))
+        return lines
+
+
+def _explained(level: tree.Level) -> str:
+    factors = []
+    fixed = []
+    for pair in level.pairs:
+        repeated = f", {pair.repeated} repeated" if pair.repeated else ""
+        if len(pair.values) > 1 or repeated:
+            factors.append(f"{len(pair.values)} ({pair.key}{repeated})")
+        else:
+            fixed.append(f"{pair.key}={_show.repr(pair.values[0])}")
+    if level.subs:
+        assert level.union is not None
+        terms = [str(sub.size) for sub in level.subs[:_SHOWN]]
+        if len(level.subs) > _SHOWN:
+            terms.append(f"... of {len(level.subs)} alternatives")
+        dropped = sum(sub.size for sub in level.subs) - level.union.size
+        less = f" - {dropped} duplicate{'s' * (dropped > 1)}" if dropped else ""
+        factors.append("(" + " + ".join(terms) + less + ")")
+    parts = [" x ".join(factors)] if factors else []
+    return f"{level.size} = " + (", ".join(parts + fixed) or "nothing varies")
+
+
+class _Parser:
+    """Reads one grid, with a stack of its own: grids may be deeper than Python's."""
+
+    def __init__(self, normalise_key: Callable[[str], str]) -> None:
+        self._normalise_key = normalise_key
+        self._places: dict[tree.Level, list[_Place]] = {}  # of each level's pairs
+
+    def parse(self, given: Any, place: _Place) -> tree.Level:
+        root = tree.Level()
+        todo: list[tuple[Any, tree.Level | None, _Place]] = [(_top(given, place), root, place)]
+        reading: set[int] = set()  # ids; `todo` keeps what they belong to
+        while todo:
+            content, level, place = todo.pop()
+            if level is None:  # all inside it has been read
+                reading.discard(id(content))
+                continue
+            if id(content) in reading:
+                raise FitParamsError(f"{_text(place)} contains itself; a grid has to end somewhere")
+            reading.add(id(content))
+            todo.append((content, None, place))
+            todo.extend(reversed(self._read(content, level, place)))
+        self._check_keys(root)
+        return root
+
+    def _read(
+        self, content: Any, level: tree.Level, place: _Place
+    ) -> list[tuple[Any, tree.Level, _Place]]:
+        """Read one level's pairs; return its sub-grids, still to be read."""
+        subs: list[tuple[Any, tree.Level, _Place]] = []
+        if isinstance(content, Mapping):
+            for key in content:
+                self._add_pair(level, key, content[key], (place, f"[{key!r}]"))
+            return subs
+        for index, given in enumerate(content):
+            here = (place, f"[{index}]")
+            item = _plain(given, here)
+            if not isinstance(item, Mapping):
+                item = _items(item, here, content)
+                if item and isinstance(item[0], str):
+                    self._add_pair(level, *_key_and_values(item, here), here)
+                    continue
+            sub = tree.Level()
+            level.subs.append(sub)
+            subs.append((item, sub, here))
+        return subs
+
+    def _add_pair(self, level: tree.Level, key: Any, given: Any, place: _Place) -> None:
+        if not isinstance(key, str) or not key:
+            raise FitParamsError(
+                f"{_text(place)}: the key {_shown(key)} is not a name; a key has to be a string"
+            )
+        values = _values(_plain(given, place), place)
+        pair = tree.Pair(key, self._normalise_key(key), values)
+        if not len(pair.values):
+            raise FitParamsError(
+                f"{_text(place)}: key {key!r} has no values (an iterator can be read only once); "
+                f"write [{key!r}, [1, 2]], or [{key!r}, [[]]] where the value is an empty list"
+            )
+        level.pairs.append(pair)
+        self._places.setdefault(level, []).append(place)
+
+    def _check_keys(self, root: tree.Level) -> None:
+        above: dict[str, _Place] = {}
+        todo = [(root, True)]
+        while todo:
+            level, entering = todo.pop()
+            for pair, place in zip(level.pairs, self._places.get(level, ()), strict=True):
+                if not entering:
+                    del above[pair.name]
+                    continue
+                first = above.setdefault(pair.name, place)
+                if first is not place:
+                    raise FitParamsError(
+                        f"key {pair.key!r} stands twice on one path: at {_text(first)} and at "
+                        f"{_text(place)}; a key may come again only in another alternative"
+                    )
+            if entering:
+                todo.append((level, False))
+                todo.extend((sub, True) for sub in reversed(level.subs))
+
+
+def _top(given: Any, place: _Place) -> Any:
+    content = _plain(given, place)
+    if content is None:
+        return []
+    if isinstance(content, Mapping):
+        return content
+    items = _items(content, place, None)
+    if items and isinstance(items[0], str):
+        if len(items) == _PAIR:
+            pair = f"[{_shown(items[0])}, {_shown(items[1])}]"
+            raise FitParamsError(
+                f"{_text(place)} is a single pair {pair}; a grid is a list of pairs, so wrap it "
+                f"in a list: [{pair}]"
+            )
+        raise FitParamsError(
+            f"{_text(place)} is a list that starts with the string {_shown(items[0])}; a grid is "
+            "a list of pairs and sub-grids, such as [['lr', [0.1, 0.01]], ['width', [64, 128]]]"
+        )
+    return items
+
+
+def _items(given: Any, place: _Place, within: Any) -> Sequence[Any]:
+    """Return what is in a grid, a sub-grid or a pair; ``within`` is what it stands in."""
+    if isinstance(given, (list, tuple)):
+        return given
+    hint = "write a list of pairs such as [['lr', [0.1, 0.01]], ['width', [64, 128]]]"
+    no_grid = (str, bytes, bytearray, set, frozenset, type)
+    # What has a dtype is an array: one of strings and numbers has turned the numbers to strings.
+    if isinstance(given, Iterable) and not isinstance(given, no_grid) and not _is_array(given):
+        return list(_finite(given, place))
+    if isinstance(given, str) and within is not None:
+        hint = f"a pair is [{_shown(given)}, values], in a list of its own"
+    elif given is None:
+        hint = "write [] for a sub-grid that adds nothing"
+    elif isinstance(given, (set, frozenset)):
+        hint = f"a set has no order; {hint}"
+    above = place[0]
+    if above and isinstance(within, (list, tuple)) and len(within) == _PAIR and given is within[0]:
+        hint += f"; if {_text(above)} is meant as a pair, its first item has to be a string"
+    what = "is no grid" if within is None else "is neither a pair nor a sub-grid"
+    raise FitParamsError(f"{_text(place)} {what}: {_shown(given)}; {hint}")
+
+
+def _key_and_values(item: Sequence[Any], place: _Place) -> tuple[str, Any]:
+    if len(item) == _PAIR:
+        return item[0], item[1]
+    if len(item) == 1:
+        problem, values = "has a key and no values", "[1, 2]"
+    else:
+        problem = f"starts with a string, so it is a pair, but has {len(item)} items"
+        values = "[" + ", ".join(map(_shown, item[1:4])) + (", ...]" if len(item) > 4 else "]")
+    raise FitParamsError(
+        f"{_text(place)} {problem}: {_shown(item)}; a pair has two items, a key and its values: "
+        f"[{_shown(item[0])}, {values}]"
+    )
+
+
+def _values(given: Any, place: _Place) -> Iterable[Any]:
+    """Return the values to try that the second item of a pair stands for."""
+    if given is None or isinstance(given, (str, bytes, bytearray, Mapping)):
+        return (given,)
+    if type(given) is range:
+        return given
+    if isinstance(given, (set, frozenset)):
+        return _in_order(given)
+    if not isinstance(given, Iterable):
+        return (given,)
+    try:
+        values = iter(_finite(given, place))
+    except TypeError:  # an array without dimensions
+        return (given,)
+    return [_plain(value, place) for value in values]
+
+
+def _in_order(values: Iterable[Any]) -> list[Any]:
+    # The order of a set changes from process to process; job numbers must not.
+    found = list(values)
+    if all(type(value) is str for value in found) or all(
+        type(value) in (int, float) and math.isfinite(value) for value in found
+    ):
+        return sorted(found)
+    return sorted(found, key=digest)
+
+
+def _finite(given: Iterable[Any], place: _Place) -> Iterable[Any]:
+    endless = isinstance(given, (itertools.count, itertools.cycle)) or (
+        isinstance(given, itertools.repeat) and operator.length_hint(given, -1) < 0
+    )
+    if endless:
+        raise FitParamsError(f"{_text(place)} never ends: {_shown(given)}; write a list or a range")
+    return given
+
+
+def _is_array(given: Any) -> bool:
+    return hasattr(given, "dtype")
+
+
+def _plain(given: Any, place: _Place) -> Any:
+    """Turn an OmegaConf container into a plain one; return anything else as it is."""
+    omegaconf = sys.modules.get("omegaconf")
+    if omegaconf is None or not isinstance(given, omegaconf.Container):
+        return given
+    try:
+        return omegaconf.OmegaConf.to_container(given, resolve=True, throw_on_missing=True)
+    except omegaconf.errors.OmegaConfBaseException as error:
+        reason = str(error).partition("\n")[0]
+        raise FitParamsError(f"{_text(place)} cannot be read: {reason}") from error
+
+
+def _shown(value: Any) -> str:
+    return _show.repr(value)
+
+
+def _text(place: _Place) -> str:
+    steps: list[str] = []
+    above: _Place | None = place
+    while above is not None:
+        above, step = above
+        steps.append(step)
+    if len(steps) > _STEPS:
+        steps[_STEPS // 2 : -_STEPS // 2] = ["..."]
+    return "".join(reversed(steps))
