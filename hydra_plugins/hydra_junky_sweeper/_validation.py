@@ -147,7 +147,7 @@ def _value_kind(value: Any) -> Hashable:
     kind = type(value)
     if kind is float:
         return (kind, value.is_integer())
-    return kind if kind is int else (kind, value_text(value))
+    return (kind, None if kind is int else value_text(value))
 
 
 def _outer_samples(

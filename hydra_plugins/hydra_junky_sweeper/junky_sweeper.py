@@ -116,7 +116,7 @@ class JunkySweeperConf:
     dry_run: bool = False
 
 
-keep_grid_raw(JunkySweeperConf._target_)  # noqa: SLF001 - the name is Hydra's
+keep_grid_raw(JunkySweeperConf._target_)
 ConfigStore.instance().store(
     group="hydra/sweeper", name="junky", node=JunkySweeperConf, provider="junky_sweeper"
 )

@@ -2,6 +2,11 @@ import math
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
 from hydra_plugins.hydra_junky_sweeper._overrides import (
     bare_key,
     check_key,
@@ -9,21 +14,18 @@ from hydra_plugins.hydra_junky_sweeper._overrides import (
     override_text,
     same_value,
 )
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from junky_core.errors import FitParamsError
 
 PARSER = OverridesParser.create()
 
 # Characters and words that mean something to the lexer, to OmegaConf or to a shell.
-PIECES = st.sampled_from(
-    ["\\", "'", '"', "{", "}", "[", "]", "(", ")", ",", "=", ":", "$", "${x}", "\\${x}", "\\\\${x}"]
-    + ["a", "B", "0", "1e-5", "true", "null", "inf", "nan", ".", "-", "+", "~", "/", "@", "|", "?"]
-    + [" ", "\t", "\n", "\r", "é", "\u2028", "漢", "😀", "_", "#", "%", "&", "*", "!", "choice(1)"]
-)
+# fmt: off
+PIECES = st.sampled_from([
+    "\\", "'", '"', "{", "}", "[", "]", "(", ")", ",", "=", ":", "$", "${x}", "\\${x}", "\\\\${x}",
+    "a", "B", "0", "1e-5", "true", "null", "inf", "nan", ".", "-", "+", "~", "/", "@", "|", "?",
+    " ", "\t", "\n", "\r", "é", "\u2028", "漢", "😀", "_", "#", "%", "&", "*", "!", "choice(1)",
+])
+# fmt: on
 TRICKY = st.lists(PIECES, max_size=6).map("".join)
 TEXTS = (TRICKY | st.text(st.characters(exclude_categories=("Cs",)), max_size=8)).filter(
     lambda text: text != "???"

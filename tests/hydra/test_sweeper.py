@@ -10,12 +10,15 @@ import pytest
 from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
 from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import OmegaConf
 
 from junky_core.errors import ConfigError, FitParamsError, SweepFailed
 
+# What plugins register must be there before the singletons are first put aside.
+Plugins.instance()
 pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
 
 CONFIG = """
@@ -202,7 +205,7 @@ def test_a_fixed_value_of_no_alternative_replaces_the_key_with_a_warning(app, ca
 
 @pytest.mark.parametrize("override", ["width=interval(1,2)", "width=tag(x,interval(1,2))"])
 def test_an_interval_is_refused_before_anything_is_written(app, override):
-    with pytest.raises(ConfigError, match="interval.*continuous"):
+    with pytest.raises(ConfigError, match=r"interval.*continuous"):
         app.run(override)
     assert not app.sweep_dir.exists()
 
@@ -342,7 +345,7 @@ def test_the_direction_can_be_minimize(app, direction):
 
 
 def test_an_unknown_direction_is_refused(app):
-    with pytest.raises(ConfigError, match="maximise.*maximize or minimize"):
+    with pytest.raises(ConfigError, match=r"maximise.*maximize or minimize"):
         app.run("hydra.sweeper.direction=maximise")
 
 
