@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from junky_core.best import BestModel
+from junky_core.calls import Call
 from junky_core.context import JobContext
 from junky_core.devices import parse_devices
 from junky_core.errors import ConfigError, DeviceError, ModelError, SweepFailed, SweepInterrupted
@@ -181,11 +182,9 @@ def torch_autotrain(
             source, done, settings = record.plan(jobs, len(grid), best, settings)
             best.check_folder()
             notices = record.notices
-            listeners = [
-                record.open_journal(),
-                SweepLog(FileWriter(record.path / LOG_NAME)),
-                *listeners,
-            ]
+            file_log = SweepLog(FileWriter(record.path / LOG_NAME))
+            stack.callback(file_log.close)
+            listeners = [record.open_journal(), file_log, *listeners]
         else:
             best.check_folder()
         sweep = Sweep(slots, runner, best, listeners, settings)
@@ -242,7 +241,7 @@ class _Autotrain:
     def open_slot(self, slot: Slot) -> None:
         """Build the slot's loaders, in its own thread."""
         if self.create_loaders is not None:
-            slot.loader_sets.get(self.create_loaders, (), {}, set(), pin=True)
+            slot.loader_sets.get(Call(self.create_loaders, (), {}), [], pin=True)
 
     def run(self, _attempt: Attempt, job: JobContext) -> Any:
         """Build a model for the job's parameters and train it."""

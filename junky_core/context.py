@@ -13,11 +13,12 @@ from typing import Any
 import torch
 
 from junky_core.best import BestModel, Standing
+from junky_core.calls import Call
 from junky_core.devices import parse_devices
 from junky_core.errors import JobStopped
 from junky_core.events import Event, ScoreReported
 from junky_core.jobs import rank_key
-from junky_core.loaders import LoaderSets, SharedData, call_key
+from junky_core.loaders import LoaderSets, SharedData
 from junky_core.scopes import current_scope
 
 __all__ = ["JobContext", "current_job"]
@@ -73,12 +74,12 @@ class JobContext:
         self._emit = emit
         self._timeout_s = timeout_s
         self._started = time.monotonic()
-        self._seen_sets: set[Hashable] = set()
+        self._seen_sets: list[Any] = []
         self._lock = threading.Lock()  # guards the scores and the save's serial
         self._score = score
         self._serial = 0
         self._stop: tuple[str, str] | None = None
-        self._loader_failure: tuple[BaseException, Hashable] | None = None
+        self._loader_failure: tuple[BaseException, Call] | None = None
 
     @property
     def rng(self) -> random.Random:
@@ -104,10 +105,11 @@ class JobContext:
             Whatever the factory raises; the job is then handed to another slot.
         """
         self.check()
+        call = Call(factory, args, kwargs)
         try:
-            return self._loader_sets.get(factory, args, kwargs, self._seen_sets)
+            return self._loader_sets.get(call, self._seen_sets)
         except Exception as error:
-            self._loader_failure = (error, call_key(factory, args, kwargs))
+            self._loader_failure = (error, call)
             raise
 
     def shared(self, factory: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -117,7 +119,7 @@ class JobContext:
         belong in :meth:`loaders`, for two threads must not share one.
         """
         self.check()
-        return self._shared.get(factory, args, kwargs)
+        return self._shared.get(Call(factory, args, kwargs))
 
     def save_best(self, model: Any, score: float) -> bool:
         """Report ``score``, and save ``model`` if it is the best of the whole sweep.
@@ -185,8 +187,8 @@ class JobContext:
         with self._lock:
             return self._serial
 
-    def failed_loaders(self, error: BaseException) -> Hashable | None:
-        """Return the key of the loader call whose failure ``error`` is or comes from."""
+    def failed_loaders(self, error: BaseException) -> Call | None:
+        """Return the loader call whose failure ``error`` is or comes from."""
         if self._loader_failure is None:
             return None
         seen: set[int] = set()

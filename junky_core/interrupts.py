@@ -12,6 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.data import dataloader as _dataloader
 
 from junky_core.scopes import current_scope
@@ -46,7 +47,7 @@ class CheckPoints:
             self._undo.append(
                 torch.nn.modules.module.register_module_forward_pre_hook(_check).remove
             )
-            self._undo.append(torch.optim.optimizer.register_optimizer_step_pre_hook(_check).remove)
+            self._undo.append(register_optimizer_step_pre_hook(_check).remove)
             self._undo.append(_check_in_loaders())
 
     def disarm(self) -> None:

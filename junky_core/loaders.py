@@ -9,28 +9,34 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Any
 
-from junky_core.identity import freeze
+import torch
+
+from junky_core.calls import Call
 from junky_core.seeding import LoaderState, loader_streams
 
-__all__ = ["LoaderSets", "SharedData", "call_key"]
+__all__ = ["LoaderSets", "SharedData"]
 
-KEPT_SETS = 2  # a train set and, say, the next config's; more would pile up in memory
-
-
-def call_key(
-    factory: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Hashable:
-    """Return the identity of a call: same code, same closure, same arguments by content."""
-    return freeze((factory, args, kwargs))
+KEPT_SETS = 2  # this job's and, say, the one before; more would pile up in memory
 
 
-def _factory_streams(seed: int | None) -> AbstractContextManager[Any]:
-    return contextlib.nullcontext() if seed is None else loader_streams(seed)
+def _build(call: Call, seed: int | None) -> Any:
+    streams: AbstractContextManager[Any] = contextlib.nullcontext()
+    if seed is not None:
+        streams = loader_streams(seed)
+    with streams:
+        return call.run()
+
+
+@dataclass(eq=False, slots=True)
+class _LoaderSet:
+    call: Call
+    loaders: Any
+    state: LoaderState | None  # with a seed: what it was like when it was built
+    pinned: bool
 
 
 class LoaderSets:
@@ -41,50 +47,49 @@ class LoaderSets:
 
     def __init__(self, seed: int | None) -> None:
         self._seed = seed
-        self._lock = threading.RLock()  # guards the two below; held while a factory runs
-        # The call itself is kept too: what a key knows by id must not be freed and reused.
-        self._sets: OrderedDict[Hashable, tuple[Any, LoaderState | None, Any]] = OrderedDict()
-        self._pinned: set[Hashable] = set()
+        self._lock = threading.RLock()  # guards _sets; held while a factory runs
+        self._sets: list[_LoaderSet] = []  # the last used last
 
-    def has(self, key: Hashable) -> bool:
-        """Return whether this slot built the set with that key, so that it can be built."""
+    def has(self, call: Call) -> bool:
+        """Return whether this slot built the set of ``call``, so that it can be built."""
         with self._lock:
-            return key in self._sets
+            return self._find(call) is not None
 
-    def get(
-        self,
-        factory: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        seen: set[Hashable],
-        *,
-        pin: bool = False,
-    ) -> Any:
-        """Return what ``factory(*args, **kwargs)`` gave on this slot, calling it if it has not.
+    def get(self, call: Call, seen: list[Any], *, pin: bool = False) -> Any:
+        """Return what ``call`` gave on this slot, making it if it was not made yet.
 
         With a seed, a set starts each job from the state it was built in:
         ``seen`` holds the sets that the running job has had already.
         A pinned set is never let go.
         """
-        key = call_key(factory, args, kwargs)
         with self._lock:
-            if key in self._sets:
-                self._sets.move_to_end(key)
-                loaders, state, _ = self._sets[key]
-                if state is not None and key not in seen:
-                    state.restore()
-            else:
-                with _factory_streams(self._seed):
-                    loaders = factory(*args, **kwargs)
+            found = self._find(call)
+            if found is None:
+                loaders = _build(call, self._seed)
                 state = None if self._seed is None else LoaderState.capture(loaders)
-                self._sets[key] = (loaders, state, (factory, args, kwargs))
-            if pin:
-                self._pinned.add(key)
-            seen.add(key)
-            loose = [known for known in self._sets if known not in self._pinned]
+                found = _LoaderSet(call, loaders, state, pin)
+            else:
+                self._sets.remove(found)
+                if found.state is not None and found not in seen:
+                    found.state.restore()
+            self._sets.append(found)
+            if found not in seen:
+                seen.append(found)
+            loose = [known for known in self._sets if not known.pinned]
             for known in loose[:-KEPT_SETS]:
-                del self._sets[known]
-            return loaders
+                self._sets.remove(known)
+            return found.loaders
+
+    def _find(self, call: Call) -> _LoaderSet | None:
+        return next((known for known in self._sets if known.call.same_as(call)), None)
+
+
+@dataclass(eq=False, slots=True)
+class _Shared:
+    call: Call
+    building: threading.Lock = field(default_factory=threading.Lock)
+    built: bool = False
+    data: Any = None
 
 
 class SharedData:
@@ -96,26 +101,20 @@ class SharedData:
 
     def __init__(self, seed: int | None) -> None:
         self._seed = seed
-        self._lock = threading.Lock()  # guards the two dicts; never held while a factory runs
-        self._data: dict[Hashable, tuple[Any, Any]] = {}  # with the call, as above
-        self._building: dict[Hashable, threading.Lock] = {}
+        self._lock = threading.Lock()  # guards _entries; never held while a factory runs
+        self._entries: list[_Shared] = []
 
-    def get(
-        self, factory: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """Return what ``factory(*args, **kwargs)`` gave, calling it if nobody has."""
-        key = call_key(factory, args, kwargs)
+    def get(self, call: Call) -> Any:
+        """Return what ``call`` gave, making it if nobody has."""
         with self._lock:
-            if key in self._data:
-                return self._data[key][0]
-            building = self._building.setdefault(key, threading.Lock())
-        with building:
-            with self._lock:
-                if key in self._data:
-                    return self._data[key][0]
-            with _factory_streams(self._seed):
-                data = factory(*args, **kwargs)
-            with self._lock:
-                self._data[key] = (data, (factory, args, kwargs))
-                self._building.pop(key, None)
-            return data
+            entry = next((known for known in self._entries if known.call.same_as(call)), None)
+            if entry is None:
+                entry = _Shared(call)
+                self._entries.append(entry)
+        with entry.building:
+            if not entry.built:
+                entry.data = _build(call, self._seed)
+                if torch.cuda.is_initialized():
+                    torch.cuda.synchronize()  # other slots read it from streams of their own
+                entry.built = True
+            return entry.data

@@ -69,8 +69,7 @@ class AttemptEnd:
     Attributes:
         location: Where the error came from, for telling equal errors.
         host_memory: An out-of-memory error of the host, not of a GPU.
-        loaders_key: The loader call that failed.
-        loaders_elsewhere: Another slot has built the same loaders.
+        loaders_elsewhere: Another slot has built the loaders that failed here.
     """
 
     kind: str
@@ -81,7 +80,6 @@ class AttemptEnd:
     exception: BaseException | None = None
     location: Hashable = None
     host_memory: bool = False
-    loaders_key: Hashable = None
     loaders_elsewhere: bool = False
 
 

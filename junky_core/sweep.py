@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import torch
 
 from junky_core.best import BestModel
+from junky_core.calls import Call
 from junky_core.context import JobContext
 from junky_core.devices import SlotSpec
 from junky_core.errors import ConfigError, SweepFailed, SweepInterrupted
@@ -340,14 +341,13 @@ class Sweep:
             )
         failed = [result for result in self.results() if result.status == "failed"]
         if self.stop_reason == "fail_fast":
-            last = failed[-1]
             raise SweepFailed(
                 f"the first {len(failed)} jobs all died of the same error at the same line, "
                 f"so the sweep was stopped (fail_fast={self.settings.fail_fast}). "
                 f"That of job {failed[0].num} with {dict(failed[0].params)}:\n"
                 f"{failed[0].traceback}",
                 failed,
-            ) from last.exception
+            ) from failed[0].exception
         if self.stop_reason == "no_slots" and not any(
             result.status == "finished" for result in self.results()
         ):
@@ -361,19 +361,20 @@ class Sweep:
         """Record the jobs that were begun or handed back, and not run to an end."""
         for job in scheduler.unfinished():
             last = job.last
-            self._keep(
-                JobResult(
-                    num=job.job.num,
-                    name=job.name,
-                    params=job.job.params,
-                    status="stopped",
-                    score=job.score,
-                    attempts=job.attempts,
-                    error="" if last is None else last.error,
-                    traceback="" if last is None else last.traceback,
-                    exception=None if last is None else last.exception,
-                )
+            died = self.stop_reason == "fail_fast" and last is not None and last.kind != "oom"
+            result = JobResult(
+                num=job.job.num,
+                name=job.name,
+                params=job.job.params,
+                status="failed" if died else "stopped",
+                score=job.score,
+                attempts=job.attempts,
+                error="" if last is None else last.error,
+                traceback="" if last is None else last.traceback,
+                exception=None if last is None else last.exception,
             )
+            self._keep(result)
+            self._emit_result(result, 0)
         if not self.stop_reason and not scheduler.open_slots and self._left(scheduler) != 0:
             self.stop_reason = "no_slots"
             self._notice(
@@ -519,13 +520,13 @@ class Sweep:
         started = time.monotonic()
         failure: Failure | None = None
         value: Any = None
-        loaders_key: Any = None
+        failed_call: Call | None = None
         try:
             with enter_scope(scope), torch.enable_grad():
                 attempt = Attempt(job.job, job.attempts, job.name)
                 value = self._runner.run(attempt, context)
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a job ends that job alone
-            loaders_key = context.failed_loaders(error)
+            failed_call = context.failed_loaders(error)
             failure = describe(error)
         duration_s = time.monotonic() - started
         if failure is None:
@@ -537,7 +538,7 @@ class Sweep:
             self._signum = self._signum or int(signal.SIGINT)
         if kind in ("oom", "poisoned"):
             free_memory()
-        if kind == "error" and loaders_key is not None:
+        if kind == "error" and failed_call is not None:
             kind = "loaders"
         return AttemptEnd(
             kind=kind,
@@ -547,9 +548,8 @@ class Sweep:
             exception=failure.exception,
             location=failure.location,
             host_memory=failure.host_memory,
-            loaders_key=loaders_key,
-            loaders_elsewhere=loaders_key is not None
-            and any(other.loader_sets.has(loaders_key) for other in self._slots.slots),
+            loaders_elsewhere=failed_call is not None
+            and any(other.loader_sets.has(failed_call) for other in self._slots.slots),
         )
 
     def _report(self, slot: Slot, job: RunningJob, end: AttemptEnd, scheduler: Scheduler) -> None:

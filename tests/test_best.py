@@ -1,0 +1,245 @@
+"""One best model: the file and the score agree, whatever happens."""
+
+import threading
+
+import pytest
+import torch
+
+import junky_core.best as best_module
+from junky_core.best import BestModel, copy_weights
+from junky_core.errors import ConfigError, ModelError
+from junky_core.events import BestSaved, BestSaving, Notice
+
+
+def model_of(value):
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(model.weight, value)
+    return model
+
+
+def value_in(path):
+    return torch.load(path, weights_only=True)["weight"].item()
+
+
+@pytest.fixture
+def best(tmp_path):
+    best = BestModel(tmp_path / "model.pt")
+    yield best
+    best.close()
+
+
+def test_the_best_of_many_is_on_disk(best):
+    for num, score in enumerate([0.1, 0.5, 0.3]):
+        best.offer(num, f"Thread-1_{num}", score, model_of(score))
+    assert best.flush()
+    assert best.best.score == 0.5
+    assert value_in(best.path) == 0.5
+
+
+def test_minimize_keeps_the_lowest(tmp_path):
+    best = BestModel(tmp_path / "model.pt", "minimize")
+    for num, score in enumerate([0.1, -0.5, 0.3]):
+        best.offer(num, "n", score, model_of(score))
+    best.flush()
+    assert value_in(best.path) == -0.5
+    best.close()
+
+
+@pytest.mark.parametrize("order", [[3, 1, 2], [1, 2, 3], [2, 3, 1]])
+def test_a_tie_goes_to_the_lower_job_in_any_order(best, order):
+    for num in order:
+        best.offer(num, f"Thread-1_{num}", 0.5, model_of(num))
+    best.flush()
+    assert best.best.job == 1
+    assert value_in(best.path) == 1
+
+
+def test_a_job_keeps_its_first_save_of_a_score(best):
+    best.offer(1, "n", 0.5, model_of(10))
+    assert not best.offer(1, "n", 0.5, model_of(20)).leads
+    best.flush()
+    assert value_in(best.path) == 10
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), float("-inf")])
+def test_a_score_that_is_not_finite_is_never_best(best, score):
+    assert not best.offer(0, "n", score, model_of(1)).leads
+    assert best.flush()
+    assert not best.path.exists()
+
+
+def test_later_training_does_not_change_what_was_saved(best):
+    model = model_of(1)
+    best.offer(0, "n", 0.5, model)
+    torch.nn.init.constant_(model.weight, 2)
+    best.flush()
+    assert value_in(best.path) == 1
+
+
+def test_offers_do_not_wait_for_the_disk(best, monkeypatch):
+    """While one write hangs, others are offered; the disk then gets only the last."""
+    hang, writing, plain = threading.Event(), threading.Event(), best_module.write_atomically
+    writes = []
+
+    def slow(path, write, **kwargs):
+        writes.append(path)
+        writing.set()
+        assert hang.wait(10)
+        return plain(path, write, **kwargs)
+
+    monkeypatch.setattr(best_module, "write_atomically", slow)
+    best.offer(0, "n", 0.0, model_of(0))
+    assert writing.wait(10)
+    for num in range(1, 50):
+        assert best.offer(num, "n", num / 100, model_of(num)).leads
+    hang.set()
+    assert best.flush()
+    assert value_in(best.path) == 49
+    assert len(writes) == 2
+
+
+def test_events_tell_the_hash_before_and_after_the_rename(tmp_path):
+    events = []
+    best = BestModel(tmp_path / "model.pt", emit=events.append)
+    best.offer(4, "Thread-2_1", 0.25, model_of(1))
+    best.flush()
+    best.close()
+    saving, saved = events
+    assert isinstance(saving, BestSaving)
+    assert isinstance(saved, BestSaved)
+    assert (saved.job, saved.name, saved.score) == (4, "Thread-2_1", 0.25)
+    assert saving.sha256 == saved.sha256
+
+
+def test_when_saved_waits_for_that_save_or_a_better_one(best, monkeypatch):
+    hang, called, plain = threading.Event(), [], best_module.write_atomically
+
+    def slow(path, write, **kwargs):
+        assert hang.wait(10)
+        return plain(path, write, **kwargs)
+
+    monkeypatch.setattr(best_module, "write_atomically", slow)
+    standing = best.offer(0, "n", 0.1, model_of(0))
+    best.when_saved(0, lambda: called.append("no save"))
+    best.when_saved(standing.serial, lambda: called.append("first"))
+    assert called == ["no save"]
+    hang.set()
+    best.flush()
+    assert called == ["no save", "first"]
+    best.when_saved(standing.serial, lambda: called.append("at once"))
+    assert called[-1] == "at once"
+
+
+def test_a_failed_write_is_told_once_and_tried_again(tmp_path, monkeypatch):
+    events, broken, plain = [], [True], best_module.write_atomically
+
+    def flaky(path, write, **kwargs):
+        if broken[0]:
+            raise OSError(28, "No space left on device")
+        return plain(path, write, **kwargs)
+
+    monkeypatch.setattr(best_module, "write_atomically", flaky)
+    best = BestModel(tmp_path / "model.pt", emit=events.append)
+    for num in range(3):
+        best.offer(num, "n", num, model_of(num))
+        assert not best.flush()
+    notices = [event for event in events if isinstance(event, Notice)]
+    assert len(notices) == 1
+    assert notices[0].level == "error"
+    assert "No space left" in notices[0].message
+    broken[0] = False
+    assert best.flush()
+    assert value_in(best.path) == 2
+    best.close()
+
+
+def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
+    best = BestModel(tmp_path / "model.pt")
+    best.offer(0, "n", 0.0, model_of(7))
+    best.flush()
+    monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError("torn")))
+    best.offer(1, "n", 1.0, model_of(8))
+    assert not best.flush()
+    assert value_in(tmp_path / "model.pt") == 7
+    best.close()
+
+
+def test_a_reader_never_sees_half_a_file(best):
+    stop, errors = threading.Event(), []
+    best.offer(0, "n", 0.0, model_of(0))
+    best.flush()
+
+    def read():
+        while not stop.is_set():
+            try:
+                value_in(best.path)
+            except Exception as error:
+                errors.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for num in range(1, 100):
+        best.offer(num, "n", num, model_of(num))
+    best.flush()
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert errors == []
+
+
+def test_threads_that_race_leave_the_best(best):
+    barrier = threading.Barrier(8)
+
+    def race(worker):
+        barrier.wait()
+        for step in range(50):
+            score = (worker * 37 + step * 101) % 997
+            best.offer(worker, "n", score, model_of(score))
+
+    threads = [threading.Thread(target=race, args=(worker,)) for worker in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    best.flush()
+    top = max((w * 37 + s * 101) % 997 for w in range(8) for s in range(50))
+    assert best.best.score == top
+    assert value_in(best.path) == top
+
+
+def test_tied_weights_are_saved_once():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    copies = copy_weights(model)
+    assert copies["0.weight"].data_ptr() == copies["1.weight"].data_ptr()
+    assert copies["0.weight"].data_ptr() != model[0].weight.data_ptr()
+
+
+def test_a_view_is_copied_without_the_storage_behind_it():
+    model = torch.nn.Module()
+    model.register_buffer("part", torch.zeros(1_000_000)[:2])
+    assert copy_weights(model)["part"].untyped_storage().nbytes() == 8
+
+
+def test_what_is_no_model_is_refused(best):
+    with pytest.raises(ModelError, match="int"):
+        best.offer(0, "n", 0.5, 42)
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_before_training(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="best_model_file_name"):
+        BestModel(tmp_path / "file" / "model.pt").check_folder()
+    with pytest.raises(ConfigError, match="folder"):
+        BestModel(tmp_path).check_folder()
+
+
+def test_the_check_leaves_nothing_behind(tmp_path):
+    BestModel(tmp_path / "a" / "b" / "model.pt").check_folder()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_direction_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match="'up'"):
+        BestModel(tmp_path / "m.pt", "up")
