@@ -80,16 +80,20 @@ from hydra.core.utils import JobRuntime
 from omegaconf import OmegaConf
 from omegaconf.basecontainer import BaseContainer
 
-from junky_core.errors import ConfigError, IsolationError
+from hydra_plugins.hydra_junky_launcher._errors import HydraConfigError, HydraIsolationError
+from junky_core.errors import ConfigError
 from junky_core.scopes import JobScope, current_scope, enter_scope
 
 __all__ = [
     "JobState",
+    "LaunchState",
     "check_isolation",
+    "env_error",
     "folders_per_thread",
     "isolated_job",
     "isolated_launch",
     "private_log_config",
+    "scratch_job",
 ]
 
 FACET = "hydra"  # where a job's state hangs in its JobScope
@@ -348,7 +352,7 @@ def _replace(holder: Any, name: str, value: Any) -> None:
 
 def _add_class_attribute(holder: Any, name: str, value: Any) -> None:
     if name in vars(holder):
-        raise IsolationError(
+        raise HydraIsolationError(
             f"{holder.__name__}.{name} is no plain attribute in Python "
             f"{sys.version.split()[0]}: jobs cannot have their own; use hydra/launcher=basic"
         )
@@ -428,7 +432,7 @@ def env_error(first: Mapping[str, str], other: Mapping[str, str], where: str = "
         name for name in {*first, *other} if first.get(name, _GONE) != other.get(name, _GONE)
     )
     shown = "; ".join(f"{name}: {first.get(name)!r} and {other.get(name)!r}" for name in names)
-    return ConfigError(
+    return HydraConfigError(
         f"hydra.job.env_set differs between jobs in {', '.join(names)} ({shown}){where}. "
         "A process has one environment, so jobs that run at the same time must share it: "
         "use one slot (hydra.launcher.devices=cpu) or hydra/launcher=basic"
@@ -523,6 +527,18 @@ def isolated_job(launch: LaunchState) -> Iterator[JobState]:
             state.close_handlers()
             if own_folder or launch.slots == 1:
                 os.chdir(launch.folder)
+
+
+@contextlib.contextmanager
+def scratch_job() -> Iterator[None]:
+    """Let the calling thread look at a job's config as that job would, inside the ``with`` block.
+
+    What it sets in Hydra meanwhile, ``HydraConfig`` say, is gone afterwards.
+    """
+    scope = JobScope(None)
+    scope.facets[FACET] = JobState()
+    with _patched(), enter_scope(scope):
+        yield
 
 
 @contextlib.contextmanager
@@ -656,7 +672,7 @@ def check_isolation() -> None:
         wrong = [name for name, separate in _CHECKS.items() if not _holds(separate)]
     if wrong:
         versions = f"hydra-core {hydra.__version__}, Python {sys.version.split()[0]}"
-        raise IsolationError(
+        raise HydraIsolationError(
             f"jobs cannot be kept apart with {versions}: this version of the junky launcher does "
             f"not know where they keep {', '.join(wrong)}. Use hydra/launcher=basic, or a version "
             "of hydra-core that this one was made for (see its documentation)"

@@ -1,0 +1,253 @@
+"""One Hydra job in a slot's thread: composed, then run by Hydra's own ``run_job``."""
+
+from __future__ import annotations
+
+import contextvars
+import copy
+import dataclasses
+import logging
+import sys
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobRuntime, JobStatus, run_job
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from hydra_plugins.hydra_junky_launcher._callbacks import SerialCallbacks
+from hydra_plugins.hydra_junky_launcher._errors import HydraConfigError
+from hydra_plugins.hydra_junky_launcher._isolation import LaunchState, isolated_job
+from junky_core.errors import IsolationError, JobExited
+
+if TYPE_CHECKING:
+    from hydra.types import HydraContext, TaskFunction
+
+    from junky_core.context import JobContext
+    from junky_core.jobs import Attempt
+    from junky_core.slots import Slot
+
+__all__ = ["JobRunner", "compose_job", "set_device"]
+
+log = logging.getLogger(__name__)
+
+# Composing is Python from end to end, so threads would only take turns; and the parsers that Hydra
+# and OmegaConf share between threads are not made for several at once.
+_compose_lock = threading.Lock()
+
+
+def compose_job(
+    hydra_context: HydraContext, config: DictConfig, overrides: Sequence[str], num: int
+) -> DictConfig:
+    """Return the config of job ``num``, as Hydra's Basic launcher composes it.
+
+    Args:
+        hydra_context: Holds the config loader.
+        config: The sweep's own config.
+        overrides: The job's.
+        num: The job's number, which is its ``hydra.job.id`` too.
+
+    Raises:
+        ConfigCompositionException: Hydra cannot compose it.
+    """
+    with _compose_lock:
+        composed = hydra_context.config_loader.load_sweep_config(config, list(overrides))
+    with open_dict(composed):
+        composed.hydra.job.id = str(num)
+        composed.hydra.job.num = num
+    return composed
+
+
+def set_device(config: DictConfig, key: str, device: str, num: int) -> None:
+    """Set ``key`` of a job's config to its slot's device.
+
+    Raises:
+        ConfigError: The config has no such key.
+    """
+    parent, _, last = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    if not OmegaConf.is_dict(node) or last not in node:
+        raise HydraConfigError(
+            f"hydra.launcher.device_key={key}: the config of job #{num} has no such key. It must "
+            "name the key that takes the device, trainer.device say"
+        )
+    with read_write(node):
+        OmegaConf.update(config, key, device)
+
+
+class JobRunner:
+    """Runs the attempts of Hydra jobs; one for all launches of a sweep.
+
+    ``run`` is called in slot threads, several at once.
+
+    Args:
+        hydra_context: Hydra's; its callbacks are called one at a time.
+        task_function: The user's.
+        config: The sweep's own config.
+        device_key: Key of the job's config that gets the slot's device, if any.
+
+    Attributes:
+        returns: By job number, how its last attempt ended, as Hydra wants to know it.
+    """
+
+    def __init__(
+        self,
+        hydra_context: HydraContext,
+        task_function: TaskFunction,
+        config: DictConfig,
+        device_key: str | None = None,
+    ) -> None:
+        self._callbacks = _JobCallbacks(hydra_context.callbacks)
+        callbacks: Any = self._callbacks  # it has all that run_job calls
+        self._hydra_context = dataclasses.replace(hydra_context, callbacks=callbacks)
+        self._task_function = task_function
+        self._config = config
+        self._device_key = device_key
+        self._launch: LaunchState | None = None
+        self._context = contextvars.copy_context()
+        self.returns: dict[int, JobReturn] = {}
+        self._tracebacks: dict[int, TracebackType | None] = {}
+
+    def begin(self, launch: LaunchState) -> None:
+        """Take note of what the jobs of the next launch share; call it in the launching thread."""
+        self._launch = launch
+        # A job runs where Hydra's own launcher would run it: in the context of who launches.
+        # Hydra 1.4 keeps its execution whitelist there.
+        self._context = contextvars.copy_context()
+
+    def open_slot(self, _slot: Slot) -> None:
+        """Do nothing: a Hydra job makes what it needs itself."""
+
+    def run(self, attempt: Attempt, job: JobContext) -> Any:
+        """Run one attempt and return what the task function returned.
+
+        Raises:
+            BaseException: What ended the job.
+        """
+        assert self._launch is not None
+        num = attempt.job.num
+        with isolated_job(self._launch):
+            ret = self._context.copy().run(self._run, attempt, job)
+        self.returns[num] = ret
+        error = ret._return_value  # noqa: SLF001  # the property would raise, and write to stderr
+        if ret.status is JobStatus.COMPLETED:
+            return error
+        assert isinstance(error, BaseException)
+        self._tracebacks[num] = error.__traceback__
+        raise error
+
+    def take_return(self, num: int) -> JobReturn | None:
+        """Hand out, and forget, the ``JobReturn`` of a job; ``None`` if it did not run."""
+        ret = self.returns.pop(num, None)
+        tb = self._tracebacks.pop(num, None)
+        error = None if ret is None else ret._return_value  # noqa: SLF001
+        if ret is not None and ret.status is JobStatus.FAILED and isinstance(error, BaseException):
+            # Hydra 1.4 shows a job's own frames, and finds them in a local variable of run_job;
+            # frames were cleared to let go of tensors. It rebuilds them from this text instead.
+            error.__traceback__ = None if getattr(ret, "_remote_traceback", None) else tb
+        return ret
+
+    def _run(self, attempt: Attempt, job: JobContext) -> JobReturn:
+        num = attempt.job.num
+        overrides: Sequence[str] = attempt.job.payload
+        config: DictConfig | None = None
+        self._callbacks.begin(num, attempt.number)
+        try:
+            config = compose_job(self._hydra_context, self._config, overrides, num)
+            if self._device_key is not None:
+                set_device(config, self._device_key, str(job.device), num)
+            ret: JobReturn = run_job(
+                hydra_context=self._hydra_context,
+                task_function=self._task_function,
+                config=config,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+            )
+            return ret
+        except BaseException as error:  # noqa: BLE001  # sys.exit() in a job ends that job alone
+            return self._ended_by(error, config, overrides)
+
+    def _ended_by(
+        self, error: BaseException, config: DictConfig | None, overrides: Sequence[str]
+    ) -> JobReturn:
+        """Return the ``JobReturn`` of a job that ended by what ``run_job`` does not catch.
+
+        Under Hydra's own launchers that ends the process.
+        """
+        ended = self._callbacks.ended  # Hydra 1.4 made one, and called on_job_end
+        if ended is not None and (
+            ended.status is JobStatus.FAILED or isinstance(error, SystemExit)
+        ):
+            return ended
+        ret = JobReturn(overrides=list(overrides), task_name=JobRuntime.instance().get("name"))
+        ret.status = JobStatus.FAILED
+        ret.return_value = error
+        if config is not None:
+            HydraConfig.instance().set_config(config)
+            ret.cfg = copy.deepcopy(config)
+            with open_dict(ret.cfg), read_write(ret.cfg):
+                del ret.cfg["hydra"]
+            ret.hydra_cfg = copy.deepcopy(HydraConfig.instance().cfg)  # type: ignore[assignment]
+            if self._callbacks.started:
+                self._callbacks.on_job_end(config=config, job_return=ret)
+        return ret
+
+
+class _JobCallbacks(SerialCallbacks):
+    """Callbacks that also tell the runner where ``run_job`` is, thread by thread."""
+
+    def __init__(self, plain: Any) -> None:
+        super().__init__(plain)
+        self._here = threading.local()
+
+    def begin(self, num: int, attempt: int) -> None:
+        here = self._here
+        here.num, here.attempt, here.started, here.ended = num, attempt, False, None
+
+    @property
+    def started(self) -> bool:
+        return bool(self._here.started)
+
+    @property
+    def ended(self) -> JobReturn | None:
+        ended: JobReturn | None = self._here.ended
+        return ended
+
+    def on_job_start(self, config: DictConfig, *, task_function: Any, **kwargs: Any) -> None:
+        _check_own_config(self._here.num)
+        self._here.started = True
+        if self._here.attempt > 1:  # its folder, and its log, are those of the first attempt
+            log.warning("Job #%d runs again: attempt %d", self._here.num, self._here.attempt)
+        super().on_job_start(config, task_function=task_function, **kwargs)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        _take_exit_as_end(job_return, self._here.num)
+        self._here.ended = job_return
+        super().on_job_end(config, job_return, **kwargs)
+
+
+def _check_own_config(num: int) -> None:
+    found = HydraConfig.get().job.num
+    if found != num:
+        raise IsolationError(
+            f"job #{num} was about to run with the Hydra config of job #{found}. Use "
+            "hydra/launcher=basic, and please report this with the versions of Python and Hydra"
+        )
+
+
+def _take_exit_as_end(ret: JobReturn, num: int) -> None:
+    """Let ``sys.exit()`` end its job alone: with 0 it is done, with anything else it failed."""
+    error = ret._return_value  # noqa: SLF001
+    if ret.status is not JobStatus.FAILED or not isinstance(error, SystemExit):
+        return
+    if error.code is None or error.code == 0:
+        ret.status = JobStatus.COMPLETED
+        ret.return_value = None
+        return
+    failure = JobExited(f"job #{num} called sys.exit({error.code!r})", error.code)
+    failure.__cause__ = error
+    ret.return_value = failure.with_traceback(error.__traceback__)
+    if isinstance(error.code, str):  # as the interpreter would at the end of the process
+        sys.stderr.write(f"{error.code}\n")
+    log.error("%s", failure)

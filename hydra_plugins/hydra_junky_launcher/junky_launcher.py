@@ -1,0 +1,109 @@
+"""The launcher plugin and its config; the work is done in ``_core.py``.
+
+Hydra imports this module at the start of every app, whichever launcher it
+uses, and maybe twice: it imports little (no torch) and keeps no state.
+Annotations are real types here, for OmegaConf looks at them while Hydra has
+not yet put the module in its place.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+if TYPE_CHECKING:
+    from hydra_plugins.hydra_junky_launcher._core import HydraSweep
+    from junky_core.jobs import JobResult
+
+__all__ = ["JunkyLauncher", "JunkyLauncherConf"]
+
+
+class JunkyLauncher(Launcher):
+    """Run jobs on device-slot threads of this process, each as if it ran alone.
+
+    Args:
+        options: The keys of :class:`JunkyLauncherConf`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.options = options
+        self.sweep: Optional[HydraSweep] = None  # noqa: UP045
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Check all settings, before anything is written (Hydra calls this)."""
+        from hydra_plugins.hydra_junky_launcher._setup import make_sweep
+
+        self.sweep = make_sweep(self.options, hydra_context, task_function, config)
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Run jobs; return how each ended, in their order (sweepers call this)."""
+        assert self.sweep is not None
+        return self.sweep.launch(job_overrides, initial_job_idx)
+
+    def sweep_results(self) -> "list[JobResult]":
+        """Return how the jobs of all launches so far ended, by number."""
+        return [] if self.sweep is None else self.sweep.results
+
+    def best_model_path(self) -> Optional[Path]:  # noqa: UP045
+        """Return the best model's file, ``None`` if no job saved one."""
+        return None if self.sweep is None else self.sweep.best_model_path
+
+
+@dataclass
+class JunkyLauncherConf:
+    """Keys of ``hydra.launcher``."""
+
+    _target_: str = "hydra_plugins.hydra_junky_launcher.junky_launcher.JunkyLauncher"
+    _recursive_: bool = False
+
+    # One slot, a thread, for each seat: cpu | cuda:0 | cuda:0*3 | [cuda:0*3,cuda:1] | auto |
+    # a mapping device -> slots. auto is each visible GPU once, else the CPU.
+    # A scalar by default, so that the command line can replace it by any form.
+    devices: Any = "cpu"
+
+    # Torch threads of each slot. null: OMP_NUM_THREADS if it is set, 1 with a seed, else the
+    # cores divided by the slots.
+    threads_per_slot: Optional[int] = None  # noqa: UP045
+
+    # How often a job that failed runs again, after all others of its launch.
+    max_retries: int = 1
+
+    # Seeds every job alike; a job's result then depends on its config and the seed alone.
+    seed: Optional[int] = None  # noqa: UP045
+
+    # File in the sweep's folder for the best model's state dict.
+    best_model_file_name: str = "model.pt"
+
+    # maximize | minimize: which scores are better. Follows the sweeper's.
+    direction: Any = "${oc.select:hydra.sweeper.direction,maximize}"
+
+    # Stop at once if the first so many jobs die of the same error at the same line. null: never.
+    fail_fast: Optional[int] = 5  # noqa: UP045
+
+    # Seconds after which a job ends at its next check point; it failed then, and is not retried.
+    job_timeout_s: Optional[float] = None  # noqa: UP045
+
+    # Seconds after which no job starts any more; those that run go on to their end.
+    sweep_timeout_s: Optional[float] = None  # noqa: UP045
+
+    # Go on with the sweep that the sweep's folder holds.
+    resume: bool = False
+
+    # Key of the job's config that gets the device of its slot, trainer.device say; it must exist.
+    device_key: Optional[str] = None  # noqa: UP045
+
+
+ConfigStore.instance().store(
+    group="hydra/launcher", name="junky", node=JunkyLauncherConf, provider="junky_launcher"
+)

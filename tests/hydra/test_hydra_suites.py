@@ -1,0 +1,69 @@
+"""Hydra's own test suites for launchers, whole, with the junky launcher at 1 slot and at 4."""
+
+import pytest
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.test_utils.launcher_common_tests import (
+    BatchedSweeperTestSuite,
+    IntegrationTestSuite,
+    LauncherTestSuite,
+)
+
+SLOTS = [
+    pytest.param([], id="1-slot"),
+    pytest.param(["hydra.launcher.devices=cpu*4"], id="4-slots"),
+]
+
+# The suites' own doing: they give Hydra no version_base, and 1.3.8 warns of what 1.4 will change.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*Future Hydra versions:UserWarning"),
+    pytest.mark.filterwarnings("ignore::hydra.errors.Hydra14MigrationWarning"),
+]
+
+
+def test_the_launcher_is_discovered():
+    assert "JunkyLauncher" in [plugin.__name__ for plugin in Plugins.instance().discover(Launcher)]
+
+
+@pytest.mark.parametrize(
+    ("launcher_name", "overrides"),
+    [pytest.param("junky", slots.values[0], id=slots.id) for slots in SLOTS],
+)
+class TestLauncher(LauncherTestSuite):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("launcher_name", "overrides"),
+    [
+        pytest.param(
+            "junky",
+            ["hydra/sweeper=basic", "hydra.sweeper.max_batch_size=2", *slots.values[0]],
+            id=slots.id,
+        )
+        for slots in SLOTS
+    ],
+)
+class TestBatchedSweeper(BatchedSweeperTestSuite):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("task_launcher_cfg", "extra_flags"),
+    [
+        pytest.param(
+            {},
+            [
+                "-m",
+                "hydra/job_logging=hydra_debug",
+                "hydra/job_logging=disabled",
+                "hydra/launcher=junky",
+                *slots.values[0],
+            ],
+            id=slots.id,
+        )
+        for slots in SLOTS
+    ],
+)
+class TestIntegration(IntegrationTestSuite):
+    pass
