@@ -22,6 +22,7 @@ import hashlib
 import itertools
 import os
 import re
+import shutil
 import stat
 import threading
 from pathlib import Path
@@ -35,7 +36,13 @@ try:
 except ImportError:  # not on this system: a temporary file's owner is told by its pid alone
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["file_sha256", "fsync_folder", "remove_stale_temporaries", "write_atomically"]
+__all__ = [
+    "KeptFile",
+    "file_sha256",
+    "fsync_folder",
+    "remove_stale_temporaries",
+    "write_atomically",
+]
 
 _CHUNK = 1 << 20
 _serial = itertools.count()
@@ -143,6 +150,49 @@ def remove_stale_temporaries(path: str | os.PathLike[str]) -> list[Path]:
                     Path(entry.path).unlink()
                     removed.append(Path(entry.path))
     return removed
+
+
+class KeptFile:
+    """A hold on a file that outlives its deletion.
+
+    On POSIX systems a deleted file can be read as long as it is open
+    somewhere; elsewhere an open file could not be replaced, so none is held.
+    Not thread-safe.
+
+    Args:
+        path: The file; it need not be there yet.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+        self._file: BinaryIO | None = None
+
+    def hold(self) -> None:
+        """Hold the file that is there now, and let go of the one before."""
+        self.release()
+        if os.name == "posix":
+            with contextlib.suppress(OSError):
+                self._file = self._path.open("rb")
+
+    def bring_back(self) -> bool:
+        """Write the file anew if it was deleted; return whether that was done.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        if self._file is None or self._path.exists():
+            return False
+        held = self._file
+        held.seek(0)
+        write_atomically(self._path, lambda file: shutil.copyfileobj(held, file, _CHUNK))
+        self.hold()
+        return True
+
+    def release(self) -> None:
+        """Let go of the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 def _clean_once(target: Path) -> None:

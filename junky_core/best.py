@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from junky_core.atomic import write_atomically
+from junky_core.atomic import KeptFile, write_atomically
 from junky_core.errors import ConfigError, ModelError
 from junky_core.events import BestSaved, BestSaving, Event, Notice
 from junky_core.jobs import rank_key
@@ -137,6 +137,8 @@ class BestModel:
         self._on_saved: list[tuple[int, Callable[[], None]]] = []
         self._writer: threading.Thread | None = None
         self._closed = False
+        self._kept = KeptFile(self.path)  # brings the file back if its folder is deleted
+        self._kept_lock = threading.Lock()  # guards _kept
 
     @property
     def best(self) -> Best | None:
@@ -180,6 +182,8 @@ class BestModel:
         """Take the file on disk as the best so far (a resumed sweep)."""
         with self._changed:
             self._best = self._saved = Best(job, name, score)
+        with self._kept_lock:
+            self._kept.hold()
 
     def rename(self, job: int, name: str) -> None:
         """Tell under which name the job that leads is listed (its last attempt's)."""
@@ -226,7 +230,8 @@ class BestModel:
     def flush(self) -> bool:
         """Wait until what waits is written; return whether the best is on disk.
 
-        A write that failed before is tried once more.
+        A write that failed before is tried once more; a file that was deleted
+        after its save is written anew.
         """
         with self._changed:
             self._retry = True
@@ -235,13 +240,16 @@ class BestModel:
                 if self._writer is None:
                     break
                 self._changed.wait(0.5)  # bounded: a signal must get through to the main thread
-            return self._waiting is None
+            written = self._waiting is None
+        return written and self._bring_back()
 
     def close(self) -> None:
         """End the writer thread. What could not be written by now is given up."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        with self._kept_lock:
+            self._kept.release()
 
     def _leads(self, job: int, score: float) -> bool:
         if not math.isfinite(score):
@@ -298,8 +306,25 @@ class BestModel:
             )
         except Exception as error:  # noqa: BLE001 - a failed save must not end training
             return f"{type(error).__name__}: {error}"
+        with self._kept_lock:
+            self._kept.hold()
         self.emit(BestSaved(sha256=sha256, **facts))
         return ""
+
+    def _bring_back(self) -> bool:
+        try:
+            with self._kept_lock:
+                if self._kept.bring_back():
+                    self.emit(
+                        Notice(
+                            level="warning",
+                            message=f"the best model had been deleted; it is back: {self.path}",
+                        )
+                    )
+        except OSError as error:
+            self.emit(self._notice(f"{type(error).__name__}: {error}"))
+            return False
+        return True
 
     def _notice(self, error: str) -> Notice:
         if not error:

@@ -12,6 +12,7 @@ import torch
 
 from junky_core import atomic
 from junky_core.atomic import (
+    KeptFile,
     file_sha256,
     fsync_folder,
     remove_stale_temporaries,
@@ -323,3 +324,32 @@ def test_durable_flushes_file_then_renames_then_flushes_folder(tmp_path, monkeyp
 
 def test_fsync_folder_ignores_a_missing_folder(tmp_path):
     fsync_folder(tmp_path / "none")
+
+
+def test_kept_file_is_brought_back_after_its_folder_was_deleted(tmp_path):
+    import shutil
+
+    path = tmp_path / "s" / "f"
+    write_atomically(path, put(b"abc" * 10_000))
+    kept = KeptFile(path)
+    kept.hold()
+    assert not kept.bring_back()
+    for _ in range(2):
+        shutil.rmtree(path.parent)
+        assert kept.bring_back()
+        assert path.read_bytes() == b"abc" * 10_000
+    kept.release()
+    path.unlink()
+    assert not kept.bring_back()
+
+
+def test_kept_file_does_not_overwrite_another(tmp_path):
+    path = tmp_path / "f"
+    path.write_bytes(b"old")
+    kept = KeptFile(path)
+    kept.hold()
+    path.unlink()
+    path.write_bytes(b"new")
+    assert not kept.bring_back()
+    assert path.read_bytes() == b"new"
+    kept.release()
