@@ -211,6 +211,9 @@ class Sweep:
                 torch.set_num_threads(torch_threads_before)  # new threads start from the last set
             self.best.flush()
             self._keep_unfinished(scheduler)
+            if self._signum is not None:
+                # SweepInterrupted may end the script without a word: say it here.
+                self._notice("warning", self._interrupted())
             self._emit_ended(scheduler, started)
         self._raise_if_ended_early()
         return self.results()
@@ -304,7 +307,7 @@ class Sweep:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before: dict[int, Any] = {}
+        before: dict[signal.Signals, Any] = {}
         for signum, default in (
             (signal.SIGINT, signal.default_int_handler),
             (signal.SIGTERM, signal.SIG_DFL),
@@ -314,9 +317,9 @@ class Sweep:
         try:
             yield
         finally:
-            for signum, handler in before.items():
-                if signal.getsignal(signum) == self._on_signal:
-                    signal.signal(signum, handler)
+            for taken, handler in before.items():
+                if signal.getsignal(taken) == self._on_signal:
+                    signal.signal(taken, handler)
 
     def _on_signal(self, signum: int, _frame: FrameType | None) -> None:
         # Runs between two bytecodes of the main thread, which may hold any lock: only take note.
@@ -333,12 +336,7 @@ class Sweep:
         if crash is not None:
             raise crash
         if self._signum is not None:
-            name = signal.Signals(self._signum).name
-            raise SweepInterrupted(
-                f"the sweep was ended by {name}" + self._how_to_resume(),
-                self._signum,
-                self.results(),
-            )
+            raise SweepInterrupted(self._interrupted(), self._signum, self.results())
         failed = [result for result in self.results() if result.status == "failed"]
         if self.stop_reason == "fail_fast":
             raise SweepFailed(
@@ -387,6 +385,11 @@ class Sweep:
         stopped = sum(result.status == "stopped" for result in self._results.values())
         unpulled = scheduler.left_in_source()
         return None if unpulled is None else stopped + unpulled
+
+    def _interrupted(self) -> str:
+        assert self._signum is not None
+        name = signal.Signals(self._signum).name
+        return f"the sweep was ended by {name}" + self._how_to_resume()
 
     def _how_to_resume(self) -> str:
         hint = self.settings.resume_hint
