@@ -1,0 +1,204 @@
+"""A sweep in a process of its own, for tests that kill it, signal it or take its disk away.
+
+Run as ``python fault_child.py OPTIONS.json``. Its jobs do as the options say; a job's model
+holds its score as weight, so that whoever finds the best model's file can tell which score it
+should have. Each start of a job is noted in a file of its own, beside the journal's word.
+"""
+
+import faulthandler
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import torch
+
+from junky_core.autotrain import torch_autotrain
+from junky_core.events import JobStarted, SweepStarted
+
+OPTIONS = json.loads(Path(sys.argv[1]).read_text())
+FOLDER = Path(OPTIONS["folder"])
+STARTS = Path(OPTIONS["starts"])
+PLAIN_WRITE = os.write  # these notes are the test's own: no fault is aimed at them
+
+
+def note_start(params):
+    descriptor = os.open(STARTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    PLAIN_WRITE(descriptor, (json.dumps(params) + "\n").encode())
+    os.close(descriptor)
+
+
+def score_of(a, b, epoch):
+    """A score that climbs with the epochs; no two jobs alike."""
+    return (((a * 7919 + b * 104729) % 1009) + epoch / 10) / 1009
+
+
+def make_model(a, b):
+    model = torch.nn.Linear(OPTIONS.get("width", 4), 1)
+    return model, (a, b)
+
+
+def train(device, loaders, model, ab, save_best, log_prefix):
+    a, b = ab
+    note_start({"a": a, "b": b})
+    inputs = torch.ones(1, model.in_features)
+    for epoch in range(OPTIONS.get("epochs", 3)):
+        time.sleep(OPTIONS.get("epoch_s", 0.005))
+        model(inputs)
+        score = score_of(a, b, epoch)
+        with torch.no_grad():
+            model.weight.fill_(score)
+        save_best(model, score)
+        fault = FAULTS.get(OPTIONS.get("fault"))
+        if fault is not None:
+            fault(a, b, epoch)
+    if OPTIONS.get("block") and b == OPTIONS["block"] - 1:
+        threading.Event().wait(60)  # never reaches a check point
+    return (score, {"a": a, "b": b})
+
+
+def fill_disk(a, b, epoch):
+    filler = FOLDER.parent / "filler"
+    if (a, b, epoch) == (0, 3, 0):
+        with filler.open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(b"x" * 512)
+            except OSError:
+                pass
+    if OPTIONS.get("recover") and (a, b, epoch) == (1, 0, 0):
+        filler.unlink()
+
+
+def limit_files(a, b, epoch):
+    import resource
+
+    if (a, b, epoch) == (0, 3, 0):
+        limit = (FOLDER / "journal.jsonl").stat().st_size + 100
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    if OPTIONS.get("recover") and (a, b, epoch) == (1, 0, 0):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+
+
+def delete_folder(a, b, epoch):
+    if (a, b, epoch) == (0, 3, 0):
+        shutil.rmtree(FOLDER, ignore_errors=True)
+
+
+def read_only_folder(a, b, epoch):
+    if (a, b, epoch) == (0, 3, 0):
+        set_read_only(FOLDER, True)
+    if OPTIONS.get("recover") and (a, b, epoch) == (1, 0, 0):
+        set_read_only(FOLDER, False)
+
+
+def set_read_only(folder, on):
+    """Let nobody make or rename files there; root needs the file system's own mark for that."""
+    if os.geteuid() == 0:
+        subprocess.run(["chattr", "+i" if on else "-i", str(folder)], check=True)
+    else:
+        folder.chmod(0o555 if on else 0o755)
+
+
+FAULTS = {
+    "fill_disk": fill_disk,
+    "limit_files": limit_files,
+    "delete_folder": delete_folder,
+    "read_only_folder": read_only_folder,
+}
+
+
+def kill_at_call(number):
+    """Kill this process at the ``number``-th call that changes a file; a write is left half done."""
+    count = 0
+    lock = threading.Lock()
+
+    def due():
+        nonlocal count
+        with lock:
+            count += 1
+            return count == number
+
+    def die():
+        os.kill(os.getpid(), signal.SIGKILL)
+        threading.Event().wait()
+
+    write, fsync, replace = os.write, os.fsync, Path.replace
+
+    def killed_write(descriptor, data):
+        if descriptor > 2 and due():
+            write(descriptor, bytes(data[: len(data) // 2]))
+            die()
+        return write(descriptor, data)
+
+    def killed_fsync(descriptor):
+        if due():
+            die()
+        fsync(descriptor)
+
+    def killed_replace(self, target):
+        if due():
+            die()
+        done = replace(self, target)
+        if due():
+            die()
+        return done
+
+    os.write, os.fsync, Path.replace = killed_write, killed_fsync, killed_replace
+
+
+class Announcer:
+    """Tells the test, on a stream of its own, that the sweep has come so far."""
+
+    def __init__(self):
+        self.started = 0
+
+    def on_event(self, event):
+        if isinstance(event, SweepStarted):
+            print("READY", file=sys.stderr, flush=True)
+        if isinstance(event, JobStarted):
+            self.started += 1
+            if self.started == OPTIONS.get("announce"):
+                print("RUNNING", file=sys.stderr, flush=True)
+
+
+def main():
+    faulthandler.enable()
+    if OPTIONS.get("kill_at_call"):
+        kill_at_call(OPTIONS["kill_at_call"])
+    result = torch_autotrain(
+        make_model,
+        train,
+        make_model_fit_params=[
+            ("a", list(range(OPTIONS["a"]))),
+            ("b", list(range(OPTIONS["b"]))),
+        ],
+        devices={"cpu": OPTIONS.get("slots", 2)},
+        sweep_dir=FOLDER,
+        resume=OPTIONS.get("resume", False),
+        observers=[Announcer()],
+        best_model_device=OPTIONS.get("best_model_device"),
+        **OPTIONS.get("kwargs", {}),
+    )
+    Path(OPTIONS["result"]).write_text(
+        json.dumps(
+            {
+                "best": [
+                    result.best_model_name,
+                    result.best_model_score,
+                    result.best_model_params,
+                ],
+                "stats": result.stats,
+                "failed": len(result.failed),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""Start, kill and resume sweeps of ``fault_child.py``, and check what they leave."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import torch
+
+from junky_core.journal_reader import load_state, read_journal
+
+CHILD = Path(__file__).with_name("fault_child.py")
+LONG = os.environ.get("JUNKY_LONG") == "1"
+TIMEOUT_S = 120
+
+
+class Child:
+    """One process that runs, or resumes, a sweep."""
+
+    def __init__(self, tmp_path, **options):
+        self.path = tmp_path
+        self.folder = Path(options.pop("folder", tmp_path / "sweep"))
+        self.result_path = tmp_path / "result.json"
+        self.starts_path = tmp_path / "starts.jsonl"
+        self.options = {
+            "folder": str(self.folder),
+            "starts": str(self.starts_path),
+            "result": str(self.result_path),
+            **options,
+        }
+
+    def start(self):
+        path = self.path / "options.json"
+        path.write_text(json.dumps(self.options))
+        self.stdout_path = self.path / "stdout.txt"
+        self.errors = []
+        self._reached = {"READY": threading.Event(), "RUNNING": threading.Event()}
+        with self.stdout_path.open("w") as stdout:
+            self.process = subprocess.Popen(
+                [sys.executable, str(CHILD), str(path)],
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        return self
+
+    def _read(self):
+        for line in self.process.stderr:
+            if line.strip() in self._reached:
+                self._reached[line.strip()].set()
+            else:
+                self.errors.append(line)
+        for event in self._reached.values():  # it is over
+            event.set()
+
+    def wait_until(self, what):
+        assert self._reached[what].wait(TIMEOUT_S)
+        return self
+
+    def wait(self, timeout=TIMEOUT_S):
+        try:
+            status = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        self._reader.join(10)
+        self.process.stderr.close()
+        return status
+
+    def run(self):
+        """Run to the end; return the result."""
+        status = self.start().wait()
+        assert status == 0, self.output()
+        return self.result()
+
+    def kill_after(self, seconds):
+        """Kill it some time after its sweep began; return whether it was still running."""
+        self.wait_until("READY")
+        time.sleep(seconds)  # the instant is what the test is about
+        self.process.kill()
+        return self.wait() == -9
+
+    def output(self):
+        return self.stdout_path.read_text() + "".join(self.errors)
+
+    def result(self):
+        return json.loads(self.result_path.read_text())
+
+    def starts(self):
+        """Return the params of every job that was started, in order, over all sessions."""
+        if not self.starts_path.exists():
+            return []
+        return [json.loads(line) for line in self.starts_path.read_text().splitlines()]
+
+    def state(self):
+        return load_state(self.folder)
+
+    def finished(self):
+        """Return the params of the jobs that the journal has as finished."""
+        if not (self.folder / "journal.jsonl").exists():
+            return []
+        return [j.params for j in self.state().by_num.values() if j.status == "finished"]
+
+    def events(self):
+        return [record["event"] for record in read_journal(self.folder)]
+
+
+def ranking(result):
+    """What must not depend on how often a sweep was interrupted: all but the names."""
+    return [(score, params, value) for _name, score, params, value in result["stats"]]
+
+
+def check_best_file(child):
+    """The best model's file is whole, and its weights are those of the score on record."""
+    path = child.folder / "model.pt"
+    if not path.exists():
+        return None
+    weights = torch.load(path, weights_only=True)
+    record = child.state().match_best_file(path)
+    assert record is not None
+    expected = torch.full_like(weights["weight"], record.score)
+    assert torch.equal(weights["weight"], expected)
+    return record
+
+
+def check_complete(child, undisturbed):
+    """The last session finished: nothing is lost, nothing ran twice, the ranking is the same."""
+    result = child.result()
+    state = child.state()
+    assert ranking(result) == ranking(undisturbed)
+    assert result["best"][1:] == undisturbed["best"][1:]
+    assert result["failed"] == 0
+    assert [job.finished_times for job in state.by_num.values()] == [1] * len(undisturbed["stats"])
+    assert sorted(state.by_num) == list(range(len(undisturbed["stats"])))
+    record = check_best_file(child)
+    assert record.score == undisturbed["best"][1]
+    assert state.by_num[record.job].params == undisturbed["best"][2]

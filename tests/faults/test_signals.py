@@ -1,0 +1,82 @@
+"""Ctrl-C and SIGTERM end a sweep soon, with all of it written down, and it can be resumed."""
+
+import signal
+import time
+
+import pytest
+from fault_harness import Child, check_best_file, check_complete
+
+from junky_core.journal_reader import read_journal
+
+SIZE = {"a": 3, "b": 6}
+STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+BOTH = pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+
+
+@BOTH
+@pytest.mark.parametrize("slots", [1, 4])
+def test_signal_ends_the_sweep_soon_and_it_resumes(tmp_path, undisturbed, signum, slots):
+    child = Child(tmp_path, **SIZE, slots=slots, epoch_s=0.05, announce=2 + slots).start()
+    child.wait_until("RUNNING")
+    sent = time.monotonic()
+    child.process.send_signal(signum)
+    status = child.wait()
+    took = time.monotonic() - sent
+    print(f"{signum.name} to exit: {took:.2f} s")
+    assert status == STATUS[signum], child.output()
+    assert took < 5
+    assert "\nTraceback" not in child.output()  # its own end is no error
+    assert "resume=True" in child.output()
+    assert str(child.folder) in child.output()
+    last = list(read_journal(child.folder))[-1]
+    assert (last["event"], last["reason"]) == ("sweep_ended", "interrupted")
+    finished = child.finished()
+    assert last["finished"] == len(finished) > 0
+    assert last["finished"] + last["failed"] + last["left"] == 18
+    record = check_best_file(child)
+    assert record.score == last["best_score"]
+    seen = len(child.starts())
+    resumed = Child(tmp_path, **SIZE, slots=slots, resume=True)
+    resumed.run()
+    assert not [params for params in resumed.starts()[seen:] if params in finished]
+    check_complete(resumed, undisturbed(**SIZE))
+
+
+@BOTH
+def test_second_signal_leaves_at_once(tmp_path, signum):
+    child = Child(tmp_path, a=1, b=1, block=1, announce=1, epochs=0).start()
+    child.wait_until("RUNNING")
+    child.process.send_signal(signum)
+    deadline = time.monotonic() + 10
+    while "Interrupt again" not in child.output() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert child.process.poll() is None  # its job is blocked
+    sent = time.monotonic()
+    child.process.send_signal(signum)
+    assert child.wait() == STATUS[signum]
+    assert time.monotonic() - sent < 2
+    resumed = Child(tmp_path, a=1, b=1, epochs=1, resume=True)
+    assert len(resumed.run()["stats"]) == 1
+
+
+def test_signal_while_nothing_is_finished_yet(tmp_path, undisturbed):
+    child = Child(tmp_path, **SIZE, epoch_s=0.3, announce=1).start()
+    child.wait_until("RUNNING")
+    child.process.send_signal(signal.SIGINT)
+    assert child.wait() == 130, child.output()
+    resumed = Child(tmp_path, **SIZE, resume=True)
+    resumed.run()
+    check_complete(resumed, undisturbed(**SIZE))
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_signals_again_and_again(tmp_path, undisturbed, signum):
+    for number in range(3):
+        child = Child(tmp_path, **SIZE, epoch_s=0.02, announce=3, resume=number > 0).start()
+        child.wait_until("RUNNING")
+        child.process.send_signal(signum)
+        assert child.wait() in (STATUS[signum], 0), child.output()
+        check_best_file(child)
+    resumed = Child(tmp_path, **SIZE, resume=True)
+    resumed.run()
+    check_complete(resumed, undisturbed(**SIZE))
