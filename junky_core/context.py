@@ -260,7 +260,7 @@ def _standalone() -> JobContext:
             _standalone_jobs[key] = _StandaloneJob(
                 device=torch.device(slot.device),
                 name="Thread-1_0",
-                num=0,
+                num=settings.get("num", 0),
                 params=dict(settings.get("params", {})),
                 seed=seed,
                 slot=1,

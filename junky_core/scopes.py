@@ -102,7 +102,7 @@ def inherit_scopes() -> Iterator[None]:
             # Somebody who wrapped our wrapper keeps a working chain: it is left in place then.
             if _installs == 0 and threading.Thread.start is _start_in_scope:
                 assert _plain_start is not None
-                threading.Thread.start = _plain_start  # type: ignore[method-assign]
+                threading.Thread.start = _plain_start  # type: ignore[method-assign,assignment]
 
 
 def _start_in_scope(self: threading.Thread) -> None:

@@ -1,0 +1,51 @@
+"""What ``current_job()`` finds in a Hydra run that this launcher does not run.
+
+``python train.py``, and jobs under another launcher. The package's entry point
+``junky_core.standalone`` leads here, so that ``junky_core`` needs to know
+nothing of Hydra.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+__all__ = ["run_settings"]
+
+
+def run_settings() -> dict[str, Any] | None:
+    """Return device, seed and file of the run that is going on, ``None`` outside any.
+
+    They are those of ``hydra.launcher`` where it is this one, so that a single
+    run uses what a sweep would.
+    """
+    if "hydra.core.hydra_config" not in sys.modules:
+        return None
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return None
+    hydra_config = HydraConfig.get()
+    folder = Path(str(hydra_config.runtime.output_dir))
+    settings: dict[str, Any] = {
+        "key": str(folder),
+        "num": OmegaConf.select(hydra_config, "job.num", default=None) or 0,
+        "best_model_path": folder / "model.pt",
+    }
+    launcher = hydra_config.launcher
+    if "JunkyLauncher" in str(launcher.get("_target_", "")):
+        from hydra_plugins.hydra_junky_launcher._core import read_direction
+
+        devices = launcher.devices
+        if OmegaConf.is_config(devices):
+            devices = OmegaConf.to_container(devices, resolve=True)
+        settings |= {
+            "devices": devices,
+            "seed": launcher.seed,
+            "direction": read_direction(launcher.direction),
+            "best_model_path": folder / launcher.best_model_file_name,
+        }
+    return settings
