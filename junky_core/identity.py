@@ -33,25 +33,22 @@ value meanwhile.
 
 from __future__ import annotations
 
-import array
 import collections
 import copy
-import ctypes
 import dataclasses
 import datetime as dt
 import decimal
 import enum
 import fractions
-import functools
 import hashlib
 import os
 import pathlib
-import re
 import sys
-import types
 import uuid
 from collections.abc import Generator, Hashable, Iterable, Mapping
 from typing import Any
+
+from junky_core.content import children, data, found_by_name
 
 __all__ = ["copy_containers", "digest", "freeze"]
 
@@ -103,7 +100,7 @@ def freeze(value: Any) -> Hashable:
     state = _State()
     token = state.token(value)
     # Other keys are never bytes, nor tuples that start with bytes.
-    return (token, *map(_Held, state.held)) if state.held else token
+    return (token, _Held(state.held)) if state.held else token
 
 
 def digest(value: Any) -> str:
@@ -135,7 +132,14 @@ def copy_containers(value: Any) -> Any:
     >>> layers
     [[64, 64], (128, [1])]
     """
-    return value if type(value) in _PLAIN else _run(_copy(value, {}))
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind is list and _PLAIN.issuperset(map(type, value)):  # what most containers are
+        return value[:]
+    if kind is dict and _PLAIN.issuperset(map(type, value.values())):
+        return value.copy()
+    return _run(_copy(value, {}))
 
 
 def _run(walk: _Walk) -> Any:
@@ -146,25 +150,28 @@ def _run(walk: _Walk) -> Any:
         try:
             stack.append(stack[-1].send(result))
             result = None
-        except StopIteration as stop:  # noqa: PERF203 - that is how a walk ends
+        except StopIteration as stop:
             stack.pop()
             result = stop.value
     return result
 
 
 class _Held:
-    """Keeps an object alive inside a key, so that its id is not given to another."""
+    """Keeps objects alive inside a key, so that their ids, which it holds, name no others.
 
-    __slots__ = ("value",)
+    Equal to any other: the ids tell keys apart already, and their order may differ.
+    """
 
-    def __init__(self, value: Any) -> None:
-        self.value = value
+    __slots__ = ("values",)
+
+    def __init__(self, values: list[Any]) -> None:
+        self.values = values
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Held) and self.value is other.value
+        return isinstance(other, _Held)
 
     def __hash__(self) -> int:
-        return id(self.value)
+        return 0
 
 
 class _State:
@@ -211,23 +218,8 @@ def _node(tag: bytes, parts: Iterable[bytes]) -> bytes:
     return tag + b":" + sha.digest()
 
 
-def _found_by_name(value: Any) -> bytes | None:
-    """Return ``module:name`` if that leads to ``value`` and to nothing else."""
-    module = getattr(value, "__module__", None)
-    # torch.relu says that it is torch._VariableFunctionsClass.relu: try its bare name, too.
-    for name in (getattr(value, "__qualname__", None), getattr(value, "__name__", None)):
-        if not isinstance(module, str) or not isinstance(name, str):
-            return None
-        found: Any = sys.modules.get(module)
-        for part in name.split("."):
-            found = getattr(found, part, None)
-        if found is value:
-            return f"{module}:{name}".encode("utf-8", "surrogatepass")
-    return None
-
-
 def _class_token(cls: type, state: _State) -> bytes:
-    name = _found_by_name(cls)
+    name = found_by_name(cls)
     if name is None and not cls.__flags__ & _HEAP_TYPE:
         name = f"{cls.__module__}:{cls.__qualname__}".encode()
     return state.the_very_object(cls) if name is None else b"class:" + name
@@ -264,10 +256,9 @@ def _token_of_compound(value: Any, state: _State) -> _Walk:
         # A combination of flags may have no name.
         label = value.name if value.name is not None else value.value
         return _node(b"enum", [cls, *(yield _parts([label], state))])
-    for special in (_numpy_parts, _torch_parts, _omegaconf_parts):
-        found = special(value)
-        if found is not None:
-            return _node(b"data", [cls, *(yield _parts(found, state))])
+    found = data(value)
+    if found is not None:
+        return _node(b"data", [cls, *(yield _parts(found, state))])
     if isinstance(value, Mapping):
         keys = yield _parts(value.keys(), state)
         values = yield _parts([value[key] for key in value], state)
@@ -291,10 +282,10 @@ def _token_of_compound(value: Any, state: _State) -> _Walk:
         fields = [field.name for field in dataclasses.fields(value) if field.compare]
         pairs = [(name, getattr(value, name, ...)) for name in fields]
         return _node(b"dataclass", [cls, *(yield _parts(pairs, state))])
-    children = _children(value)
-    if children is not None:
-        return _node(b"of", [cls, *(yield _parts(children, state))])
-    name = _found_by_name(value) if callable(value) else None
+    parts = children(value)
+    if parts is not None:
+        return _node(b"of", [cls, *(yield _parts(parts, state))])
+    name = found_by_name(value) if callable(value) else None
     if name is not None:
         return b"name:" + name
     return state.the_very_object(value)
@@ -304,109 +295,6 @@ def _attributes(value: Any, state: _State) -> _Walk:
     """Tell subclasses of containers apart by what else they carry."""
     own = getattr(value, "__dict__", None)
     return (yield _parts([dict(own)], state)) if own else []
-
-
-def _children(value: Any) -> Iterable[Any] | None:
-    """Return what makes up ``value``, ``None`` if that is not known."""
-    if isinstance(value, functools.partial):
-        return [value.func, value.args, value.keywords]
-    if isinstance(value, types.MethodType):
-        return [value.__func__, value.__self__]
-    if isinstance(value, types.BuiltinMethodType) and not isinstance(
-        value.__self__, (types.ModuleType, type(None))
-    ):
-        return [value.__name__, value.__self__]
-    if isinstance(value, types.FunctionType) and _found_by_name(value) is None:
-        return [
-            value.__module__,
-            value.__code__,
-            value.__closure__,
-            value.__defaults__,
-            value.__kwdefaults__,
-        ]
-    if isinstance(value, types.CodeType):
-        # Neither file nor line: an edit above a lambda does not make it another one.
-        return [
-            value.co_code,
-            value.co_consts,
-            value.co_names,
-            value.co_varnames,
-            value.co_freevars,
-            value.co_cellvars,
-            (value.co_argcount, value.co_posonlyargcount, value.co_kwonlyargcount),
-            value.co_flags,
-            getattr(value, "co_exceptiontable", b""),
-        ]
-    if isinstance(value, types.CellType):
-        try:
-            return [value.cell_contents]
-        except ValueError:  # not filled yet
-            return []
-    if isinstance(value, re.Pattern):
-        return [value.pattern, value.flags]
-    if isinstance(value, slice):
-        return [value.start, value.stop, value.step]
-    if isinstance(value, types.GenericAlias):
-        return [value.__origin__, value.__args__]
-    if isinstance(value, array.array):
-        return [value.typecode, value.tobytes()]
-    return None
-
-
-def _numpy_parts(value: Any) -> Iterable[Any] | None:
-    np = sys.modules.get("numpy")
-    if np is None:
-        return None
-    if isinstance(value, np.dtype):
-        return [repr(value)]
-    if not isinstance(value, (np.ndarray, np.generic)):
-        return None
-    if isinstance(value, np.ma.MaskedArray):
-        return [np.ma.getdata(value), np.ma.getmaskarray(value)]
-    content = np.array(value, subok=False)  # a copy
-    if content.dtype.hasobject:
-        return [repr(content.dtype), content.shape, content.tolist()]
-    if content.dtype.kind in "fc":
-        content[np.isnan(content)] = np.nan  # a NaN has many bit patterns
-    return [repr(content.dtype), content.shape, content.tobytes()]
-
-
-def _torch_parts(value: Any) -> Iterable[Any] | None:
-    torch = sys.modules.get("torch")
-    if torch is None or not hasattr(torch, "Tensor"):  # torch is being imported
-        return None
-    if isinstance(value, (torch.dtype, torch.device, torch.layout, torch.memory_format)):
-        return [str(value)]
-    if not isinstance(value, torch.Tensor):
-        return None
-    try:
-        raw = _tensor_bytes(torch, value)
-    except (NotImplementedError, RuntimeError, TypeError):  # no content to be had: meta, nested
-        return None
-    return [str(value.dtype), tuple(value.shape), str(value.layout), raw]
-
-
-def _tensor_bytes(torch: Any, tensor: Any) -> bytes:
-    if tensor.is_meta or tensor.is_quantized:
-        raise TypeError
-    content = tensor.detach()
-    content = content.to_dense() if content.layout != torch.strided else content
-    content = content.cpu().resolve_conj().resolve_neg()
-    if content.dtype.itemsize > 1 and (content.is_floating_point() or content.is_complex()):
-        content = torch.where(torch.isnan(content), torch.nan, content)  # NaN: many bit patterns
-    content = content.contiguous()
-    # Tensor.numpy() knows no bfloat16, and torch may be there without NumPy.
-    return ctypes.string_at(content.data_ptr(), content.numel() * content.element_size())
-
-
-def _omegaconf_parts(value: Any) -> Iterable[Any] | None:
-    omegaconf = sys.modules.get("omegaconf")
-    if omegaconf is None or not isinstance(value, omegaconf.Container):
-        return None
-    try:
-        return [omegaconf.OmegaConf.to_container(value, resolve=True)]
-    except omegaconf.errors.OmegaConfBaseException:  # an interpolation that leads nowhere
-        return [omegaconf.OmegaConf.to_container(value, resolve=False)]
 
 
 def _copy(value: Any, memo: dict[int, Any]) -> _Walk:
