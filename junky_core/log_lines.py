@@ -31,9 +31,10 @@ from junky_core.literals import read_params, split_balanced
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["LogReader", "Row"]
+__all__ = ["Entry", "LogReader", "Row"]
 
 Row = tuple[str, "float | None", Any, bool]
+Entry = tuple[str, "int | None", str, "float | None", Any, bool]
 
 # CPython since 3.10 calls a thread "Thread-1 (run_model)" after its target; the old tool kept that.
 _THREAD = r"Thread-\d+(?: \([^()]{1,80}\))?"
@@ -145,6 +146,14 @@ class LogReader:
                 job = jobs[num]
                 found.append((job.name, job.score, job.params, job.finished))
         return found
+
+    def jobs(self) -> list[Entry]:
+        """Return ``(direction, number, name, score, params, finished)`` of each job, by number."""
+        return [
+            (sweep.direction, j.num, j.name, j.score, j.params, j.finished)
+            for sweep in self._sweeps
+            for j in sorted(sweep.rows(), key=lambda j: -1 if j.num is None else j.num)
+        ]
 
     def read(self, lines: Iterable[str]) -> None:
         """Read a text log."""

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from junky_core.errors import JournalError, LogError, LogNotFoundError
 from junky_core.jobs import rank_key
-from junky_core.journal_reader import load_state
-from junky_core.log_lines import LogReader, Row
+from junky_core.journal_reader import JournalState, load_state
+from junky_core.log_lines import Entry, LogReader, Row
 
-__all__ = ["parse_autotrain_log"]
+__all__ = ["parse_autotrain_log", "read_log"]
 
 
 def parse_autotrain_log(log_fn: str | os.PathLike[str], silent: bool = False) -> list[Row]:
@@ -49,14 +49,42 @@ def parse_autotrain_log(log_fn: str | os.PathLike[str], silent: bool = False) ->
     path = Path(os.fspath(log_fn))
     if not path.exists():
         raise LogNotFoundError(f"there is no log at {str(path)!r}")
-    rows = _read_folder(path) if path.is_dir() else _read_file(path)
+    found = _find(path)
+    rows = found.rows() if isinstance(found, LogReader) else _journal_rows(found)
     if not silent:
         for name, score, params, finished in rows:
             _print(f"{'' if finished else '*'}{name}\t{score}\t{params}")
     return rows
 
 
-def _read_folder(folder: Path) -> list[Row]:
+def read_log(path: str | os.PathLike[str]) -> list[Entry]:
+    """Return what a log says of each job, in the order of their numbers.
+
+    Args:
+        path: As for :func:`parse_autotrain_log`.
+
+    Returns:
+        ``(direction, number, name, score, params, finished)`` of each job; the
+        number is ``None`` in a log of the old tool.
+
+    Raises:
+        LogNotFoundError: There is no such file or folder.
+        LogError: It holds no log of a sweep.
+    """
+    found = _find(Path(path))
+    if isinstance(found, LogReader):
+        return found.jobs()
+    return [
+        (found.direction, j.num, j.name, j.score, j.params, j.status == "finished")
+        for _, j in sorted(found.by_num.items())
+    ]
+
+
+def _find(path: Path) -> LogReader | JournalState:
+    return _read_folder(path) if path.is_dir() else _read_file(path)
+
+
+def _read_folder(folder: Path) -> LogReader | JournalState:
     """Read the log of a sweep folder; its journal where there is no log in it."""
     try:
         candidates = [folder / "autotrain.log", folder / "journal.jsonl"]
@@ -77,7 +105,7 @@ def _read_folder(folder: Path) -> list[Row]:
     )
 
 
-def _read_file(path: Path) -> list[Row]:
+def _read_file(path: Path) -> LogReader | JournalState:
     log = LogReader()
     try:
         with path.open("rb") as stream:
@@ -87,7 +115,7 @@ def _read_file(path: Path) -> list[Row]:
                 raise LogError(f"the log {str(path)!r} is empty")
             utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
             if head.startswith(b'{"event"'):
-                return _journal_rows(path)
+                return _read_journal(path)
             # Universal newlines: a progress bar's carriage returns end lines as well.
             encoding = "utf-16" if utf16 else "utf-8-sig"
             with io.TextIOWrapper(stream, encoding, errors="replace", newline=None) as text:
@@ -101,14 +129,17 @@ def _read_file(path: Path) -> list[Row]:
             f"{str(path)!r} is no log of a sweep: it has neither 'AUTOTRAIN STARTED'"
             " nor a line such as \"Thread-1_0: (('a', 50), ('b', 0.1))\""
         )
-    return log.rows()
+    return log
 
 
-def _journal_rows(path: Path) -> list[Row]:
+def _read_journal(path: Path) -> JournalState:
     try:
-        state = load_state(path)
+        return load_state(path)
     except JournalError as error:
         raise LogError(str(error)) from error
+
+
+def _journal_rows(state: JournalState) -> list[Row]:
     jobs = sorted(state.by_num.values(), key=lambda j: rank_key(j.score, j.num, state.direction))
     return [(job.name, job.score, job.params, job.status == "finished") for job in jobs]
 

@@ -1,0 +1,84 @@
+"""The report: one HTML page that holds all of a sweep, and opens offline.
+
+The page's own script draws on canvases; nothing is loaded from anywhere, and
+the page's content policy forbids it.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+from importlib import resources
+from pathlib import Path
+
+from junky_core.atomic import write_atomically
+from junky_core.leaderboard import leaderboard_text
+from junky_core.report.payload import payload_of
+from junky_core.sweep_history import SweepHistory, load_history
+
+__all__ = ["report_html", "write_report"]
+
+REPORT_NAME = "report.html"
+
+
+def write_report(
+    source: str | os.PathLike[str] | SweepHistory, path: str | os.PathLike[str] | None = None
+) -> Path:
+    """Write the report of a sweep, atomically.
+
+    Args:
+        source: A sweep folder, a journal, a log, or a history at hand.
+        path: The page to write. By default ``report.html`` in the sweep's
+            folder, or ``<log>.html`` beside a log.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        LogError: ``source`` is no sweep, or not there.
+        JournalError: Its journal is damaged.
+        OSError: The page cannot be written.
+    """
+    if isinstance(source, SweepHistory):
+        history, origin = source, Path(source.source or ".")
+    else:
+        history, origin = load_history(source), Path(source)
+    if path is None:
+        if origin.is_dir():
+            path = origin / REPORT_NAME
+        elif origin.name == "journal.jsonl":
+            path = origin.with_name(REPORT_NAME)
+        else:
+            path = origin.with_name(origin.name + ".html")
+    folder = origin if origin.is_dir() else origin.parent
+    page = report_html(history, folder.resolve().name or "sweep").encode()
+    write_atomically(path, lambda file: file.write(page))
+    return Path(path)
+
+
+def report_html(history: SweepHistory, title: str) -> str:
+    """Return the page as text."""
+    data = json.dumps(
+        payload_of(history, title), ensure_ascii=True, allow_nan=False, separators=(",", ":")
+    )
+    plain = leaderboard_text(history.results(), history.direction)
+    parts = {
+        "title": html.escape(title),
+        "style": _part("page.css"),
+        # "</script>" and "<!--" in a value must not end the element.
+        "data": data.replace("<", "\\u003c"),
+        "script": _part("page.js"),
+        "plain": html.escape(plain),
+    }
+    page = _part("page.html")
+    before, *rest = page.split("{{")
+    text = [before]
+    for piece in rest:
+        name, _, after = piece.partition("}}")
+        text += [parts[name], after]
+    return "".join(text)
+
+
+def _part(name: str) -> str:
+    return resources.files(__name__).joinpath(name).read_text(encoding="utf-8")
