@@ -64,11 +64,7 @@ def copy_weights(model: Any) -> dict[str, Any]:
     Raises:
         ModelError: It has no ``state_dict()``.
     """
-    if not callable(getattr(model, "state_dict", None)):
-        raise ModelError(
-            "save_best needs a torch.nn.Module, it was given "
-            f"{type(model).__name__}: {_short(model)}"
-        )
+    _check_model(model)
     copies: dict[Any, torch.Tensor] = {}
 
     def copied(value: Any) -> Any:
@@ -100,6 +96,14 @@ def copy_weights(model: Any) -> dict[str, Any]:
     if metadata is not None:
         result._metadata = copy.copy(metadata)  # type: ignore[attr-defined]  # noqa: SLF001 - load_state_dict reads it
     return result
+
+
+def _check_model(model: Any) -> None:
+    if not callable(getattr(model, "state_dict", None)):
+        raise ModelError(
+            "save_best needs a torch.nn.Module, it was given "
+            f"{type(model).__name__}: {_short(model)}"
+        )
 
 
 class BestModel:
@@ -195,7 +199,11 @@ class BestModel:
         """Copy the model's weights if ``score`` leads; the lower job number wins ties.
 
         Waits for nothing but the copy itself.
+
+        Raises:
+            ModelError: It has no ``state_dict()``, whether it leads or not.
         """
+        _check_model(model)
         with self._changed:
             if not self._leads(job, score):
                 return Standing(leads=False, best=self._best, serial=0)

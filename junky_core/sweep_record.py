@@ -9,6 +9,7 @@ both front ends. What resuming means, job by job, told by its key:
     failed                 is run again under its number
     unfinished             is run again under its number
     not there              is new, numbered on from the highest
+    finished, not asked    stays among the results
 """
 
 from __future__ import annotations
@@ -168,14 +169,14 @@ class SweepRecord:
         next_num = self.state.highest_num + 1
         todo: list[Job] = []
         done: list[JobResult] = []
-        known = 0
+        known: set[int] = set()
         for job in jobs:
             before = self.state.jobs.get(job.key)
             if before is None:
                 todo.append(replace(job, num=next_num))
                 next_num += 1
                 continue
-            known += 1
+            known.add(before.num)
             if before.status == "finished" and before.num not in self._reopened:
                 done.append(_result(job, before))
             else:
@@ -186,6 +187,12 @@ class SweepRecord:
                 f"is among the {len(todo)} asked for. Choose another folder, or start without "
                 "resume in a new one"
             )
+        # A grid that was cut down: what is finished stays, so that the best has its row.
+        done += [
+            _result(Job(before.num, before.params), before)
+            for before in self.state.by_num.values()
+            if before.status == "finished" and before.num not in known
+        ]
         return GridSource(iter(todo), len(todo)), done
 
     def _check_same_kind(self, direction: str, seed: int | None) -> None:
