@@ -19,6 +19,7 @@ from junky_core.failures import FatalJobError
 from junky_core.grammar import expand_fit_params
 from junky_core.identity import copy_containers, digest
 from junky_core.jobs import Attempt, GridSource, Job, JobResult, JobSource, rank_key
+from junky_core.leaderboard import publish_leaderboard
 from junky_core.results import AutotrainResult
 from junky_core.slots import Slot
 from junky_core.sweep import Sweep, SweepSettings
@@ -193,7 +194,9 @@ def torch_autotrain(
             record.tell = sweep.emit
         for notice in notices:
             sweep.emit(notice)
-        return runner.finish(sweep, source, done, best_model_device)
+        return runner.finish(
+            sweep, source, done, best_model_device, None if record is None else record.path
+        )
 
 
 class _Autotrain:
@@ -274,14 +277,29 @@ class _Autotrain:
         return parts
 
     def finish(
-        self, sweep: Sweep, source: JobSource, done: Sequence[JobResult], device: Any
+        self,
+        sweep: Sweep,
+        source: JobSource,
+        done: Sequence[JobResult],
+        device: Any,
+        folder: Path | None,
     ) -> AutotrainResult:
         """Run the sweep and make the result of what comes out."""
+        results: list[JobResult] = []
         try:
             results = [*done, *sweep.run(source)]
         except SweepInterrupted as interrupt:
-            interrupt.result = self.result([*done, *interrupt.result], sweep, None)
+            results = [*done, *interrupt.result]
+            interrupt.result = self.result(results, sweep, None)
             raise
+        finally:
+            results = results or [*done, *sweep.results()]
+            publish_leaderboard(
+                results,
+                sweep.settings.direction,
+                folder,
+                lambda message: sweep.emit(Notice(level="error", message=message)),
+            )
         finished = [result for result in results if result.status == "finished"]
         failed = [result for result in results if result.status == "failed"]
         if not finished and results:
@@ -309,6 +327,8 @@ class _Autotrain:
             best_model_params=None if lead is None else dict(lead.params),
             stats=[(r.name, r.score, dict(r.params), r.value) for r in listed],
             failed=[result for result in results if result.status == "failed"],
+            jobs=results,
+            direction=direction,
         )
 
     def load(self, path: Path, params: Mapping[str, Any], device: Any) -> torch.nn.Module:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from junky_core.atomic import write_atomically
 from junky_core.identity import freeze
 from junky_core.jobs import JobResult, rank_key
+from junky_core.sweep_log import StdoutWriter
 
 if TYPE_CHECKING:
     import os
@@ -18,15 +23,18 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 __all__ = [
+    "LEADERBOARD_NAME",
     "LeaderboardRow",
     "leaderboard_rows",
     "leaderboard_text",
     "param_text",
+    "publish_leaderboard",
     "render_leaderboard",
     "varying_params",
     "write_leaderboard_csv",
 ]
 
+LEADERBOARD_NAME = "leaderboard.csv"
 _MAX_CELL = 28  # characters of one parameter's value
 _MAX_ERROR = 300
 _PLAIN_WIDTH = 120  # columns where nobody says how wide the paper is
@@ -267,6 +275,31 @@ def write_leaderboard_csv(
         )
     content = stream.getvalue().encode("utf-8", "backslashreplace")
     write_atomically(path, lambda file: file.write(content))
+
+
+def publish_leaderboard(
+    results: Sequence[JobResult], direction: str, folder: Path | None, tell: Callable[[str], None]
+) -> None:
+    """Print the leaderboard to ``sys.stdout``, and write ``leaderboard.csv`` to ``folder``.
+
+    Args:
+        results: How the jobs ended.
+        direction: ``"maximize"`` or ``"minimize"``.
+        folder: The sweep's, ``None`` if it has none.
+        tell: Gets a sentence if the file could not be written; nothing is raised.
+    """
+    stream = sys.stdout
+    if stream is not None:
+        width = shutil.get_terminal_size((_PLAIN_WIDTH, 24)).columns
+        text = leaderboard_text(results, direction, width=max(width, 60))
+        with contextlib.suppress(OSError, ValueError):  # closed, or its reader is gone
+            StdoutWriter().write(f"{text}\n")
+    if folder is not None:
+        path = folder / LEADERBOARD_NAME
+        try:
+            write_leaderboard_csv(path, results, direction)
+        except OSError as error:
+            tell(f"the leaderboard could not be written to {path}: {error}")
 
 
 def _table(
