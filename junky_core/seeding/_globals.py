@@ -3,7 +3,7 @@
 Three kinds, by what can be replaced:
 
 - ``torch.manual_seed``, ``torch.get_rng_state`` and kin ask ``torch.random.default_generator``,
-  a name that we point at :class:`DefaultGenerator`: so these functions are per job
+  a name that we point at a :class:`DefaultGenerator`: so these functions are per job
   wherever, and whenever, they were imported.
 - The functions of ``random`` are methods of one hidden object. Its class becomes
   :class:`_JobRandom` for the while, which asks the calling thread's stream. The few that
@@ -35,7 +35,7 @@ import torch
 
 from junky_core.seeding._cuda import cuda_replacements
 from junky_core.seeding._operators import register
-from junky_core.seeding._streams import DefaultGenerator, JobStreams, current_streams
+from junky_core.seeding._streams import STAND_IN, JobStreams, current_streams
 
 __all__ = ["installed_streams", "loader_streams"]
 
@@ -101,12 +101,11 @@ def loader_streams(seed: int) -> Iterator[None]:
 def _torch_functions() -> Iterator[None]:
     functions: Any = torch.random
     before = functions.default_generator
-    mine = DefaultGenerator()
-    functions.default_generator = mine
+    functions.default_generator = STAND_IN
     try:
         yield
     finally:
-        if functions.default_generator is mine:
+        if functions.default_generator is STAND_IN:
             functions.default_generator = before
 
 

@@ -162,16 +162,29 @@ class DefaultGenerator(torch.Generator):
         return self._target().initial_seed()
 
 
+STAND_IN = DefaultGenerator()
+
+
 @contextlib.contextmanager
 def _drawing_from(streams: JobStreams) -> Iterator[None]:
     from junky_core.seeding._globals import installed_streams
     from junky_core.seeding._operators import intercepted
 
     # A thread that outlives the sweep's own block still finds all in place.
-    with installed_streams(), intercepted():
-        outer = current_streams()
-        _C._stash_obj_in_tls(KEY, streams)
-        try:
-            yield
-        finally:
-            _C._stash_obj_in_tls(KEY, outer)
+    with installed_streams(), intercepted(), _current(streams):
+        yield
+
+
+def hidden_streams() -> AbstractContextManager[None]:
+    """Take the calling thread out of any streams inside the ``with`` block."""
+    return _current(None)
+
+
+@contextlib.contextmanager
+def _current(streams: JobStreams | None) -> Iterator[None]:
+    outer = current_streams()
+    _C._stash_obj_in_tls(KEY, streams)
+    try:
+        yield
+    finally:
+        _C._stash_obj_in_tls(KEY, outer)

@@ -1,0 +1,80 @@
+"""What a seed costs a training step: the ratio of a step in a job's streams to a plain one.
+
+    python benchmarks/seeding_overhead.py [--rounds 60] [--steps 40]
+
+Steps with and without streams are timed in turns, in blocks of ``--steps``; the medians of the
+blocks are compared. One torch thread, as a seeded sweep has by default.
+"""
+
+import argparse
+import statistics
+import time
+
+import torch
+from torch import nn
+
+from junky_core.seeding import JobStreams, installed_streams
+
+
+def make_step(dropouts, width, optimizer_class):
+    layers = []
+    for at in range(2):
+        layers += [nn.Linear(64 if at == 0 else width, width), nn.ReLU()]
+        if at < dropouts:
+            layers.append(nn.Dropout(0.2))
+    model = nn.Sequential(*layers, nn.Linear(width, 10))
+    optimizer = optimizer_class(model.parameters(), lr=1e-3)
+    inputs, targets = torch.randn(64, 64), torch.randint(0, 10, (64,))
+
+    def step():
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+
+    return step
+
+
+def block_s(step, steps):
+    start = time.perf_counter()
+    for _ in range(steps):
+        step()
+    return (time.perf_counter() - start) / steps
+
+
+def measure(step, rounds, steps):
+    plain, seeded = [], []
+    streams = JobStreams(0)
+    block_s(step, steps)
+    for at in range(rounds):
+        # In turns, and the first of each pair changes, so that drift hits both alike.
+        for seeding in (False, True) if at % 2 else (True, False):
+            if seeding:
+                with streams.thread():
+                    seeded.append(block_s(step, steps))
+            else:
+                plain.append(block_s(step, steps))
+    return statistics.median(plain), statistics.median(seeded)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=40)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"torch {torch.__version__}, MLP 64-w-w-10, batch 64")
+    with installed_streams():
+        for width in (64, 256):
+            for optimizer in (torch.optim.SGD, torch.optim.Adam):
+                for dropouts in (0, 1, 2):
+                    step = make_step(dropouts, width, optimizer)
+                    plain, seeded = measure(step, options.rounds, options.steps)
+                    print(
+                        f"w={width:3} {optimizer.__name__:4} dropouts={dropouts}: plain "
+                        f"{plain * 1e6:7.1f} us, seeded {seeded * 1e6:7.1f} us, "
+                        f"ratio {seeded / plain:.3f}"
+                    )
+
+
+if __name__ == "__main__":
+    main()
