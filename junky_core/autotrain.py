@@ -18,13 +18,13 @@ from junky_core.events import Notice, Observer
 from junky_core.failures import FatalJobError
 from junky_core.grammar import expand_fit_params
 from junky_core.identity import copy_containers, digest
-from junky_core.jobs import Attempt, GridSource, Job, JobResult, JobSource, rank_key
+from junky_core.jobs import Attempt, GridSource, Job, JobResult, rank_key
 from junky_core.leaderboard import publish_leaderboard
 from junky_core.results import AutotrainResult
 from junky_core.slots import Slot
 from junky_core.sweep import Sweep, SweepSettings
 from junky_core.sweep_log import FileWriter, SweepLog
-from junky_core.sweep_record import SweepRecord, keyed, open_record
+from junky_core.sweep_record import Plan, SweepRecord, open_record
 
 __all__ = ["torch_autotrain"]
 
@@ -162,14 +162,14 @@ def torch_autotrain(
         spec={"fit_params": repr(make_model_fit_params), "devices": str(devices)},
     )
     best = BestModel(folder / best_model_file_name, direction)
-    jobs: Iterable[Job] = (Job(num, params) for num, params in enumerate(grid))
-    source: JobSource = GridSource(jobs, len(grid))
+    listeners: list[Observer] = [SweepLog(), *observers]
+    record: SweepRecord | None = None
     with contextlib.ExitStack() as stack:
-        done: list[JobResult] = []
-        listeners: list[Observer] = [SweepLog(), *observers]
-        notices: list[Notice] = []
-        record: SweepRecord | None = None
-        if sweep_dir is not None:
+        if sweep_dir is None:
+            best.check_folder()
+            jobs: Iterable[Job] = (Job(num, params) for num, params in enumerate(grid))
+            plan = Plan(GridSource(jobs, len(grid)))
+        else:
             record = stack.enter_context(
                 open_record(
                     folder,
@@ -179,23 +179,20 @@ def torch_autotrain(
                     how_to_resume="resume=True",
                 )
             )
-            jobs = keyed(jobs, runner.key)
-            source, done, settings = record.plan(jobs, len(grid), best, settings)
             best.check_folder()
-            notices = record.notices
+            settings = record.begin(best, settings)
+            jobs = (Job(num, params, key=runner.key(params)) for num, params in enumerate(grid))
+            plan = record.plan(jobs, len(grid), best)
+            plan.done += record.leftovers()
             file_log = SweepLog(FileWriter(record.path / LOG_NAME))
             stack.callback(file_log.close)
             listeners = [record.open_journal(), file_log, *listeners]
-        else:
-            best.check_folder()
         sweep = Sweep(slots, runner, best, listeners, settings)
         stack.callback(sweep.close)
         if record is not None:
-            record.tell = sweep.emit
-        for notice in notices:
-            sweep.emit(notice)
+            record.hand_over(sweep.emit)
         return runner.finish(
-            sweep, source, done, best_model_device, None if record is None else record.path
+            sweep, plan, best_model_device, None if record is None else record.path
         )
 
 
@@ -236,10 +233,10 @@ class _Autotrain:
                 "make_model_fit_params; it can stand in one of them"
             )
 
-    def key(self, job: Job) -> str:
+    def key(self, params: Mapping[str, Any]) -> str:
         """Return a job's identity: its parameters and the fixed arguments' names."""
         fixed = sorted([*self.make_model_kwargs, *self.train_kwargs])
-        return digest((dict(job.params), fixed))
+        return digest((dict(params), fixed))
 
     def open_slot(self, slot: Slot) -> None:
         """Build the slot's loaders, in its own thread."""
@@ -279,21 +276,20 @@ class _Autotrain:
     def finish(
         self,
         sweep: Sweep,
-        source: JobSource,
-        done: Sequence[JobResult],
+        plan: Plan,
         device: Any,
         folder: Path | None,
     ) -> AutotrainResult:
         """Run the sweep and make the result of what comes out."""
         results: list[JobResult] = []
         try:
-            results = [*done, *sweep.run(source)]
+            results = [*plan.done, *sweep.run(plan.source, already_finished=len(plan.done))]
         except SweepInterrupted as interrupt:
-            results = [*done, *interrupt.result]
+            results = [*plan.done, *interrupt.result]
             interrupt.result = self.result(results, sweep, None)
             raise
         finally:
-            results = results or [*done, *sweep.results()]
+            results = results or [*plan.done, *sweep.results()]
             publish_leaderboard(
                 results,
                 sweep.settings.direction,

@@ -61,7 +61,6 @@ class SweepSettings:
     Attributes:
         value_is_score: A job that gave no score is scored by the number it returned.
         resume_hint: How to resume this sweep, for messages.
-        already_finished: Jobs that a journal had finished.
         next_numbers: By slot, the ``n`` its next name gets.
         spec: What was asked for, for the journal.
     """
@@ -76,7 +75,6 @@ class SweepSettings:
     value_is_score: bool = False
     resume_hint: str = ""
     resumed: bool = False
-    already_finished: int = 0
     next_numbers: Mapping[int, int] = field(default_factory=dict)
     spec: Mapping[str, Any] = field(default_factory=dict)
     sweep_id: str = ""
@@ -170,7 +168,7 @@ class Sweep:
         self._scheduler: Scheduler | None = None
         self._signum: int | None = None
 
-    def run(self, source: JobSource) -> list[JobResult]:
+    def run(self, source: JobSource, already_finished: int = 0) -> list[JobResult]:
         """Run all jobs of ``source``; return how each ended, by job number.
 
         Jobs that the sweep did not come to have the status ``"stopped"``, or
@@ -204,7 +202,7 @@ class Sweep:
                 stack.enter_context(installed_streams())
             stack.callback(self._check_points.disarm)
             stack.enter_context(self._signals())
-            self._emit_started(source)
+            self._emit_started(source, already_finished)
             if source.total != 0:
                 self._watch(scheduler, slots, started)
             if self.threads is not None:
@@ -398,7 +396,7 @@ class Sweep:
     def _notice(self, level: str, message: str) -> None:
         self.emit(Notice(level=level, message=message))
 
-    def _emit_started(self, source: JobSource) -> None:
+    def _emit_started(self, source: JobSource, already_finished: int) -> None:
         settings = self.settings
         self.emit(
             SweepStarted(
@@ -406,7 +404,7 @@ class Sweep:
                 kind=self._kind,
                 total=source.total,
                 resumed=settings.resumed,
-                already_finished=settings.already_finished,
+                already_finished=already_finished,
                 devices=[slot.spec.device for slot in self._slots.slots],
                 threads_per_slot=self.threads,
                 seed=settings.seed,

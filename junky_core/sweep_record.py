@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,22 @@ from junky_core.journal_reader import JournaledJob, JournalState, load_state
 from junky_core.sweep import SweepSettings
 from junky_core.sweep_folder import SweepFolder
 
-__all__ = ["SweepRecord", "keyed", "open_record"]
+__all__ = ["Plan", "SweepRecord", "open_record"]
+
+
+@dataclass(slots=True)
+class Plan:
+    """What becomes of a batch of jobs.
+
+    Attributes:
+        source: Those to run.
+        done: How those ended that are finished already.
+        nums: The number of each job of the batch, in its order; filled for a resumed sweep.
+    """
+
+    source: GridSource
+    done: list[JobResult] = field(default_factory=list)
+    nums: list[int] = field(default_factory=list)
 
 
 class SweepRecord:
@@ -87,6 +102,9 @@ class SweepRecord:
         self.journal: Journal | None = None
         self.tell: Callable[[Event], None] = self.notices.append  # type: ignore[assignment]
         self._reopened: set[int] = set()
+        self._known: set[int] = set()  # numbers of journaled jobs that were asked for again
+        self._seen: dict[str, int] = {}  # how often each key came
+        self._next_num = 0 if self.state is None else self.state.highest_num + 1
 
     def open_journal(self) -> Journal:
         """Start writing; from now on the folder holds this sweep."""
@@ -97,32 +115,48 @@ class SweepRecord:
         )
         return self.journal
 
-    def plan(
-        self, jobs: Iterable[Job], total: int, best: BestModel, settings: SweepSettings
-    ) -> tuple[GridSource, list[JobResult], SweepSettings]:
-        """Return what is to run, what is done already, and the settings to go on with.
+    def begin(self, best: BestModel, settings: SweepSettings) -> SweepSettings:
+        """Take over what lies on disk; return the settings to go on with. Call it once."""
+        if self.state is None:
+            return settings
+        self._restore_best(best)
+        return replace(
+            settings,
+            resumed=True,
+            next_numbers=dict(self.state.slot_counters),
+            sweep_id=self.state.sweep_id,
+        )
+
+    def plan(self, jobs: Iterable[Job], total: int, best: BestModel) -> Plan:
+        """Return what is to run of ``jobs``, and what is done already.
 
         Args:
-            jobs: All jobs, with their keys.
+            jobs: A batch of jobs, with their keys and, for a new sweep, their numbers.
             total: How many they are.
-            best: Is told what lies on disk.
-            settings: The sweep's.
+            best: The sweep's, begun.
 
         Raises:
             ResumeError: None of ``jobs`` is in the journal: another sweep's folder.
         """
+        jobs = self._distinct(jobs)
+        return Plan(GridSource(jobs, total)) if self.state is None else self._split(jobs, best)
+
+    def leftovers(self) -> list[JobResult]:
+        """Return what is finished and was not asked for again, so that the best has its row."""
         if self.state is None:
-            return GridSource(jobs, total), [], settings
-        self._restore_best(best)
-        source, done = self._split(jobs, best)
-        settings = replace(
-            settings,
-            resumed=True,
-            already_finished=len(done),
-            next_numbers=dict(self.state.slot_counters),
-            sweep_id=self.state.sweep_id,
-        )
-        return source, done, settings
+            return []
+        return [
+            _result(Job(before.num, before.params), before)
+            for before in self.state.by_num.values()
+            if before.status == "finished" and before.num not in self._known
+        ]
+
+    def hand_over(self, emit: Callable[[Event], None]) -> None:
+        """Tell what was noted so far, and from now on, through ``emit``."""
+        self.tell = emit
+        for notice in self.notices:
+            emit(notice)
+        self.notices.clear()
 
     def close(self) -> None:
         """Close the journal and let go of the folder."""
@@ -163,37 +197,39 @@ class SweepRecord:
                 f"the best model of job {lead.num} is no longer in {best.path}: the job runs again",
             )
 
-    def _split(self, jobs: Iterable[Job], best: BestModel) -> tuple[GridSource, list[JobResult]]:
+    def _split(self, jobs: Iterable[Job], best: BestModel) -> Plan:
         """Split ``jobs`` into those still to run and the results of those that are done."""
         assert self.state is not None
-        next_num = self.state.highest_num + 1
+        first_plan = not self._known
         todo: list[Job] = []
-        done: list[JobResult] = []
-        known: set[int] = set()
+        plan = Plan(GridSource(iter(todo), 0), nums=[])
         for job in jobs:
             before = self.state.jobs.get(job.key)
             if before is None:
-                todo.append(replace(job, num=next_num))
-                next_num += 1
+                todo.append(replace(job, num=self._next_num))
+                plan.nums.append(self._next_num)
+                self._next_num += 1
                 continue
-            known.add(before.num)
+            self._known.add(before.num)
+            plan.nums.append(before.num)
             if before.status == "finished" and before.num not in self._reopened:
-                done.append(_result(job, before))
+                plan.done.append(_result(job, before))
             else:
                 todo.append(replace(job, num=before.num, score=_score_on_disk(before, best)))
-        if self.state.jobs and not known:
+        if self.state.jobs and not self._known and first_plan:
             raise ResumeError(
                 f"{self.path} holds another sweep: none of its {len(self.state.jobs)} jobs "
                 f"is among the {len(todo)} asked for. Choose another folder, or start without "
                 "resume in a new one"
             )
-        # A grid that was cut down: what is finished stays, so that the best has its row.
-        done += [
-            _result(Job(before.num, before.params), before)
-            for before in self.state.by_num.values()
-            if before.status == "finished" and before.num not in known
-        ]
-        return GridSource(iter(todo), len(todo)), done
+        plan.source = GridSource(iter(todo), len(todo))
+        return plan
+
+    def _distinct(self, jobs: Iterable[Job]) -> Iterator[Job]:
+        """Give jobs that are alike, key for key, keys of their own: the later ones are counted."""
+        for job in jobs:
+            count = self._seen[job.key] = self._seen.get(job.key, 0) + 1
+            yield job if count == 1 else replace(job, key=f"{job.key}#{count}")
 
     def _check_same_kind(self, direction: str, seed: int | None) -> None:
         assert self.state is not None
@@ -244,12 +280,3 @@ def open_record(path: Path, **options: Any) -> Iterator[SweepRecord]:
         record.discard()
         raise
     record.close()
-
-
-def keyed(jobs: Iterable[Job], key: Callable[[Job], str]) -> Iterator[Job]:
-    """Give each job its key; of jobs that are alike, the later ones get a count of their own."""
-    seen: dict[str, int] = {}
-    for job in jobs:
-        text = key(job)
-        seen[text] = count = seen.get(text, 0) + 1
-        yield replace(job, key=text if count == 1 else f"{text}#{count}")
