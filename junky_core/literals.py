@@ -11,7 +11,7 @@ import ast
 import re
 from typing import Any
 
-__all__ = ["read_params", "split_balanced"]
+__all__ = ["read_loosely", "read_params", "split_balanced"]
 
 _ESCAPE = r"\\(?:[\n\\'\"abfnrtv]|[0-3]?[0-7]{1,2}|x[0-9a-fA-F]{2}|[uUN])"
 _SINGLE = rf"'[^'\\\n]*(?:{_ESCAPE}[^'\\\n]*)*'"
@@ -26,6 +26,7 @@ _LITERALS = re.compile(rf"(?:{_STRING}|{_COMPLEX}|{_NUMBER}|{_NAME}|{_SIGN}|[()\
 _BRACKETS = re.compile(
     r"""[()\[\]{}]|'[^'\\]*(?:\\.[^'\\]*)*'|"[^"\\]*(?:\\.[^"\\]*)*"|['"]""", re.DOTALL
 )
+_PAIR = re.compile(r"\(\s*(['\"])(.*?)\1,\s*(.*)\)", re.DOTALL)
 _MAX_LENGTH = 1 << 20
 _MAX_DEPTH = 90  # CPython's tokenizer gives up at 200
 
@@ -60,6 +61,29 @@ def read_params(text: str) -> dict[str, Any] | str:
         return dict(pairs) if good else text
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
+
+
+def read_loosely(text: str) -> dict[str, Any]:
+    """Read the ``repr`` of a tuple of pairs, with the bare text of values that are no literals.
+
+    Text that does not even have that form stands under ``params``.
+
+    >>> read_loosely("(('a', 50), ('b', <class 'int'>))")
+    {'a': 50, 'b': "<class 'int'>"}
+    """
+    exact = read_params(text)
+    if isinstance(exact, dict):
+        return exact
+    params: dict[str, Any] = {}
+    rest = text.strip()[1:-1]
+    while rest := rest.lstrip(", "):
+        pair, rest = split_balanced(rest)
+        found = _PAIR.fullmatch(pair or "")
+        if found is None:
+            return {"params": text}
+        exact = read_params(f"({pair},)")
+        params.update(exact if isinstance(exact, dict) else {found[2]: found[3]})
+    return params or {"params": text}
 
 
 def split_balanced(text: str) -> tuple[str | None, str]:

@@ -49,6 +49,7 @@ _FINISHED = re.compile(rf"finished: (?:no score|score ({_NUMBER})), [\d.]+ s\s*$
 _END = re.compile(r"Maximum (?:bad )?epochs exceeded\. +Process has (?:been )?stopped")
 _PARAMS = re.compile(r"\(\s*(?:\)\s*$|\(\s*['\"])")
 _THREAD_FINISHED = re.compile(rf"({_THREAD}) finished: ")
+_ENDED = re.compile(r"AUTOTRAIN FINISHED(?: \((\w+)\))?\s*$")
 _STARTED = re.compile(r"AUTOTRAIN STARTED\s*$")
 _REPEATING = re.compile(r"=== \d+ threads? \w+ terminated abnormally")
 _SWEEP = re.compile(r"(?:^|[-\]>\s])sweep: (\S+)( \(resumed\))?\s*$")
@@ -116,10 +117,16 @@ class _Sweep:
 
 
 class LogReader:
-    """Takes lines and remembers; ``seen`` says whether any of them was of a sweep."""
+    """Takes lines and remembers.
+
+    Attributes:
+        seen: Whether any line was of a sweep.
+        ended: Why the last sweep ended, ``None`` if it has not.
+    """
 
     def __init__(self) -> None:
         self.seen = False
+        self.ended: str | None = None
         self._sweeps: list[_Sweep] = []
         self._by_id: dict[str, _Sweep] = {}
 
@@ -185,8 +192,10 @@ class LogReader:
     def _read_frame(self, line: str) -> None:
         """Read a line that belongs to no job."""
         if _STARTED.search(line):
-            self.seen = True
+            self.seen, self.ended = True, None
             self._sweeps.append(_Sweep())
+        elif found := _ENDED.search(line):
+            self.ended = found[1] or "completed"
         elif found := _SWEEP.search(line):
             self._name_sweep(found[1], found[2] is not None)
         elif found := _DIRECTION.search(line):

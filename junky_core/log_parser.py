@@ -57,15 +57,16 @@ def parse_autotrain_log(log_fn: str | os.PathLike[str], silent: bool = False) ->
     return rows
 
 
-def read_log(path: str | os.PathLike[str]) -> list[Entry]:
-    """Return what a log says of each job, in the order of their numbers.
+def read_log(path: str | os.PathLike[str]) -> tuple[list[Entry], str | None]:
+    """Return what a log says of each job, in the order of their numbers, and how it ended.
 
     Args:
         path: As for :func:`parse_autotrain_log`.
 
     Returns:
         ``(direction, number, name, score, params, finished)`` of each job; the
-        number is ``None`` in a log of the old tool.
+        number is ``None`` in a log of the old tool. Then the reason of the end,
+        ``None`` if the last sweep of the log has not ended.
 
     Raises:
         LogNotFoundError: There is no such file or folder.
@@ -73,11 +74,12 @@ def read_log(path: str | os.PathLike[str]) -> list[Entry]:
     """
     found = _find(Path(path))
     if isinstance(found, LogReader):
-        return found.jobs()
-    return [
+        return found.jobs(), found.ended
+    jobs: list[Entry] = [
         (found.direction, j.num, j.name, j.score, j.params, j.status == "finished")
         for _, j in sorted(found.by_num.items())
     ]
+    return jobs, found.ended
 
 
 def _find(path: Path) -> LogReader | JournalState:

@@ -25,6 +25,7 @@ from junky_core.events import (
 from junky_core.jobs import JobResult, rank_key
 from junky_core.journal_codec import decode_field
 from junky_core.journal_reader import read_journal
+from junky_core.literals import read_loosely
 from junky_core.log_parser import read_log
 
 __all__ = ["JobFacts", "Span", "SweepHistory", "event_of", "load_history"]
@@ -185,7 +186,9 @@ class SweepHistory:
             if job.status in ("running", "waiting"):
                 job.status = "stopped"
         self.sweep_id, self.direction, self.seed = event.sweep_id, event.direction, event.seed
-        self.total = event.total
+        before = event.already_finished if event.resumed else self.count("finished")
+        before += 0 if event.resumed else self.count("failed")
+        self.total = None if event.total is None else before + event.total
         self.devices = list(event.devices)
         self.sessions.append([event.time, event.time])
         self.ended = None
@@ -280,15 +283,15 @@ def _is_journal(path: Path) -> bool:
 def _from_log(path: Path) -> SweepHistory:
     history = SweepHistory()
     history.has_times = False
-    log = read_log(path)
+    entries, history.ended = read_log(path)
     history.source = str(path)
-    free = 1 + max((num for _, num, *_ in log if num is not None), default=-1)
-    for direction, num, name, score, params, finished in log:
+    free = 1 + max((num for _, num, *_ in entries if num is not None), default=-1)
+    for direction, num, name, score, params, finished in entries:
         history.direction = direction
         if num is None or num in history.jobs:
             num, free = free, free + 1  # noqa: PLW2901 - the old tool gave no numbers
         job = history._job(num, name)  # noqa: SLF001 - this module's own
-        job.params = {"params": params} if isinstance(params, str) else params or {}
+        job.params = read_loosely(params) if isinstance(params, str) else params or {}
         job.score, job.status = score, "finished" if finished else "stopped"
         thread = name.removeprefix("Thread-").partition("_")[0].partition(" ")[0]
         job.slot = int(thread) if thread.isdecimal() else 0

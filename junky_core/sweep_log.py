@@ -190,7 +190,7 @@ class SweepLog:
         self._direction = event.direction
         total = "not known beforehand" if event.total is None else str(event.total)
         if event.already_finished:
-            total += f" ({event.already_finished} already finished)"
+            total += f" (and {event.already_finished} already finished)"
         threads = event.threads_per_slot
         slots = ", ".join(f"Thread-{i} on {device}" for i, device in enumerate(event.devices, 1))
         torch_threads = (

@@ -234,7 +234,7 @@ def test_header_tells_the_set_up():
     )
     assert lines[1:3] == ["AUTOTRAIN STARTED", "================="]
     assert "sweep: 2026-x" in lines
-    assert "jobs: 8 (3 already finished)" in lines
+    assert "jobs: 8 (and 3 already finished)" in lines
     assert "seed: 0" in lines
     assert "slots: Thread-1 on cpu, Thread-2 on cuda:0; 1 torch thread each" in lines
 

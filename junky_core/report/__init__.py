@@ -17,7 +17,7 @@ from junky_core.leaderboard import leaderboard_text
 from junky_core.report.payload import payload_of
 from junky_core.sweep_history import SweepHistory, load_history
 
-__all__ = ["report_html", "write_report"]
+__all__ = ["report_html", "report_path", "write_report"]
 
 REPORT_NAME = "report.html"
 
@@ -40,21 +40,23 @@ def write_report(
         JournalError: Its journal is damaged.
         OSError: The page cannot be written.
     """
-    if isinstance(source, SweepHistory):
-        history, origin = source, Path(source.source or ".")
-    else:
-        history, origin = load_history(source), Path(source)
-    if path is None:
-        if origin.is_dir():
-            path = origin / REPORT_NAME
-        elif origin.name == "journal.jsonl":
-            path = origin.with_name(REPORT_NAME)
-        else:
-            path = origin.with_name(origin.name + ".html")
+    history = source if isinstance(source, SweepHistory) else load_history(source)
+    origin = Path(history.source or ".") if isinstance(source, SweepHistory) else Path(source)
+    path = report_path(origin) if path is None else Path(path)
     folder = origin if origin.is_dir() else origin.parent
     page = report_html(history, folder.resolve().name or "sweep").encode()
     write_atomically(path, lambda file: file.write(page))
-    return Path(path)
+    return path
+
+
+def report_path(source: str | os.PathLike[str]) -> Path:
+    """Return where the report of a sweep folder, a journal or a log lies by default."""
+    origin = Path(source)
+    if origin.is_dir():
+        return origin / REPORT_NAME
+    if origin.name == "journal.jsonl":
+        return origin.with_name(REPORT_NAME)
+    return origin.with_name(origin.name + ".html")
 
 
 def report_html(history: SweepHistory, title: str) -> str:

@@ -41,8 +41,8 @@ def importance(column: Sequence[Hashable | None], scores: Sequence[float]) -> fl
         The share; ``None`` if there are too few jobs to tell (fewer than four,
         or no value that at least two jobs share).
 
-    >>> importance([1, 1, 1, 2, 2, 2], [0.1, 0.2, 0.3, 0.7, 0.8, 0.9])
-    0.71...
+    >>> round(importance([1, 1, 1, 2, 2, 2], [0.1, 0.2, 0.3, 0.7, 0.8, 0.9]), 2)
+    0.71
     >>> importance([1, 2, 1, 2, 1, 2], [0.5, 0.5, 0.1, 0.1, 0.9, 0.9])
     0.0
     """

@@ -129,20 +129,20 @@ function paramAxis(p) {
   const lanes = p.labels.map((text) => ({ text }));
   if (absent) lanes.push({ text: "absent", absent: true });
   // Numbers take what the lanes leave; lanes stand apart from them, at the lower end.
-  const laneRoom = numbers.length ? Math.min(0.5, 0.14 * lanes.length) : 1;
+  const laneRoom = numbers.length ? Math.min(0.55, 0.1 + 0.12 * lanes.length) : 1;
   const base = numbers.length && lanes.length ? laneRoom : 0;
   const laneAt = (k) => (numbers.length
-    ? base * 0.75 * (1 - (k + 0.5) / lanes.length)
+    ? base * 0.6 * (1 - (k + 0.5) / lanes.length)
     : 1 - (k + 0.5) / lanes.length);
   const axis = numbers.length ? numberAxis(numbers) : { pos: () => 0, ticks: [], log: false };
   const numberAt = (v) => base + (1 - base) * axis.pos(v);
   const ticks = axis.ticks.map((tick) => ({ t: base + (1 - base) * tick.t, text: tick.text }));
-  lanes.forEach((lane, k) => ticks.push({ t: laneAt(k), text: lane.text, dim: lane.absent }));
+  lanes.forEach((lane, k) => ticks.push({ t: laneAt(k), text: lane.text, dim: lane.absent, lane: true }));
   const at = p.values.map((v) => (v === null ? laneAt(lanes.length - 1)
     : typeof v === "number" ? numberAt(v) : laneAt(v[0])));
-  const laneWidth = numbers.length ? (base * 0.75) / Math.max(1, lanes.length) : 1 / lanes.length;
+  const laneWidth = numbers.length ? (base * 0.6) / Math.max(1, lanes.length) : 1 / lanes.length;
   return { name: p.name, at, ticks, log: axis.log, numeric: numbers.length > 0, laneWidth,
-    few: numbers.length <= 8, values: p.values, absent };
+    few: numbers.length <= 8, values: p.values, absent, divide: base ? base * 0.75 : null };
 }
 function scoreAxis() {
   if (!sortedScores.length) return { pos: () => 0.5, ticks: [], clipped: 0 };
@@ -240,26 +240,34 @@ function yTicks(g, ticks, x0, x1, yOf) {
     g.fillText(tick.text, x0 - 6, y);
   }
 }
-function xTicks(g, ticks, y, xOf, limit) {
+function xTicks(g, ticks, y, xOf, width) {
+  // Lanes ("absent", "None") have their label first; of the numbers as many as there is room for.
   g.textAlign = "center";
-  const sorted = [...ticks].sort((a, b) => a.t - b.t);
-  let right = -Infinity;
-  sorted.forEach((tick, k) => {
-    const x = xOf(tick.t), gap = 6;
-    const before = k ? x - xOf(sorted[k - 1].t) : Infinity;
-    const after = k + 1 < sorted.length ? xOf(sorted[k + 1].t) - x : Infinity;
-    const text = clip(g, tick.text, Math.max(34, Math.min(130, Math.min(before, after) * 1.0 - gap, limit)));
-    const half = g.measureText(text).width / 2, cx = Math.min(Math.max(x, half + 1), g.canvas.width / (window.devicePixelRatio || 1) - half - 1);
-    if (cx - half < right + gap) return;
-    right = cx + half;
+  const taken = [];
+  const order = [...ticks.filter((t) => t.lane), ...ticks.filter((t) => !t.lane)];
+  const most = Math.max(60, Math.min(130, width / Math.max(1, ticks.filter((t) => t.lane).length) - 8));
+  for (const tick of order) {
+    g.font = tick.dim ? `italic ${FONT}` : FONT;
+    const text = clip(g, tick.text, tick.lane ? most : 130), half = g.measureText(text).width / 2;
+    const x = xOf(tick.t), cx = Math.min(Math.max(x, half + 1), width - half - 1);
+    if (taken.some(([a, b]) => cx - half < b + 6 && cx + half > a - 6)) continue;
+    taken.push([cx - half, cx + half]);
     g.strokeStyle = C.line;
     g.beginPath(); g.moveTo(x, y); g.lineTo(x, y + 4); g.stroke();
     g.fillStyle = C.dim;
-    g.font = tick.dim ? `italic ${FONT}` : FONT;
     g.fillText(text, cx, y + 13);
-    g.font = FONT;
-  });
+  }
+  g.font = FONT;
 }
+const TIME_STEPS = [1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 21600, 43200];
+function timeTicks(min, max, count) {
+  const wanted = (max - min) / Math.max(1, count);
+  if (wanted <= 0.5) return niceTicks(min, max, count);
+  const step = TIME_STEPS.find((s) => s >= wanted) || 86400 * Math.ceil(wanted / 86400), ticks = [];
+  for (let v = Math.ceil(min / step) * step; v <= max; v += step) ticks.push(v);
+  return ticks;
+}
+const timeText = (v) => duration(v).replace(/\.0+ s/, " s").replace(":00 ", " ");
 function leftRoom(g, ticks, most) {
   return Math.min(most, Math.max(24, ...ticks.map((t) => g.measureText(t.text).width)) + 10);
 }
@@ -288,10 +296,11 @@ function head() {
   };
   const count = (status) => D.status.filter((s) => s === status).length;
   tile("best score", scored.length ? scoreText(scored[0]) : "none");
-  tile("finished", D.total > finished.length ? `${finished.length} of ${D.total}` : String(finished.length));
-  tile("failed", String(count("failed")), count("failed") ? "fail" : "");
+  const count3 = (n) => n.toLocaleString("en");
+  tile("finished", D.total > finished.length ? `${count3(finished.length)} of ${count3(D.total)}` : count3(finished.length));
+  tile("failed", count3(count("failed")), count("failed") ? "fail" : "");
   const other = N - finished.length - count("failed");
-  if (other) tile(D.ended === null && D.hasTimes ? "running or waiting" : "not finished", String(other));
+  if (other) tile(D.ended === null && D.hasTimes ? "running or waiting" : "not finished", count3(other));
   const done = finished.map((i) => D.duration[i]).filter(Boolean).sort((a, b) => a - b);
   if (done.length) tile("median job", duration(quantile(done, 0.5)));
   if (scored.length) {
@@ -321,8 +330,8 @@ function progress() {
     const X = (t) => x0 + (t / end) * (x1 - x0), Y = (t) => y1 - t * (y1 - y0);
     yTicks(g, S.ticks, x0, x1, Y);
     frame(g, x0, y0, x1, y1);
-    const ticks = niceTicks(0, end, Math.max(2, Math.min(8, width / 110)));
-    xTicks(g, ticks.map((v) => ({ t: v / end, text: timed ? duration(v).replace(/\.0+ s/, " s") : short(v) })), y1, (t) => x0 + t * (x1 - x0), 90);
+    const ticks = (timed ? timeTicks : niceTicks)(0, end, Math.max(2, Math.min(8, width / 95)));
+    xTicks(g, ticks.map((v) => ({ t: v / end, text: (timed ? timeText : short)(v) })), y1, (t) => x0 + t * (x1 - x0), width);
     g.fillStyle = C.mid;
     g.globalAlpha = scored.length > 2000 ? 0.35 : 0.8;
     const r = scored.length > 2000 ? 1.5 : 3;
@@ -375,7 +384,7 @@ function importance() {
     note("importance", D.params.length ? "Too few finished jobs to tell." : "No parameter varies.");
     return;
   }
-  note("importance", "Share of the variance of the score ranks that each parameter explains by itself, less what chance would (rank epsilon²). A conditional parameter is judged among the jobs that have it.");
+  note("importance", "Share of the variance of the score ranks that each parameter explains by itself, less what chance would (rank epsilon²). A conditional parameter is judged among the jobs that have it." + (finished.length < 20 ? " Take it with care: there are few jobs." : ""));
   const bars = $("#importance .bars");
   for (const k of byImportance) {
     const share = D.importance[k];
@@ -405,7 +414,12 @@ function scatter() {
       const pad = 10, X = (t) => x0 + pad + t * (x1 - x0 - 2 * pad), Y = (t) => y1 - 8 - t * (y1 - y0 - 10);
       yTicks(g, S.ticks, x0, x1, Y);
       frame(g, x0, y0, x1, y1);
-      xTicks(g, axis.ticks, y1, X, 130);
+      if (axis.divide !== null) { // lanes on the left, numbers on the right
+        g.setLineDash([2, 3]);
+        g.beginPath(); g.moveTo(X(axis.divide), y0); g.lineTo(X(axis.divide), y1); g.stroke();
+        g.setLineDash([]);
+      }
+      xTicks(g, axis.ticks, y1, X, width);
       const room = (x1 - x0 - 2 * pad) * (axis.numeric ? 0.03 : Math.min(0.5, axis.laneWidth * 0.5));
       const spread = (i) => {
         const lane = typeof axis.values[i] !== "number";
@@ -423,11 +437,13 @@ function scatter() {
       g.globalAlpha = 1;
       g.strokeStyle = C.fail;
       g.lineWidth = 1.2;
+      g.globalAlpha = failures.length > 200 ? 0.3 : 1;
       for (const i of failures) {
         const x = X(axis.at[i]) + spread(i);
         cross(g, x, y1 - 5, 2.5);
         targets.push([x, y1 - 5, () => describe(i)]);
       }
+      g.globalAlpha = 1;
       const b = scored[0], bx = X(axis.at[b]) + spread(b), by = Y(S.pos(D.score[b]));
       g.strokeStyle = C.accent;
       g.lineWidth = 2;
@@ -628,12 +644,13 @@ function timeline() {
       g.fillRect(x0, y, x1 - x0, h);
       g.save();
       g.beginPath(); g.rect(x0, y, x1 - x0, h); g.clip();
+      const least = bySlot.get(s).length > x1 - x0 ? 0.7 : 2; // pixels of a failure
       for (const kind of ["finished", "running", "stopped", "failed"]) { // failures on top
         g.fillStyle = C[colourOf[kind]];
         for (const [, , from, to, outcome] of bySlot.get(s)) {
           if (outcomeOf(outcome) !== kind || to < view[0] || from > view[1]) continue;
           const a = X(from), w = X(to) - a;
-          g.fillRect(a, y, Math.max(w > 4 ? w - 1 : w, kind === "failed" ? 2 : 0.5), h);
+          g.fillRect(a, y, Math.max(w > 4 ? w - 1 : w, kind === "failed" ? least : 0.5), h);
         }
       }
       g.restore();
@@ -650,8 +667,8 @@ function timeline() {
     }
     g.setLineDash([]);
     const span = view[1] - view[0];
-    const ticks = niceTicks(view[0], view[1], Math.max(2, Math.min(8, width / 110)));
-    xTicks(g, ticks.map((v) => ({ t: (v - view[0]) / span, text: duration(v).replace(/\.0+ s/, " s") })), y1, (t) => x0 + t * (x1 - x0), 90);
+    const ticks = timeTicks(view[0], view[1], Math.max(2, Math.min(8, width / 95)));
+    xTicks(g, ticks.map((v) => ({ t: (v - view[0]) / span, text: timeText(v) })), y1, (t) => x0 + t * (x1 - x0), width);
     if (selecting) {
       g.fillStyle = C.accent;
       g.globalAlpha = 0.2;
