@@ -1,0 +1,332 @@
+"""Configs composed fast are the configs that Hydra composes."""
+
+import copy
+import inspect
+import os
+import threading
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Dict, List, Optional
+
+import pytest
+from hydra._internal.hydra import Hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobRuntime
+from hydra.types import RunMode
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf, open_dict, read_write
+
+from hydra_plugins.hydra_junky_launcher._compose import JobComposer, copy_config, same_config
+
+Plugins.instance()
+pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
+
+
+class Height(Enum):
+    LOW = 1
+    HIGH = 2
+
+
+@dataclass
+class Net:
+    width: int = 8
+    rate: float = 0.5
+    name: str = "net"
+    height: Height = Height.LOW
+    maybe: Optional[int] = None
+    sizes: List[int] = field(default_factory=lambda: [1, 2])
+    table: Dict[str, int] = field(default_factory=lambda: {"a": 1})
+    anything: Any = None
+    half: float = "${.rate}"  # type: ignore[assignment]
+
+
+FILES = {
+    "config": """
+defaults:
+  - base_net
+  - _self_
+  - optimizer: adam
+  - db: mysql
+  - db@backup: sqlite
+  - optional extra: null
+  - schedule@run.schedule: const
+  - override hydra/job_logging: disabled
+seed: 0
+text: hello
+ref: ${optimizer.lr}
+link: ${net}
+deep: {a: {b: {c: 1}}, l: [1, {x: 2}], i: '${seed}'}
+gap: ???
+nothing: null
+hydra:
+  job:
+    config:
+      override_dirname:
+        kv_sep: '='
+        exclude_keys: [seed]
+  sweep:
+    subdir: ${hydra.job.num}
+""",
+    "optimizer/adam": "name: adam\nlr: 0.1\nbetas: [0.9, 0.99]",
+    "optimizer/sgd": "defaults:\n  - /schedule@schedule: ${db}\n  - _self_\nname: sgd\nlr: 0.2",
+    "optimizer/group": "# @package _global_\ndefaults:\n  - override /db: sqlite\nseed: 7\n",
+    "db/mysql": "port: 1\nuser: ${oc.env:HOME}",
+    "db/sqlite": "port: 2\nfile: ${text}.db",
+    "extra/one": "# @package extra_package\nvalue: 1",
+    "extra/two": "value: ${seed}",
+    "schedule/const": "kind: const",
+    "schedule/mysql": "kind: my",
+    "schedule/sqlite": "kind: lite",
+}
+
+VALUES = [
+    "seed=1", "seed=2", "seed=2.5", "seed=null", "seed='${net.width}'", "text=a", "text='b c'", "text=''",
+    "text='${ref}'", "ref=1", "ref='${seed}'", "net.width=3", "net.width=abc", "net.width=4.0", "net.rate=2",
+    "net.rate=1e-5", "net.height=HIGH", "net.height=NO", "net.maybe=5", "net.maybe=null", "net.sizes=[4]",
+    "net.sizes=[x]", "net.table={b:2}", "+net.table.c=3", "net.table={b:x}", "net.anything={q:[1,{r:2}]}",
+    "net.anything=[1,2]", "net.anything.q=1", "net.half=3", "+net.nope=1", "net={width:9}", "link.width=11",
+    "deep.a.b.c=2", "deep.a.b={c:3}", "+deep.a.b={d:4}", "deep.a=null", "++deep.a.new=1", "+deep.a.x.y=1",
+    "deep.l=[]", "deep.l.0=5", "deep.l.1.x=6", "deep.i=9", "deep.i.j=1", "deep={i:3}", "gap=1", "gap={a:1}",
+    "nothing=1", "nothing.a=1", "+fresh=1", "+fresh={a:1}", "++fresh.b=2", "+seed=3", "++seed=4", "nope=1",
+    "optimizer.lr=0.3", "optimizer.lr=0.4", "optimizer.betas=[1,2]", "+optimizer.mom=0.9", "optimizer={lr:5}",
+    "db.port=9", "backup.port=8", "run.schedule.kind=z", "extra.value=3", "+list=[1,{a:'${seed}'}]",
+    "~text", "~text=hello", "~deep.a", "~nothing", "~nope", "~net.table", "~optimizer.lr",
+]  # fmt: skip
+CHOICES = [
+    "optimizer=sgd", "optimizer=adam", "optimizer=group", "optimizer=lion", "db=sqlite", "db@backup=mysql",
+    "+db@third=sqlite", "+db@net.inner=mysql", "extra=one", "extra=two", "+extra@more=two", "~db", "~db@backup",
+    "~optimizer=adam", "schedule@run.schedule=sqlite", "+optimizer=[adam,sgd]", "db=null", "++db=sqlite",
+    "hydra.job.name=x", "hydra/job_logging=none", "hydra.sweep.subdir=y", "extra@x=one", "db={port:5}",
+]  # fmt: skip
+
+
+@pytest.fixture
+def app(tmp_path):
+    conf = tmp_path / "conf"
+    for name, text in FILES.items():
+        path = conf / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return App(tmp_path)
+
+
+class App:
+    def __init__(self, root):
+        ConfigStore.instance().store(name="base_net", node={"net": Net})
+        hydra = Hydra.create_main_hydra_file_or_module(
+            calling_file=str(root / "app.py"),
+            calling_module=None,
+            config_path="conf",
+            job_name="app",
+        )
+        JobRuntime.instance().set("name", "app")
+        self.loader = hydra.config_loader
+        self.hydra = hydra
+
+    def master(self, *overrides):
+        config = self.hydra.compose_config(
+            "config", [*overrides], RunMode.MULTIRUN, with_log_configuration=False
+        )
+        GlobalHydra.instance().clear()
+        return config
+
+
+def outcome(compose, overrides):
+    try:
+        return compose(list(overrides))
+    except Exception as error:
+        return type(error), str(error), str(error.__cause__)
+
+
+def assert_same(fast, plain):
+    if isinstance(plain, tuple):
+        assert fast == plain
+    else:
+        assert not isinstance(fast, tuple), fast
+        assert same_config(fast, plain)
+        assert OmegaConf.to_yaml(fast) == OmegaConf.to_yaml(plain)
+
+
+JOBS = st.lists(
+    st.tuples(
+        st.lists(st.sampled_from(CHOICES), max_size=2, unique=True),
+        st.lists(st.sampled_from(VALUES), max_size=4, unique=True),
+        st.booleans(),
+    ).map(lambda parts: parts[0] + parts[1] if parts[2] else parts[1] + parts[0]),
+    min_size=1,
+    max_size=5,
+)
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(jobs=JOBS, repeated=st.lists(st.sampled_from(VALUES), min_size=3, max_size=10))
+def test_jobs_are_what_hydra_composes(app, jobs, repeated):
+    master = app.master("hydra/sweeper=junky")
+    composer = JobComposer(app.loader, master)
+    # Jobs that make the same choices are the ones that templates are for.
+    for overrides in jobs + [[job] for job in repeated] + [[*jobs[0], job] for job in repeated]:
+        plain = outcome(lambda o: app.loader.load_sweep_config(master, o), overrides)
+        assert_same(outcome(composer.compose, overrides), plain)
+
+
+@pytest.mark.parametrize("choice", [[], ["optimizer=sgd", "db@backup=mysql"]])
+def test_each_value_comes_out_of_a_template_as_from_hydra(app, monkeypatch, choice):
+    master = app.master()
+    composer = JobComposer(app.loader, master)
+    for warm in ("seed=1", "seed=2"):
+        composer.compose([*choice, warm])
+    plain = [
+        outcome(lambda o: app.loader.load_sweep_config(master, o), [*choice, value])
+        for value in VALUES
+    ]
+    counting = Counting(app.loader, monkeypatch)
+    quick = []
+    for value, expected in zip(VALUES, plain, strict=True):
+        before = counting.count
+        assert_same(outcome(composer.compose, [*choice, value]), expected)
+        if counting.count == before:
+            quick.append(value)
+    # What sweeps are made of does not fall back on Hydra.
+    assert {"seed=1", "text='${ref}'", "ref=1", "net.rate=1e-5", "net.height=HIGH", "+fresh=1"} <= {
+        *quick
+    }
+    assert {"net.sizes=[4]", "deep.a.b.c=2", "++deep.a.new=1", "optimizer.lr=0.3", "gap=1"} <= {
+        *quick
+    }
+    assert not {"link.width=11", "~text", "nope=1", "deep={i:3}"} & {*quick}
+
+
+class Counting:
+    """A config loader's ``load_sweep_config``, counted."""
+
+    def __init__(self, loader, monkeypatch):
+        self.count = 0
+        plain = loader.load_sweep_config
+
+        def load(*args, **kwargs):
+            self.count += 1
+            return plain(*args, **kwargs)
+
+        monkeypatch.setattr(loader, "load_sweep_config", load)
+
+
+def test_hydra_composes_twice_for_any_number_of_jobs(app, monkeypatch):
+    composer = JobComposer(app.loader, app.master())
+    counting = Counting(app.loader, monkeypatch)
+    for num in range(50):
+        config = composer.compose(["optimizer=sgd", f"seed={num}", f"+tag=t{num}"])
+        assert (config.seed, config.tag, config.optimizer.name) == (num, f"t{num}", "sgd")
+    assert counting.count == 2
+
+
+def test_jobs_share_nothing(app):
+    composer = JobComposer(app.loader, app.master())
+    jobs = [composer.compose([f"seed={num}"]) for num in range(4)]
+    for job in jobs[:-1]:
+        with read_write(job), open_dict(job):
+            job.deep.l.append(3)
+            job.hydra.job.name = "changed"
+            del job["text"]
+    assert jobs[-1].deep.l == [1, {"x": 2}]
+    assert jobs[-1].hydra.job.name == "app"
+    assert composer.compose(["seed=9"]).text == "hello"
+
+
+def test_resolved_values_of_the_sweep_are_kept(app):
+    calls = []
+    register = OmegaConf.register_resolver  # OmegaConf 2.3 means another thing by it
+    if "use_cache" not in inspect.signature(register).parameters:
+        register = OmegaConf.register_new_resolver
+    register("counted", lambda: calls.append(1) or len(calls), use_cache=True, replace=True)
+    master = app.master("hydra.job.name='${counted:}'")
+    assert master.hydra.job.name == "1"
+    composer = JobComposer(app.loader, master)
+    assert [composer.compose([f"seed={num}"]).hydra.job.name for num in range(4)] == ["1"] * 4
+
+
+def test_the_folder_of_the_moment_is_written_down(app, tmp_path, monkeypatch):
+    composer = JobComposer(app.loader, app.master())
+    for num in range(3):
+        composer.compose([f"seed={num}"])
+    monkeypatch.chdir(tmp_path)
+    assert composer.compose(["seed=4"]).hydra.runtime.cwd == os.getcwd()
+
+
+def test_env_copy_is_read_for_each_job(app, monkeypatch):
+    monkeypatch.setenv("JUNKY_TEST", "at first")
+    composer = JobComposer(app.loader, app.master("hydra.job.env_copy=[JUNKY_TEST]"))
+    for num in range(4):
+        monkeypatch.setenv("JUNKY_TEST", str(num))
+        assert composer.compose([f"seed={num}"]).hydra.job.env_set.JUNKY_TEST == str(num)
+
+
+def test_an_unknown_hydra_composes_itself(app, monkeypatch):
+    from hydra_plugins.hydra_junky_launcher import _compose
+
+    monkeypatch.setattr(_compose, "_apply", None)
+    composer = JobComposer(app.loader, app.master())
+    counting = Counting(app.loader, monkeypatch)
+    for num in range(5):
+        assert composer.compose([f"seed={num}"]).seed == num
+    assert counting.count == 5
+
+
+def test_a_template_that_differs_is_not_used(app, monkeypatch):
+    from hydra_plugins.hydra_junky_launcher import _compose
+
+    plain = _compose._apply
+
+    def wrong(overrides, config):
+        plain(overrides, config)
+        with open_dict(config):
+            config.surprise = 1
+
+    monkeypatch.setattr(_compose, "_apply", wrong)
+    composer = JobComposer(app.loader, app.master())
+    for num in range(5):
+        assert "surprise" not in composer.compose([f"seed={num}"])
+
+
+def test_objects_in_a_config_are_copied_as_deepcopy_copies_them():
+    class Odd:
+        pass
+
+    config = OmegaConf.create({"x": Odd(), "y": {"z": 1}}, flags={"allow_objects": True})
+    copied = copy_config(config)
+    assert isinstance(copied.x, Odd)
+    assert copied.y == {"z": 1}
+    assert copied.x is config.x is copy.deepcopy(config).x
+
+
+def test_same_config_sees_types_flags_and_order():
+    config = OmegaConf.create({"a": 1, "b": {"c": [1.0]}, "n": float("nan")})
+    assert same_config(config, copy.deepcopy(config))
+    assert not same_config(config, OmegaConf.create({"b": {"c": [1.0]}, "a": 1, "n": float("nan")}))
+    other = copy.deepcopy(config)
+    OmegaConf.set_struct(other, True)
+    assert not same_config(config, other)
+    other = copy.deepcopy(config)
+    other.b.c[0] = True
+    assert not same_config(config, other)
+
+
+def test_many_threads_may_compose(app):
+    composer = JobComposer(app.loader, app.master())
+    together = threading.Barrier(8)
+    found = {}
+
+    def work(num):
+        together.wait()
+        found[num] = [composer.compose([f"seed={num * 10 + i}"]).seed for i in range(5)]
+
+    threads = [threading.Thread(target=work, args=(num,)) for num in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {num: [num * 10 + i for i in range(5)] for num in range(8)}
