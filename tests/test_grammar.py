@@ -410,7 +410,7 @@ def test_fixing_uses_the_predicate_given():
 
 
 def test_fixing_drops_an_alternative_whose_sub_grids_all_lack_the_value():
-    grid = [[("x", 1), {"o": "a"}, {"o": "b"}], [("x", 2), {"o": "b"}], {"y": 3}]
+    grid = [[("x", 1), {"o": "a"}, {"o": "b"}], [("x", 2), {"o": "b"}, {"o": "c"}], {"y": 3}]
     found = list(expand_fit_params(grid).fixing("o", "a"))
     assert found == [{"x": 1, "o": "a"}, {"y": 3}]
 
