@@ -46,10 +46,12 @@ def importance(column: Sequence[Hashable | None], scores: Sequence[float]) -> fl
     >>> importance([1, 2, 1, 2, 1, 2], [0.5, 0.5, 0.1, 0.1, 0.9, 0.9])
     0.0
     """
+    have = [index for index, value in enumerate(column) if value is not None]
+    if len(have) < _MIN_JOBS:
+        return None
     ranks = _ranks(scores)
     total = _spread(ranks)
-    have = [index for index, value in enumerate(column) if value is not None]
-    if len(have) < _MIN_JOBS or total <= 0:
+    if total <= 0:
         return None
     groups: dict[Hashable, list[float]] = {}
     for index, group in zip(have, _groups([column[index] for index in have]), strict=True):

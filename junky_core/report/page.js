@@ -587,12 +587,12 @@ let waiting = false;
 function brushChanged(drawn) {
   if (waiting) return;
   waiting = true;
-  requestAnimationFrame(() => {
+  setTimeout(() => { // not at each pixel of a drag
     waiting = false;
     drawn.redraw();
     $("#unbrush").hidden = !brushes.size;
     table.refresh();
-  });
+  }, 30);
 }
 
 // ---- timeline
