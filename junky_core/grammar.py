@@ -140,6 +140,8 @@ class _Parser:
             raise FitParamsError(
                 f"{_text(place)}: the key {_shown(key)} is not a name; a key has to be a string"
             )
+        # A plain string: str() of a member of a string enum would give another text.
+        key = str.__str__(key)
         values = _values(_plain(given, place), place)
         pair = Pair(key, self._normalise_key(key), values)
         if not len(pair.values):

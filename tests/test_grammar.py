@@ -401,6 +401,17 @@ def test_keys_are_compared_as_normalised_and_kept_as_written():
     assert not space.mentions("momentum")
 
 
+class Key(str, Enum):
+    WIDTH = "width"
+
+
+def test_keys_become_plain_strings():
+    (combination,) = expand_fit_params({Key.WIDTH: 1, np.str_("lr"): 2})
+    assert [(type(key), key) for key in combination] == [(str, "width"), (str, "lr")]
+    with pytest.raises(FitParamsError, match="twice"):
+        expand_fit_params([(Key.WIDTH, 1), ("width", 2)])
+
+
 def test_fixing_uses_the_predicate_given():
     space = expand_fit_params([("w", [1, 2]), {"opt": "adam", "lr": [1, 2]}, {"opt": "sgd"}])
     found = space.fixing("opt", "ADAM", same=lambda one, other: one.upper() == other)
