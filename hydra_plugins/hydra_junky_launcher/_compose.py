@@ -38,6 +38,7 @@ import os
 import pathlib
 import pickle
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ from omegaconf import Container, DictConfig, Node, OmegaConf
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
 
-__all__ = ["JobComposer", "copy_config", "same_config"]
+__all__ = ["JobComposer", "composer_of", "copy_config", "same_config"]
 
 log = logging.getLogger(__name__)
 
@@ -185,6 +186,23 @@ class JobComposer:
         if override.package is not None:
             return None
         return _Part(override, name, chooses=False, deletes=False)
+
+
+# By config loader and config; a composer holds on to both, so that no id is used again.
+_composers: weakref.WeakValueDictionary[tuple[int, int], JobComposer] = (
+    weakref.WeakValueDictionary()
+)
+_composers_lock = threading.Lock()  # guards _composers
+
+
+def composer_of(config_loader: ConfigLoader, master_config: DictConfig) -> JobComposer:
+    """Return the composer of a sweep: the same one for its sweeper and its launcher."""
+    key = (id(config_loader), id(master_config))
+    with _composers_lock:
+        composer = _composers.get(key)
+        if composer is None:
+            composer = _composers[key] = JobComposer(config_loader, master_config)
+        return composer
 
 
 class _Template:

@@ -145,6 +145,8 @@ class SweepRun:
         self, runner: _OwnRunner | _ForeignRunner, jobs: JobOverrides, path: Path
     ) -> list[JobResult]:
         results = runner.results()
+        if not results:  # refused before any job ran: what the folder holds stays
+            return []
         failed = [result for result in results if result.status == "failed"]
         best = best_of(results, self.direction)
         overrides = jobs.overrides_of(best) if best else []

@@ -5,8 +5,9 @@ Jobs that make the same choices fail or pass together, so one of each kind is
 composed here. Jobs are of one kind when they agree in
 
 - the config groups they choose, and the keys they set (their *structure*), and
-- the values they set, where any value that is no number counts by itself, and
-  numbers count by their type: a node that takes ``0.1`` takes ``0.2``.
+- the values they set. Each value counts by itself, unless it goes to a place
+  that takes all of its type: a node that took ``0.1`` takes ``0.2``, and a node
+  of no declared type takes any string.
 
 Each structure meets each value at least once. A value whose key contains
 another key of the job (``model={...}`` beside ``model.width=3``) belongs to the
@@ -20,8 +21,16 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import (
+    AnyNode,
+    DictConfig,
+    FloatNode,
+    IntegerNode,
+    OmegaConf,
+    StringNode,
+)
 
+from hydra_plugins.hydra_junky_launcher._compose import composer_of
 from hydra_plugins.hydra_junky_sweeper._overrides import bare_key, value_text
 
 if TYPE_CHECKING:
@@ -35,6 +44,9 @@ __all__ = ["sample_jobs", "validate_jobs"]
 
 log = logging.getLogger(__name__)
 
+_TAKE_STRINGS = (AnyNode, StringNode)
+_TAKE_NUMBERS = (AnyNode, StringNode, IntegerNode, FloatNode)
+
 
 def validate_jobs(jobs: JobOverrides, config_loader: ConfigLoader, config: DictConfig) -> None:
     """Compose one job of each kind.
@@ -43,16 +55,21 @@ def validate_jobs(jobs: JobOverrides, config_loader: ConfigLoader, config: DictC
         Exception: What Hydra raised for a job, with that job's overrides in its message.
     """
     started = time.perf_counter()
-    count = 0
-    for num in sample_jobs(jobs, _group_test(config_loader, config)):
+    composer = composer_of(config_loader, config)  # our launcher goes on with it
+
+    def compose(num: int) -> DictConfig:
         overrides = jobs[num]
         try:
-            config_loader.load_sweep_config(config, overrides)
+            return composer.compose(overrides)
         except Exception as error:
             # The type is Hydra's and stays: its constructor is unknown, so that args are set.
             said = f"{error}\n" if str(error) else ""
             error.args = (f"{said}Job #{num} cannot be composed; its overrides: {overrides}",)
             raise
+
+    count = 0
+    for num in sample_jobs(jobs, _group_test(config_loader, config), compose):
+        compose(num)
         count += 1
     log.debug(
         "Composed %d of %d jobs in %.2f s to check them",
@@ -84,16 +101,24 @@ def _group_test(config_loader: ConfigLoader, config: DictConfig) -> Callable[[st
     return is_group
 
 
-def sample_jobs(jobs: JobOverrides, is_group: Callable[[str], bool]) -> Iterator[int]:
+def sample_jobs(
+    jobs: JobOverrides, is_group: Callable[[str], bool], compose: Callable[[int], DictConfig]
+) -> Iterator[int]:
     """Yield the numbers of jobs that stand for all others, each once.
 
+    Args:
+        jobs: All jobs.
+        is_group: Tells whether a key selects an option of a config group.
+        compose: Returns the config of a job.
+
+    >>> from hydra_plugins.hydra_junky_sweeper._space import JobOverrides
     >>> from junky_core.grammar import expand_fit_params
-    >>> space = expand_fit_params([("lr", [0.1, 0.2, 1]), ("db", ["a", "b"])])
-    >>> list(sample_jobs(JobOverrides([], space), lambda key: key == "db"))
+    >>> jobs = JobOverrides([], expand_fit_params([("lr", [0.1, 0.2, 1]), ("db", ["a", "b"])]))
+    >>> list(sample_jobs(jobs, {"db"}.__contains__, lambda num: OmegaConf.create({"lr": 0.1})))
     [0, 1, 4, 5]
     """
-    inner_firsts, inner_all = _inner_samples(jobs, is_group)
-    outer_firsts, outer_all = _outer_samples(jobs.axes, is_group)
+    inner_firsts, inner_all = _inner_samples(jobs, is_group, compose)
+    outer_firsts, outer_all = _outer_samples(jobs, is_group, compose)
     inner_count = len(jobs.space)
     seen: set[int] = set()
     for outer, inner in itertools.chain(
@@ -106,75 +131,114 @@ def sample_jobs(jobs: JobOverrides, is_group: Callable[[str], bool]) -> Iterator
 
 
 def _inner_samples(
-    jobs: JobOverrides, is_group: Callable[[str], bool]
+    jobs: JobOverrides, is_group: Callable[[str], bool], compose: Callable[[int], DictConfig]
 ) -> tuple[list[int], list[int]]:
     """Return the first combination of each structure, and one for each value in each structure."""
-    fixed_keys = [bare_key(axis.key) for axis in jobs.axes]
-    firsts: list[int] = []
+    outer_names = [bare_key(axis.key) for axis in jobs.axes]
+    firsts: dict[Hashable, _Places] = {}
+    inner_firsts: list[int] = []
     samples: list[int] = []
-    structures: set[Hashable] = set()
     seen: set[Hashable] = set()
     for index, combination in enumerate(jobs.space):
-        structure, kinds = _kind_of(combination, fixed_keys, is_group)
-        if structure not in structures:
-            structures.add(structure)
-            firsts.append(index)
-        fresh = [kind for kind in kinds if (structure, kind) not in seen]
-        if fresh or firsts[-1] == index:
-            seen.update((structure, kind) for kind in fresh)
+        structure = _structure(combination, outer_names, is_group)
+        new = structure not in firsts
+        if new:
+            firsts[structure] = _Places(compose, index)
+            inner_firsts.append(index)
+        places = firsts[structure]
+        kinds = {
+            (structure, key, _kind(value, places.type_of(key)))
+            for key, value in combination.items()
+            if key in structure  # with no value beside it
+        }
+        if new or not kinds <= seen:
+            seen |= kinds
             samples.append(index)
-    return firsts, samples
+    return inner_firsts, samples
 
 
-def _kind_of(
-    combination: Mapping[str, Any], fixed_keys: Sequence[str], is_group: Callable[[str], bool]
-) -> tuple[Hashable, list[Hashable]]:
-    structure: list[Hashable] = []
-    kinds: list[Hashable] = []
-    names = [*fixed_keys, *map(bare_key, combination)]
-    for key, value in combination.items():
-        kind = _value_kind(value)
-        inside = bare_key(key) + "."
-        if is_group(key) or any(name.startswith(inside) for name in names):
-            structure.append((key, kind))
-        else:
-            structure.append(key)
-            kinds.append((key, kind))
-    return tuple(structure), kinds
+def _structure(
+    combination: Mapping[str, Any], outer_names: Sequence[str], is_group: Callable[[str], bool]
+) -> tuple[Hashable, ...]:
+    """Return the keys of a combination, with its value for each that is a choice."""
+    names = [*outer_names, *map(bare_key, combination)]
+    return tuple(
+        (key, value_text(value)) if is_group(key) or _contains_one(key, names) else key
+        for key, value in combination.items()
+    )
 
 
-def _value_kind(value: Any) -> Hashable:
+def _contains_one(key: str, names: Sequence[str]) -> bool:
+    inside = bare_key(key) + "."
+    return any(name.startswith(inside) for name in names)
+
+
+class _Places:
+    """What kinds of nodes the keys of a job lead to."""
+
+    def __init__(self, compose: Callable[[int], DictConfig], num: int) -> None:
+        self._compose = compose
+        self._num = num
+        self._config: DictConfig | None = None
+        self._types: dict[str, type | None] = {}
+
+    def type_of(self, key: str) -> type | None:
+        """Return the class of the node at ``key``, ``None`` if there is no telling."""
+        if key not in self._types:
+            if self._config is None:
+                self._config = self._compose(self._num)
+            node: Any = self._config
+            for name in bare_key(key).split("."):
+                content = node._value() if isinstance(node, DictConfig) else None  # noqa: SLF001
+                node = content.get(name) if isinstance(content, dict) else None
+            self._types[key] = type(node) if node is not None else None
+        return self._types[key]
+
+
+def _kind(value: Any, place: type | None) -> Hashable:
+    """Return what has to be tried once: the value, or its type where the place takes them all."""
     kind = type(value)
-    if kind is float:
+    if kind is float and place in _TAKE_NUMBERS:
         return (kind, value.is_integer())
-    return (kind, None if kind is int else value_text(value))
+    if kind is int and place in _TAKE_NUMBERS:
+        return (kind, None)
+    if kind is str and place in _TAKE_STRINGS and "${" not in value:
+        return (kind, None)
+    return (kind, value_text(value))
 
 
 def _outer_samples(
-    axes: Sequence[Axis], is_group: Callable[[str], bool]
+    jobs: JobOverrides, is_group: Callable[[str], bool], compose: Callable[[int], DictConfig]
 ) -> tuple[list[int], list[int]]:
     """Do the same for the command line: one number for a choice of all axes' values."""
-    sizes = [len(axis.texts) for axis in axes]
+    axes = jobs.axes
+    names = [bare_key(axis.key) for axis in axes]
     strides = [1] * len(axes)
-    for place in range(len(axes) - 2, -1, -1):
-        strides[place] = strides[place + 1] * sizes[place + 1]
-    choices = [place for place, axis in enumerate(axes) if is_group(axis.key)]
+    for at in range(len(axes) - 2, -1, -1):
+        strides[at] = strides[at + 1] * len(axes[at + 1].texts)
+    choices = [
+        at for at, axis in enumerate(axes) if is_group(axis.key) or _contains_one(axis.key, names)
+    ]
     firsts = [
-        sum(pick * strides[place] for place, pick in zip(choices, picks, strict=True))
-        for picks in itertools.product(*(range(sizes[place]) for place in choices))
+        sum(pick * strides[at] for at, pick in zip(choices, picks, strict=True))
+        for picks in itertools.product(*(range(len(axes[at].texts)) for at in choices))
     ]
     samples = list(firsts)
-    for place, axis in enumerate(axes):
-        if place not in choices:
-            seen = {_axis_kind(axis, 0)}
-            for pick in range(1, sizes[place]):
-                kind = _axis_kind(axis, pick)
+    for first in firsts:
+        places = _Places(compose, first * len(jobs.space))
+        for at, axis in enumerate(axes):
+            if at in choices or not axis.swept:
+                continue
+            seen: set[Hashable] = set()
+            for pick, value in enumerate(axis.values):
+                kind = _kind_or_text(axis, pick, value, places)
                 if kind not in seen:
                     seen.add(kind)
-                    samples.extend(first + pick * strides[place] for first in firsts)
+                    samples.append(first + pick * strides[at])
     return firsts, samples
 
 
-def _axis_kind(axis: Axis, pick: int) -> Hashable:
-    value = axis.values[pick]
-    return _value_kind(value) if isinstance(value, (int, float)) else axis.texts[pick]
+def _kind_or_text(axis: Axis, pick: int, value: Any, places: _Places) -> Hashable:
+    if isinstance(value, (str, int, float)) and value != "???":
+        return _kind(value, places.type_of(axis.key))
+    return axis.texts[pick]
