@@ -1,0 +1,126 @@
+import io
+import json
+import os
+import socket
+import threading
+
+import pytest
+from sweep_events import begin, ended, fail, finish, started, write_journal
+
+from junky_core.journal_codec import encode_event
+from junky_core.sweep_folder import LOCK_NAME
+from junky_core.watch import JournalTail, watch
+
+DEAD_PID = 2**22 + 1  # above the system's highest
+
+
+def hold(folder, pid):
+    holder = {"pid": pid, "host": socket.gethostname(), "since": 0}
+    (folder / LOCK_NAME).write_text(json.dumps(holder))
+
+
+@pytest.mark.parametrize(
+    ("events", "status"),
+    [
+        ([started(1), begin(0), finish(0, 0.5), ended(finished=1)], 0),
+        ([started(1), begin(0), fail(0), ended(failed=1)], 1),
+        ([started(2), begin(0), finish(0, 0.5), ended(reason="interrupted", left=1)], 1),
+    ],
+)
+def test_a_sweep_that_is_over(tmp_path, events, status):
+    write_journal(tmp_path / "journal.jsonl", events)
+    stream = io.StringIO()
+    assert watch(tmp_path, once=False, interval_s=0.1, stream=stream) == status
+    assert "ended" in stream.getvalue()
+
+
+def test_once_says_how_it_stands(tmp_path):
+    write_journal(tmp_path / "journal.jsonl", [started(2), begin(0)])
+    hold(tmp_path, os.getpid())
+    stream = io.StringIO()
+    assert watch(tmp_path, once=True, interval_s=0.1, stream=stream) == 0
+    assert "1 running" in stream.getvalue()
+
+
+def test_once_tells_a_dead_sweep(tmp_path):
+    write_journal(tmp_path / "journal.jsonl", [started(2), begin(0)])
+    hold(tmp_path, DEAD_PID)
+    assert watch(tmp_path, once=True, interval_s=0.1, stream=io.StringIO()) == 1
+
+
+def test_a_sweep_whose_process_is_gone_is_over(tmp_path, monkeypatch):
+    monkeypatch.setattr("junky_core.watch._SILENT_S", 0.0)
+    write_journal(tmp_path / "journal.jsonl", [started(2), begin(0)])
+    hold(tmp_path, DEAD_PID)
+    stream = io.StringIO()
+    assert watch(tmp_path, once=False, interval_s=0.1, stream=stream) == 1
+    assert "gone" in stream.getvalue()
+
+
+def test_follows_until_the_end(tmp_path):
+    journal = write_journal(tmp_path / "journal.jsonl", [started(1), begin(0)])
+    hold(tmp_path, os.getpid())
+    looked = threading.Event()
+
+    class Stream(io.StringIO):
+        def write(self, text):
+            looked.set()
+            return super().write(text)
+
+    stream, status = Stream(), []
+    thread = threading.Thread(
+        target=lambda: status.append(watch(tmp_path, once=False, interval_s=0.1, stream=stream))
+    )
+    thread.start()
+    assert looked.wait(30)
+    with journal.open("ab") as file:
+        file.write(encode_event(finish(0, 0.5)) + encode_event(ended(finished=1)))
+    thread.join(30)
+    assert status == [0]
+
+
+def test_a_hydra_sweep_may_go_on_while_its_process_is_there(tmp_path, monkeypatch):
+    begun = [started(1, kind="hydra"), begin(0), finish(0, 1), ended()]
+    journal = write_journal(tmp_path / "journal.jsonl", begun)
+    hold(tmp_path, os.getpid())
+    naps = []
+
+    def sleep(seconds):
+        naps.append(seconds)
+        if len(naps) == 2:
+            with journal.open("ab") as file:
+                for event in (started(1, kind="hydra"), begin(1), finish(1, 2), ended()):
+                    file.write(encode_event(event))
+        elif len(naps) == 4:
+            hold(tmp_path, DEAD_PID)
+
+    monkeypatch.setattr("junky_core.watch.time.sleep", sleep)
+    stream = io.StringIO()
+    assert watch(tmp_path, once=False, interval_s=0.1, stream=stream) == 0
+    assert "2 of 2 jobs finished" in stream.getvalue()
+
+
+def test_a_log_is_followed_too(tmp_path):
+    path = tmp_path / "x.log"
+    path.write_text(
+        "AUTOTRAIN STARTED\nThread-1_0: job 0 on cpu\nThread-1_0: ()\n"
+        "Thread-1_0: finished: score 0.5, 1.0 s\nAUTOTRAIN FINISHED\n"
+    )
+    stream = io.StringIO()
+    assert watch(path, once=False, interval_s=0.1, stream=stream) == 0
+    assert "1 of 1 jobs seen finished, best 0.5 of Thread-1_0" in stream.getvalue()
+
+
+def test_tail_waits_for_whole_lines_and_notices_another_file(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    line = encode_event(begin(0))
+    path.write_bytes(line + line[:20])
+    tail = JournalTail(path)
+    assert len(list(tail.read())) == 1
+    assert list(tail.read()) == []
+    path.write_bytes(line + line)
+    assert len(list(tail.read())) == 1
+    other = tmp_path / "other"
+    other.write_bytes(line * 3)
+    other.replace(path)
+    assert len(list(tail.read())) == 3
