@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from junky_core.atomic import remove_stale_temporaries
 from junky_core.best import BestModel
 from junky_core.errors import ResumeError, SweepFolderError
 from junky_core.events import Event, Notice
@@ -179,6 +180,7 @@ class SweepRecord:
         """Take the best model's file as the best so far, if this sweep wrote it."""
         if self.state is None:
             return
+        remove_stale_temporaries(best.path)  # a kill amid a save leaves one
         record = self.state.match_best_file(best.path)
         lead = self.state.best_job()
         if record is not None:
