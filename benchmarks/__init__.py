@@ -1,0 +1,1 @@
+"""Benchmarks beside the peers; run them with ``python -m benchmarks`` (docs/benchmarks.md)."""

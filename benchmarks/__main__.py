@@ -1,0 +1,60 @@
+"""Measure this project beside its peers, and print a table of ratios.
+
+    pip install -c constraints.txt -e '.[bench]'
+    python -m benchmarks                 # all of it; an hour on 2 cores
+    python -m benchmarks --quick         # smaller and once; minutes
+    python -m benchmarks --only digits   # one benchmark, or several
+    python -m benchmarks --write         # and put the table into docs/benchmarks.md
+
+Everything measured runs in a process of its own; contestants of one benchmark take turns, and
+medians are compared.
+"""
+
+import argparse
+import os
+
+from benchmarks import autotrain_noop, digits, gpu, grid, hydra_noop, idle, report
+from benchmarks.measure import Options, progress
+
+BENCHMARKS = {
+    "hydra-job": hydra_noop.cost,
+    "autotrain-job": autotrain_noop.cost,
+    "grid": grid.cost,
+    "digits": digits.cost,
+    "idle": idle.cost,
+    "hydra-start": hydra_noop.start,
+    "hydra-memory": hydra_noop.memory,
+    "gpu": gpu.cost,
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--quick", action="store_true", help="smaller, and each once")
+    parser.add_argument("--only", nargs="+", choices=BENCHMARKS, metavar="NAME", default=None,
+                        help=f"which: {', '.join(BENCHMARKS)}")  # fmt: skip
+    parser.add_argument("--rounds", type=int, help="how often each is measured (3; quick: 1)")
+    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
+    given = parser.parse_args()
+    rounds = given.rounds or (1 if given.quick else 3)
+    options = Options(quick=given.quick, rounds=rounds)
+    load = os.getloadavg()[0]
+    sections = []
+    try:
+        for name in given.only or BENCHMARKS:
+            progress(f"== {name}")
+            sections.append(BENCHMARKS[name](options))
+    finally:  # what was measured before a Ctrl-C is worth its table
+        facts = report.circumstances(load)
+        facts.append(f"Rounds: {rounds}{', --quick' if given.quick else ''}")
+        report.show(sections, facts)
+        if given.write:
+            report.write(sections, facts)
+
+
+if __name__ == "__main__":
+    main()

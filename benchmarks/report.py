@@ -1,0 +1,99 @@
+"""The table, for a terminal and for the docs."""
+
+import datetime as dt
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.measure import REPOSITORY
+
+DOCUMENT = REPOSITORY / "docs" / "benchmarks.md"
+BEGIN, END = "<!-- table: written by python -m benchmarks --write -->", "<!-- end of table -->"
+PACKAGES = (
+    "hydra-junky", "torch", "hydra-core", "omegaconf", "hydra-joblib-launcher", "optuna", "joblib",
+    "ray", "scikit-learn",
+)  # fmt: skip
+
+
+def verdict(met):
+    return {True: "yes", False: "NO", None: ""}[met]
+
+
+def circumstances(load):
+    """Return date, machine and versions, one line each."""
+    versions = []
+    for name in PACKAGES:
+        try:
+            versions.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            versions.append(f"{name} absent")
+    cpu = next(
+        (
+            line.partition(":")[2].strip()
+            for line in _lines("/proc/cpuinfo")
+            if line.startswith("model name")
+        ),
+        platform.processor() or "unknown CPU",
+    )
+    memory = next((line.split()[1] for line in _lines("/proc/meminfo")), "0")
+    return [
+        f"Date: {dt.datetime.now(dt.timezone.utc):%Y-%m-%d %H:%M} UTC",
+        (
+            f"Machine: {cpu}, {len(os.sched_getaffinity(0))} cores, {int(memory) / 2**20:.0f} GiB, "
+            f"{platform.system()} {platform.release()}; load average before: {load:.2f}"
+        ),
+        f"Versions: Python {platform.python_version()}, {', '.join(versions)}",
+    ]
+
+
+def _lines(path):
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
+
+
+def show(sections, facts):
+    """Print the table."""
+    console = Console(width=None if os.isatty(1) else 200)
+    for section in sections:
+        table = Table(title=section.title, title_justify="left", box=box.SIMPLE, expand=True)
+        for name, share in (("What", 5), ("Figure", 8), ("Ratio", 3), ("To reach", 4), ("Met", 1)):
+            table.add_column(name, ratio=share, overflow="fold")
+        for row in section.rows:
+            table.add_row(row.what, row.figure, row.ratio, row.target, verdict(row.met))
+        console.print(table)
+        if section.note:
+            console.print(section.note, style="dim")
+    for fact in facts:
+        console.print(fact)
+
+
+def markdown(sections, facts):
+    """Return the table as Markdown."""
+    lines = [*(f"- {fact}" for fact in facts), ""]
+    for section in sections:
+        lines += [f"### {section.title}", ""]
+        if section.note:
+            lines += [section.note, ""]
+        lines += ["| What | Figure | Ratio | To reach | Met |", "| --- | --- | --- | --- | --- |"]
+        for row in section.rows:
+            cells = (row.what, row.figure, row.ratio, row.target, verdict(row.met))
+            lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def write(sections, facts):
+    """Put the table between its marks in the document."""
+    text = DOCUMENT.read_text()
+    before, _, rest = text.partition(BEGIN)
+    _old, mark, after = rest.partition(END)
+    if not mark:
+        raise SystemExit(f"{DOCUMENT} lacks the marks {BEGIN} and {END}")
+    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{markdown(sections, facts)}\n{END}{after}")
