@@ -122,7 +122,15 @@ class JobState:
         task_runs: Whether the job's task, not its preparation, is running.
     """
 
-    __slots__ = ("env", "env_before", "handlers", "layers", "loggers", "task_runs")
+    __slots__ = (
+        "__weakref__",
+        "env",
+        "env_before",
+        "handlers",
+        "layers",
+        "loggers",
+        "task_runs",
+    )
 
     def __init__(
         self,
@@ -131,15 +139,21 @@ class JobState:
     ) -> None:
         self.layers: dict[Any, dict[Any, Any]] = {}
         self.loggers: dict[str, dict[Any, Any]] = {}
-        self.handlers: list[weakref.ref[logging.Handler]] = []
+        self.handlers: list[logging.Handler] = []
+        # A thread that outlives its job may log once more, which opens a closed file again.
+        weakref.finalize(self, _close_handlers, self.handlers)
         self.env = env
         self.env_before = env_before
         self.task_runs = False
 
     def close_handlers(self) -> None:
         """Flush and close the handlers made in this job."""
-        handlers, self.handlers = self.handlers, []
-        logging.shutdown(handlers)  # newest first; it shrugs off those already closed
+        _close_handlers(self.handlers)
+
+
+def _close_handlers(handlers: list[logging.Handler]) -> None:
+    # Newest first; it shrugs off those already closed.
+    logging.shutdown([weakref.ref(handler) for handler in handlers])
 
 
 def _state() -> JobState | None:
@@ -377,7 +391,7 @@ def _note_handler(plain: Callable[[logging.Handler], None]) -> Callable[[logging
         state = _state()
         if state is not None:
             if not _importing():
-                state.handlers.append(weakref.ref(handler))
+                state.handlers.append(handler)
         elif getattr(_launching, "handlers", None) is not None:
             _launching.handlers.append(weakref.ref(handler))
 
@@ -389,6 +403,7 @@ def _clear_own_handlers(plain: Callable[[], None]) -> Callable[[], None]:
         state = _state()
         if state is not None:
             state.close_handlers()
+            state.handlers.clear()
         elif getattr(_launching, "handlers", None) is None:
             plain()
 
