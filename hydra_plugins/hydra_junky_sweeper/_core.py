@@ -110,7 +110,7 @@ class SweepRun:
         Raises:
             HydraFitParamsError, HydraConfigError: Before any job, with nothing written.
             HydraSweepFailed: Jobs failed for good; all others have finished and
-                the results are written.
+                the results are written. The first one's exception is its cause.
         """
         loader = self.context.config_loader
         jobs = build_jobs(self.fit_params, self.params, arguments, loader)
@@ -138,7 +138,7 @@ class SweepRun:
                 failure_text(failed, len(jobs), jobs.overrides_of)
                 + f"\nResults of the others: {folder / RESULTS_FILE}",
                 failed,
-            )
+            ) from failed[0].exception
         return runner.returns
 
     def _conclude(

@@ -34,9 +34,9 @@ layers: [1, 2]
 """
 
 
-@pytest.fixture
-def app(tmp_path):
-    """A folder with a config, two optimizers and two databases."""
+@pytest.fixture(params=["basic", "junky"])
+def app(request, tmp_path):
+    """A folder with a config, two optimizers and two databases; once for each launcher."""
     conf = tmp_path / "conf"
     for name, text in {
         "optimizer/adam": "name: adam\nlr: 0.1",
@@ -48,12 +48,13 @@ def app(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     (conf / "config.yaml").write_text(CONFIG)
-    return App(tmp_path, conf)
+    return App(tmp_path, conf, request.param)
 
 
 class App:
-    def __init__(self, root, conf):
+    def __init__(self, root, conf, launcher):
         self.root = root
+        self.launcher = launcher
         self.conf = conf
         self.sweep_dir = root / "sweep"
 
@@ -79,17 +80,15 @@ class App:
             config_path="conf",
             job_name="app",
         )
-        extra = [] if "override hydra/sweeper" in self.text() else ["hydra/sweeper=junky"]
+        extra = ["hydra.job.chdir=false", f"hydra.sweep.dir={self.sweep_dir}"]
+        extra.append(f"hydra/launcher={self.launcher}")
+        if "override hydra/sweeper" not in self.text():
+            extra.append("hydra/sweeper=junky")
         try:
             self.returns = hydra.multirun(
                 config_name="config",
                 task_function=record,
-                overrides=[
-                    *extra,
-                    "hydra.job.chdir=false",
-                    f"hydra.sweep.dir={self.sweep_dir}",
-                    *overrides,
-                ],
+                overrides=[*extra, *overrides],
                 with_log_configuration=False,
             )
         finally:
@@ -398,6 +397,7 @@ def test_a_job_that_stays_failed_stops_nobody_and_is_named_at_the_end(app):
     assert app.results()["failed_jobs"] == [1]
 
 
+@pytest.mark.parametrize("app", ["basic"], indirect=True)  # ours survives sys.exit() in a job
 def test_when_the_launcher_itself_dies_the_results_so_far_are_kept(app):
     def task(cfg):
         if cfg.width == 3:
