@@ -56,7 +56,7 @@ _SWEEP = re.compile(r"(?:^|[-\]>\s])sweep: (\S+)( \(resumed\))?\s*$")
 _DIRECTION = re.compile(r"direction: (maximize|minimize)\s*$")
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")
 _BLANKS = {ord(c): " " for c in "\xa0\u2007\u202f"} | dict.fromkeys(map(ord, "\u200b\ufeff"))
-_MARKS = ("Thread-", "AUTOTRAIN", "sweep: ", "direction: ", "terminated abnormally")
+_MARK = re.compile("Thread-|AUTOTRAIN|sweep: |direction: |terminated abnormally")
 _MAX_CONTINUED = 200  # lines one parameter text may be spread over
 
 
@@ -168,7 +168,7 @@ class LogReader:
         line = next(source, None)
         while line is not None:
             pushed_back = None
-            if any(mark in line for mark in _MARKS):
+            if _MARK.search(line):
                 pushed_back = self._read_line(_clean(line), source)
             line = next(source, None) if pushed_back is None else pushed_back
 
@@ -191,7 +191,11 @@ class LogReader:
 
     def _read_frame(self, line: str) -> None:
         """Read a line that belongs to no job."""
-        if _STARTED.search(line):
+        if "Thread-" in line:
+            found = _THREAD_FINISHED.search(line) if " finished: " in line else None
+            for job in self._sweep.of_thread.get(found[1], ()) if found else ():
+                job.finished = job.ended = True
+        elif _STARTED.search(line):
             self.seen, self.ended = True, None
             self._sweeps.append(_Sweep())
         elif found := _ENDED.search(line):
@@ -199,11 +203,8 @@ class LogReader:
         elif found := _SWEEP.search(line):
             self._name_sweep(found[1], found[2] is not None)
         elif found := _DIRECTION.search(line):
-            if self._sweeps:
+            if self._sweeps and not self._sweep.jobs:  # in the head, not in somebody's config
                 self._sweep.direction = found[1]
-        elif found := _THREAD_FINISHED.search(line):
-            for job in self._sweep.of_thread.get(found[1], ()):
-                job.finished = job.ended = True
         elif _REPEATING.search(line):
             self._sweep.round += 1
 
@@ -322,7 +323,7 @@ def _whole_params(text: str, source: Iterator[str]) -> tuple[str | None, str | N
             return text, None
         clean = _clean(line).rstrip()
         size += len(clean)
-        if not clean or size > 1 << 16 or any(mark in clean for mark in _MARKS):
+        if not clean or size > 1 << 16 or _MARK.search(clean):
             return text, line
         parts.append(clean)
         for joint in ("", " "):

@@ -290,6 +290,12 @@ def test_minimize_is_known_from_its_lines(parse):
     assert [row[1] for row in parse(text)] == [0.1, 0.5]
 
 
+def test_a_config_that_the_training_prints_does_not_turn_the_ranking(parse):
+    text = new_log(new_job(0, "Thread-1_0", 0.1), "direction: minimize\n")
+    text += new_job(1, "Thread-1_1", 0.2)
+    assert [row[1] for row in parse(text)] == [0.2, 0.1]
+
+
 def test_ties_go_to_the_lower_job_number(parse):
     text = new_log(new_job(1, "Thread-2_0", 0.5), new_job(0, "Thread-1_0", 0.5))
     assert [row[0] for row in parse(text)] == ["Thread-1_0", "Thread-2_0"]
