@@ -354,6 +354,22 @@ def in_user_mode(x):
         return torch.nn.functional.dropout(x, 0.5) + torch.rand(4)
 
 
+def in_replaying_mode(x):
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Replaying(TorchDispatchMode):
+        """Draws each number twice, from the same state."""
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            state = torch.get_rng_state()
+            func(*copy.deepcopy(args), **(kwargs or {}))
+            torch.set_rng_state(state)
+            return func(*args, **(kwargs or {}))
+
+    with Replaying():
+        return torch.rand(3), x.clone().normal_(), x.clone().bernoulli_(0.5)
+
+
 def in_wrapper_subclass(x):
     from torch.testing._internal.two_tensor import TwoTensor
 
@@ -395,6 +411,7 @@ def of_parameter(x):
         differentiated,
         fx_traced,
         in_user_mode,
+        in_replaying_mode,
         in_wrapper_subclass,
         in_inference_mode,
         on_default_device,

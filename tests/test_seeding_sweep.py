@@ -268,3 +268,34 @@ def test_without_a_seed_nothing_is_installed(tmp_path):
         best_model_file_name=tmp_path / "model.pt",
     )
     assert seen == [expected]
+
+
+def test_a_sweep_that_was_resumed(reference, tmp_path):
+    failing = True
+
+    def fails_half_way(device, loaders, model, optimizer, best, log_prefix):
+        value = train(device, loaders, model, optimizer, best, log_prefix)
+        if failing and model.head.in_features == 9:
+            raise ValueError("fails in the first run")
+        return value
+
+    def run(**more):
+        return torch_autotrain(
+            make_model,
+            fails_half_way,
+            create_loaders_method=make_loaders,
+            make_model_fit_params=FIT_PARAMS,
+            devices={"cpu": 2},
+            sweep_dir=tmp_path,
+            seed=SEED,
+            max_retries=0,
+            fail_fast=None,
+            **more,
+        )
+
+    first = run()
+    assert len(first.failed) == 4
+    failing = False
+    second = run(resume=True)
+    assert not second.failed
+    assert results(second) == reference
