@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import codecs
 import io
+import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from junky_core.errors import JournalError, LogError, LogNotFoundError
@@ -119,6 +121,9 @@ def _read_file(path: Path) -> LogReader | JournalState:
             if head.startswith(b'{"event"'):
                 return _read_journal(path)
             # Universal newlines: a progress bar's carriage returns end lines as well.
+            if path.suffix == ".ipynb":
+                log.read(_notebook_lines(path))
+                return _checked(log, path)
             encoding = "utf-16" if utf16 else "utf-8-sig"
             with io.TextIOWrapper(stream, encoding, errors="replace", newline=None) as text:
                 log.read(text)
@@ -126,12 +131,28 @@ def _read_file(path: Path) -> LogReader | JournalState:
         if isinstance(error, LogError):
             raise
         raise LogError(f"the log {str(path)!r} cannot be read: {error}") from error
+    return _checked(log, path)
+
+
+def _checked(log: LogReader, path: Path) -> LogReader:
     if not log.seen:
         raise LogError(
             f"{str(path)!r} is no log of a sweep: it has neither 'AUTOTRAIN STARTED'"
             " nor a line such as \"Thread-1_0: (('a', 50), ('b', 0.1))\""
         )
     return log
+
+
+def _notebook_lines(path: Path) -> Iterator[str]:
+    """Yield the lines that a saved notebook's cells have printed."""
+    try:
+        cells = json.loads(path.read_bytes())["cells"]
+        outputs = [output for cell in cells for output in cell.get("outputs", ())]
+        texts = [output.get("text", "") for output in outputs]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise LogError(f"{str(path)!r} is no notebook: {error}") from error
+    for text in texts:
+        yield from ("".join(text) if isinstance(text, list) else str(text)).split("\n")
 
 
 def _read_journal(path: Path) -> JournalState:

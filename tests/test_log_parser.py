@@ -1,3 +1,4 @@
+import json
 import math
 import os
 import time
@@ -413,6 +414,18 @@ def test_a_sweep_folder_whose_log_is_another_file(tmp_path):
 def test_a_journal(tmp_path):
     write_journal(tmp_path / "journal.jsonl")
     assert parse_autotrain_log(tmp_path / "journal.jsonl", silent=True) == JOURNAL_ROWS
+
+
+def test_a_saved_notebook(tmp_path):
+    path = tmp_path / "x.ipynb"
+    lines = OLD.splitlines(keepends=True)
+    outputs = [{"text": lines[:30]}, {"data": {}}, {"text": "".join(lines[30:])}]
+    cells = [{"source": "code"}, {"outputs": outputs[:2]}, {"outputs": outputs[2:]}]
+    path.write_text(json.dumps({"cells": cells}))
+    assert parse_autotrain_log(path, silent=True) == OLD_ROWS
+    path.write_text("{}")
+    with pytest.raises(LogError, match="no notebook"):
+        parse_autotrain_log(path)
 
 
 JOURNAL_ROWS = [("Thread-2_1", 0.2, {"a": (1, 2)}, True), ("Thread-2_0", 0.4, {"a": 2}, False)]
