@@ -46,6 +46,14 @@ def test_cudnn_benchmark():
         torch.backends.cudnn.benchmark = False
 
 
+@pytest.mark.parametrize(("layers", "dropout", "said"), [(2, 0.5, 1), (1, 0.0, 0), (2, 0.0, 0)])
+def test_recurrent_dropout_of_cudnn(layers, dropout, said):
+    model = torch.nn.Sequential(torch.nn.LSTM(2, 2, layers, dropout=dropout))
+    warnings = reproducibility_warnings(model, "cuda")
+    assert sum("recurrent" in warning for warning in warnings) == said
+    assert not reproducibility_warnings(model, "cpu")
+
+
 def test_other_backends():
     assert "mps" in reproducibility_warnings(device="mps")[0]
 

@@ -354,6 +354,11 @@ def in_user_mode(x):
         return torch.nn.functional.dropout(x, 0.5) + torch.rand(4)
 
 
+def compiled(x):
+    torch.compiler.reset()
+    return torch.compile(dropped, backend="aot_eager")(x)
+
+
 def in_replaying_mode(x):
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -411,6 +416,7 @@ def of_parameter(x):
         differentiated,
         fx_traced,
         in_user_mode,
+        compiled,
         in_replaying_mode,
         in_wrapper_subclass,
         in_inference_mode,

@@ -36,6 +36,11 @@ def reproducibility_warnings(
         )
     if device is not None and torch.device(device).type == "cuda":
         found.extend(_cuda_warnings())
+        if isinstance(model, torch.nn.Module) and _has_recurrent_dropout(model):
+            found.append(
+                "cuDNN keeps one dropout state a device for recurrent layers, which jobs share: "
+                "torch.backends.cudnn.flags(enabled=False) round them has each job draw its own."
+            )
     if isinstance(model, torch.nn.Module) and _is_compiled(model):
         found.append(
             "the model is compiled: torch.compile draws random numbers in its own way, so the "
@@ -62,6 +67,14 @@ def _cuda_warnings() -> Iterator[str]:
             "torch.backends.cudnn.benchmark chooses kernels by their speed at that moment, so "
             "the same seed may differ in the last bits."
         )
+
+
+def _has_recurrent_dropout(model: torch.nn.Module) -> bool:
+    # Where: get_dropout_state in ATen/native/cudnn/RNN.cpp of torch.
+    return torch.backends.cudnn.enabled and any(
+        isinstance(module, torch.nn.RNNBase) and module.dropout > 0 and module.num_layers > 1
+        for module in model.modules()
+    )
 
 
 def _is_compiled(model: torch.nn.Module) -> bool:
