@@ -46,9 +46,10 @@ def render(state: LiveState, now: float, width: int) -> RenderableType:
     head = Text(no_wrap=True, overflow="ellipsis")
     done = state.finished + state.failed
     if state.total:
-        room = max(8, min(30, width - 60))
-        filled = min(room, round(room * done / state.total))
-        head.append("━" * filled, "green").append("━" * (room - filled), "dim").append(" ")
+        room = min(30, width - 84)  # what the words leave
+        if room >= 8:
+            filled = min(room, round(room * done / state.total))
+            head.append("━" * filled, "green").append("━" * (room - filled), "dim").append(" ")
         head.append(f"{done}/{state.total} done", "bold")
     else:
         head.append(f"{done} done", "bold")

@@ -218,10 +218,23 @@ def test_draws_all_charts_and_fits(browse, jobs, rows, width):
         [started(1), begin(0), fail(0), ended()],
         [started(1), begin(0, params={}), finish(0, 0.5, params={}), ended()],
         [started(1), begin(0), finish(0, None), ended()],
-        [started(2), begin(0), finish(0, 1e300), begin(1, slot=2), finish(1, -1e300, slot=2)],
+        [started(2), begin(0), finish(0, 1.7e308), begin(1, slot=2), finish(1, -1.7e308, slot=2)],
         [started(2), begin(0), finish(0, 0.0), begin(1), finish(1, 0.0)],
+        [
+            started(20, direction="minimize"),
+            *(e for n in range(20) for e in (begin(n), finish(n, 10.0 ** (n % 7 - 3)))),
+        ],
     ],
-    ids=["no job", "running", "failed", "no params", "no score", "huge scores", "one score"],
+    ids=[
+        "no job",
+        "running",
+        "failed",
+        "no params",
+        "no score",
+        "huge scores",
+        "one score",
+        "log scores",
+    ],
 )
 def test_odd_sweeps_do_not_break_it(browse, events):
     browse(events, "return 1;")

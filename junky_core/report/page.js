@@ -80,18 +80,25 @@ function readColours() {
   });
 }
 const sortedScores = scored.map((i) => D.score[i]).sort((a, b) => a - b);
+// Losses that spread over decades: on a log scale, or all good ones are one dot.
+const LOG_SCORES = sortedScores.length > 7 && sortedScores[0] > 0
+  && quantile(sortedScores, 0.9) / sortedScores[0] >= 100
+  && (quantile(sortedScores, 0.5) - sortedScores[0]) / (quantile(sortedScores, 0.9) - sortedScores[0]) < 0.2;
+const scaled = LOG_SCORES ? Math.log : (v) => v;
 const bestScore = sortedScores.length ? (MAXIMIZE ? sortedScores.at(-1) : sortedScores[0]) : 0;
 // From the 10% quantile of the bad side, so that a diverged run does not flatten the rest.
 const worstShown = sortedScores.length ? quantile(sortedScores, MAXIMIZE ? 0.1 : 0.9) : 0;
 function goodness(score) {
   if (bestScore === worstShown) return 1;
-  return Math.min(1, Math.max(0, (score - worstShown) / (bestScore - worstShown)));
+  const share = (scaled(score) / 2 - scaled(worstShown) / 2) / (scaled(bestScore) / 2 - scaled(worstShown) / 2);
+  return Math.min(1, Math.max(0, share));
 }
 const colour = (score) => C.ramp[Math.round(goodness(score) * 64)];
 
 // ---- axes: a value -> 0..1, with ticks
 
 function niceTicks(min, max, count) {
+  if (!Number.isFinite(max - min)) return [min, max];
   const step0 = (max - min) / Math.max(1, count), power = 10 ** Math.floor(Math.log10(step0));
   const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= step0) || step0;
   const ticks = [];
@@ -117,7 +124,9 @@ function numberAxis(sorted) { // of distinct numbers
   const ratios = sorted.slice(1).map((v, k) => v / sorted[k]);
   const geometric = sorted.length > 2 && min > 0 && ratios.every((r) => r > 1.3)
     && Math.max(...ratios.slice(0, 50)) / Math.min(...ratios.slice(0, 50)) < 2.6 && max / min >= 4;
-  const log = min > 0 && (max / min >= 100 || (few && geometric));
+  // Many values: on a log scale if most of them would crowd at the low end of a linear one.
+  const crowded = max > min && (quantile(sorted, 0.5) - min) / (max - min) < 0.12;
+  const log = min > 0 && (few ? geometric || max / min >= 100 : max / min >= 50 && crowded);
   const f = log ? Math.log : (v) => v;
   const pos = (v) => (max === min ? 0.5 : (f(v) - f(min)) / (f(max) - f(min)));
   const values = few ? sorted : log ? logTicks(min, max) : niceTicks(min, max, 5);
@@ -147,13 +156,14 @@ function paramAxis(p) {
 function scoreAxis() {
   if (!sortedScores.length) return { pos: () => 0.5, ticks: [], clipped: 0 };
   let min = sortedScores[0], max = sortedScores.at(-1);
-  const q1 = quantile(sortedScores, 0.25), q3 = quantile(sortedScores, 0.75), reach = 4 * (q3 - q1);
-  if (reach > 0 && MAXIMIZE && q1 - min > 2 * reach) min = q1 - reach;
-  if (reach > 0 && !MAXIMIZE && max - q3 > 2 * reach) max = q3 + reach;
+  const q1 = scaled(quantile(sortedScores, 0.25)), q3 = scaled(quantile(sortedScores, 0.75));
+  const reach = 4 * (q3 - q1), back = LOG_SCORES ? Math.exp : (v) => v;
+  if (reach > 0 && MAXIMIZE && q1 - scaled(min) > 2 * reach) min = back(q1 - reach);
+  if (reach > 0 && !MAXIMIZE && scaled(max) - q3 > 2 * reach) max = back(q3 + reach);
   const clipped = sortedScores.filter((s) => s < min || s > max).length;
-  const span = max - min;
-  const pos = (v) => (span === 0 ? 0.5 : Math.min(1, Math.max(0, (v - min) / span)));
-  const values = span === 0 ? [min] : niceTicks(min, max, 5);
+  const span = scaled(max) / 2 - scaled(min) / 2; // halves: the whole may be beyond a float
+  const pos = (v) => (span === 0 ? 0.5 : Math.min(1, Math.max(0, (scaled(v) / 2 - scaled(min) / 2) / span)));
+  const values = span === 0 ? [min] : LOG_SCORES ? logTicks(min, max) : niceTicks(min, max, 5);
   return { pos, clipped, ticks: values.map((v) => ({ t: pos(v), text: short(v) })) };
 }
 const S = scoreAxis();
@@ -220,6 +230,11 @@ function clip(g, text, width) {
   }
   return low ? `${text.slice(0, low)}…` : "";
 }
+function clipName(g, name, width) { // of "optimizer.lr" the end says more
+  const parts = name.split(".");
+  while (parts.length > 1 && g.measureText(parts.join(".")).width > width) parts.shift();
+  return clip(g, parts.join("."), width);
+}
 function frame(g, x0, y0, x1, y1) {
   g.strokeStyle = C.line;
   g.lineWidth = 1;
@@ -278,7 +293,7 @@ function cross(g, x, y, r) {
   g.moveTo(x - r, y + r); g.lineTo(x + r, y - r);
   g.stroke();
 }
-const better = MAXIMIZE ? "higher is better" : "lower is better";
+const better = (MAXIMIZE ? "higher is better" : "lower is better") + (LOG_SCORES ? ", log scale" : "");
 const clippedNote = S.clipped ? ` ${plural(S.clipped, "score")} beyond the scale at its edge.` : "";
 
 // ---- head
@@ -529,7 +544,7 @@ function parallel() {
       g.fillStyle = C.ink;
       g.textAlign = "center";
       g.font = `600 ${FONT}`;
-      const title = clip(g, axis.name, Math.min(slot - 8, 2 * edge - 6 + (k && k < count - 1 ? 200 : 0)));
+      const title = clipName(g, axis.name, Math.min(slot - 8, 2 * edge - 6 + (k && k < count - 1 ? 200 : 0)));
       g.fillText(title, xs[k], 12);
       g.font = `11px ${FONT.slice(5)}`;
       if (axis.log) { g.fillStyle = C.dim; g.fillText("log", xs[k], 27); }
