@@ -1,8 +1,8 @@
 """Text that should be Python literals, read as data and never evaluated.
 
 The text comes from files that anybody may have written, so it is let through
-token by token before Python's own parser sees it: no deep nesting, no chains of
-operators, no escapes that make the parser warn.
+token by token before Python's own parser sees it: no chains of operators, which
+old parsers overflow on, and no escapes that make it warn.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ _BRACKETS = re.compile(
 )
 _PAIR = re.compile(r"\(\s*(['\"])(.*?)\1,\s*(.*)\)", re.DOTALL)
 _MAX_LENGTH = 1 << 20
-_MAX_DEPTH = 90  # CPython's tokenizer gives up at 200
 
 
 class _NonFinite(ast.NodeTransformer):
@@ -47,7 +46,7 @@ def read_params(text: str) -> dict[str, Any] | str:
     >>> read_params("(('a', <class 'int'>),)")
     "(('a', <class 'int'>),)"
     """
-    if len(text) > _MAX_LENGTH or not _LITERALS.fullmatch(text) or _depth(text) > _MAX_DEPTH:
+    if len(text) > _MAX_LENGTH or not _LITERALS.fullmatch(text):
         return text
     try:
         tree = ast.parse(text, mode="eval")
@@ -104,13 +103,3 @@ def split_balanced(text: str) -> tuple[str | None, str]:
         elif len(mark) == 1:  # a string that does not end
             break
     return None, text
-
-
-def _depth(text: str) -> int:
-    depth = deepest = 0
-    if sum(map(text.count, "([{")) <= _MAX_DEPTH:
-        return 0
-    for token in _BRACKETS.finditer(text):
-        depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(token.group(), 0)
-        deepest = max(deepest, depth)
-    return deepest

@@ -22,6 +22,13 @@ def test_what_has_no_effect_counts_about_nothing():
     assert importance([dice.random() for _ in scores], scores) < 0.05
 
 
+def test_what_chance_would_explain_in_few_jobs_is_taken_off():
+    dice = random.Random(0)
+    column = [1, 2, 3, 4] * 3
+    found = [importance(column, [dice.random() for _ in column]) for _ in range(300)]
+    assert sum(found) / len(found) < 0.15  # chance alone would give 3 / 11
+
+
 def test_a_number_with_many_values_is_seen_through_bins():
     dice = random.Random(0)
     column = [dice.random() for _ in range(300)]

@@ -76,13 +76,16 @@ def test_what_is_printed_stays_above_as_it_is(terminal):
     terminal.take()
     long = "x" * 300
 
+    progress = Progress()
+
     def say():
         for n in range(3):
+            progress._display._draw()
             print("line", n, long)
         print("no end", end="")
         print(" of line")
 
-    run(Progress(), say)
+    run(progress, say)
     lines = terminal.screen()
     assert lines[:4] == [f"line {n} {long}" for n in range(3)] + ["no end of line"]
     assert "done" in lines[4]
