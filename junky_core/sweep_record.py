@@ -22,7 +22,7 @@ from typing import Any
 
 from junky_core.atomic import remove_stale_temporaries
 from junky_core.best import BestModel
-from junky_core.errors import ResumeError, SweepFolderError
+from junky_core.errors import JournalError, ResumeError, SweepFolderError
 from junky_core.events import Event, Notice
 from junky_core.jobs import GridSource, Job, JobResult, rank_key
 from junky_core.journal import Journal
@@ -30,7 +30,7 @@ from junky_core.journal_reader import JournaledJob, JournalState, load_state
 from junky_core.sweep import SweepSettings
 from junky_core.sweep_folder import SweepFolder
 
-__all__ = ["Plan", "SweepRecord", "open_record"]
+__all__ = ["Plan", "SweepRecord", "is_spent", "open_record", "refusal"]
 
 
 @dataclass(slots=True)
@@ -57,6 +57,8 @@ class SweepRecord:
         direction: This run's; it must be that of the sweep resumed.
         seed: This run's; another one than before is noted.
         how_to_resume: For the message that refuses to overwrite a sweep.
+        spent_may_go: Start anew in a folder whose sweep is spent, see :func:`is_spent`;
+            its journal is kept under another name.
 
     Attributes:
         state: What the journal held, ``None`` for a new sweep.
@@ -77,6 +79,7 @@ class SweepRecord:
         direction: str,
         seed: int | None,
         how_to_resume: str,
+        spent_may_go: bool = False,
     ) -> None:
         self.state: JournalState | None = None
         self.notices: list[Notice] = []
@@ -87,12 +90,11 @@ class SweepRecord:
         try:
             if self._folder.lock_note:
                 self._note("warning", self._folder.lock_note)
-            if self._folder.holds_sweep():
-                if not resume:
-                    raise SweepFolderError(
-                        f"{self.path} holds a sweep already, which is not overwritten. "
-                        f"Go on with it ({how_to_resume}) or choose another folder"
-                    )
+            if self._folder.holds_sweep() and not resume:
+                if not spent_may_go or not is_spent(self.path):
+                    raise SweepFolderError(refusal(self.path, how_to_resume))
+                self._set_aside()
+            elif self._folder.holds_sweep():
                 self.state = load_state(self._folder.journal_path)
                 self._check_same_kind(direction, seed)
             elif resume:
@@ -176,6 +178,13 @@ class SweepRecord:
                 except OSError:
                     return
 
+    def _set_aside(self) -> None:
+        """Keep the journal of a spent sweep under a name of its own."""
+        old = self._folder.journal_path
+        name = f"{old.stem}-{load_state(old).sweep_id or 'old'}{old.suffix}"
+        old.replace(old.with_name(name))
+        self._note("info", f"the journal of the sweep that was in {self.path} is now {name}")
+
     def _restore_best(self, best: BestModel) -> None:
         """Take the best model's file as the best so far, if this sweep wrote it."""
         if self.state is None:
@@ -249,6 +258,31 @@ class SweepRecord:
 
     def _note(self, level: str, message: str) -> None:
         self.notices.append(Notice(level=level, message=message))
+
+
+def is_spent(path: Path) -> bool:
+    """Return whether the sweep in a folder is over and left nothing that another would overwrite.
+
+    That is one whose jobs all finished, and none gave a score or saved a model.
+    """
+    try:
+        state = load_state(SweepFolder(path).journal_path)
+    except (JournalError, OSError):
+        return False
+    jobs = state.by_num.values()
+    return (
+        state.ended == "completed"
+        and not state.bests
+        and all(job.status == "finished" and job.score is None for job in jobs)
+    )
+
+
+def refusal(path: Path, how_to_resume: str) -> str:
+    """Return why no new sweep is started in a folder that holds one."""
+    return (
+        f"{path} holds a sweep already, which is not overwritten. "
+        f"Go on with it ({how_to_resume}) or choose another folder"
+    )
 
 
 def _score_on_disk(job: JournaledJob, best: BestModel) -> float | None:

@@ -30,13 +30,9 @@ made.
 
 from __future__ import annotations
 
-import copy
-import enum
 import functools
 import logging
 import os
-import pathlib
-import pickle
 import threading
 import weakref
 from collections import OrderedDict
@@ -51,17 +47,17 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import Container, DictConfig, Node, OmegaConf
 
+from hydra_plugins.hydra_junky_launcher._quick import copy_config
+
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
 
-__all__ = ["JobComposer", "composer_of", "copy_config", "same_config"]
+__all__ = ["JobComposer", "composer_of", "same_config"]
 
 log = logging.getLogger(__name__)
 
-_KEPT = 256  # sets of choices; a template is some 15 KB, and the config it was made from 300 KB
+_KEPT = 256  # sets of choices; a template takes some 300 KB
 _SET_TYPES = (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD)
-# Values that a copy through pickle gives back as they were; others may have an identity.
-_PLAIN_TYPES = (str, int, float, bool, bytes, type(None), pathlib.Path, enum.Enum)
 # 1.3 writes the folder name that overrides give into the config, 1.4 makes it when asked for.
 _dirname: Callable[..., str] | None = getattr(config_loader_impl, "get_overrides_dirname", None)
 _apply: Callable[..., None] | None = getattr(ConfigLoaderImpl, "_apply_overrides_to_config", None)
@@ -103,7 +99,7 @@ class JobComposer:
         self._part = functools.lru_cache(maxsize=8192)(self._classify)
         # By set of choices: the first job and its config; then a template, or None where
         # templates are of no use.
-        self._firsts: OrderedDict[tuple[str, ...], tuple[list[str], _Copies]] = OrderedDict()
+        self._firsts: OrderedDict[tuple[str, ...], tuple[list[str], DictConfig]] = OrderedDict()
         self._templates: OrderedDict[tuple[str, ...], _Template | None] = OrderedDict()
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
@@ -138,7 +134,7 @@ class JobComposer:
         else:
             # One job alone is not worth a template. Its config will tell if one is right.
             config = self._by_hydra(lines)
-            _keep(self._firsts, choices, (lines, _Copies(config)))
+            _keep(self._firsts, choices, (lines, copy_config(config)))
             return config
         return None if template is None else template.fill(lines, parts, self._master)
 
@@ -147,9 +143,8 @@ class JobComposer:
         template = _Template.make(self._by_hydra(choices))
         parts = self._parts(lines)
         if template is not None and parts is not None:
-            expected = first.new()
-            filled = template.fill(lines, parts, expected)
-            if filled is not None and not same_config(filled, expected):
+            filled = template.fill(lines, parts, first)
+            if filled is not None and not same_config(filled, first):
                 log.debug("Hydra composes each job with %s: a template differs", choices)
                 template = None
         _keep(self._templates, choices, template)
@@ -214,8 +209,7 @@ class _Template:
     """
 
     def __init__(self, config: DictConfig, dirname: dict[str, Any]) -> None:
-        self._config = config  # only looked at
-        self._copies = _Copies(config)
+        self._config = config  # never changed
         self._dirname = dirname
         self._cwd = config.hydra.runtime.cwd
         self._open: dict[tuple[str, bool, bool], bool] = {}
@@ -247,7 +241,7 @@ class _Template:
         if not all(map(self._is_open, values)):
             return None
         assert _apply is not None
-        config = self._copies.new()
+        config: DictConfig = copy_config(self._config)
         _apply([part.override for part in values], config)
         hydra = config.hydra
         task = hydra.overrides.task
@@ -290,27 +284,6 @@ class _Template:
         if child._is_interpolation():  # noqa: SLF001
             return not holds and not adds  # merging and adding look at what it stands for
         return not (holds and isinstance(child, Container) and "${" in _raw_text(child))
-
-
-class _Copies:
-    """Copies of a config; through pickle, which is five times as fast as ``deepcopy``."""
-
-    def __init__(self, config: DictConfig) -> None:
-        self._bytes = _pickled(config)
-        self._config = None if self._bytes else copy.deepcopy(config)
-
-    def new(self) -> DictConfig:
-        """Return a copy that shares nothing with other copies."""
-        if self._bytes is not None:
-            copied = pickle.loads(self._bytes)  # noqa: S301 - made here, never read from a file
-            assert isinstance(copied, DictConfig)
-            return copied
-        return copy.deepcopy(self._config)  # type: ignore[return-value]
-
-
-def copy_config(config: DictConfig) -> DictConfig:
-    """Return a deep copy of a whole config (not of a part of one), faster than ``deepcopy``."""
-    return _Copies(config).new()
 
 
 def same_config(one: Node, other: Node) -> bool:
@@ -380,24 +353,6 @@ def _overlap(parts: Sequence[_Part]) -> bool:
 
 def _raw_text(node: Container) -> str:
     return str(OmegaConf.to_container(node, resolve=False))
-
-
-def _pickled(config: DictConfig) -> bytes | None:
-    """Return the config as bytes, ``None`` if a copy from them might differ from it."""
-    nodes: list[Any] = [config]
-    while nodes:
-        node = nodes.pop()
-        content = node._value()  # noqa: SLF001
-        if isinstance(content, dict):
-            nodes.extend(content.values())
-        elif isinstance(content, list):
-            nodes.extend(content)
-        elif not isinstance(content, _PLAIN_TYPES):
-            return None
-    try:
-        return pickle.dumps(config, protocol=pickle.HIGHEST_PROTOCOL)
-    except Exception:  # noqa: BLE001 - a class that pickle cannot find, say
-        return None
 
 
 def _keep(kept: OrderedDict[tuple[str, ...], Any], choices: tuple[str, ...], what: Any) -> None:

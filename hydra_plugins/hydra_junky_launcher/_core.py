@@ -21,26 +21,35 @@ from hydra.core.utils import (
 )
 from omegaconf import DictConfig, OmegaConf
 
-from hydra_plugins.hydra_junky_launcher._errors import HydraConfigError, HydraDeviceError
+from hydra_plugins.hydra_junky_launcher._compose import composer_of
+from hydra_plugins.hydra_junky_launcher._errors import (
+    HydraConfigError,
+    HydraDeviceError,
+    hydra_error,
+)
 from hydra_plugins.hydra_junky_launcher._isolation import isolated_launch, private_log_config
-from hydra_plugins.hydra_junky_launcher._job import JobRunner
+from hydra_plugins.hydra_junky_launcher._job import JobPayload, JobRunner
 from hydra_plugins.hydra_junky_launcher._preflight import shared_environment
 from junky_core.best import BestModel
 from junky_core.devices import SlotSpec, parse_devices
-from junky_core.errors import ConfigError, DeviceError, SweepFailed
-from junky_core.events import Observer
-from junky_core.jobs import GridSource, Job, JobResult
+from junky_core.errors import DeviceError, JunkyError, SweepFailed
+from junky_core.events import Notice, Observer
+from junky_core.identity import digest
+from junky_core.jobs import Job, JobResult
+from junky_core.leaderboard import publish_leaderboard
 from junky_core.sweep import Sweep, SweepSettings
 from junky_core.sweep_log import FileWriter, SweepLog
+from junky_core.sweep_record import Plan, SweepRecord
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
 
-__all__ = ["LOG_NAME", "HydraSweep", "read_devices", "read_direction"]
+__all__ = ["HOW_TO_RESUME", "LOG_NAME", "HydraSweep", "read_devices", "read_direction"]
 
 log = logging.getLogger(__name__)
 
 LOG_NAME = "autotrain.log"
+HOW_TO_RESUME = "hydra.launcher.resume=true"
 
 
 def read_devices(devices: Any) -> list[SlotSpec]:
@@ -88,6 +97,8 @@ class HydraSweepSpec:
         task_function: The user's.
         slots: The seats.
         settings: How the engine runs it.
+        folder: The sweep's.
+        resume: Go on with the sweep in the folder.
         best_model_file_name: File in the sweep's folder.
         device_key: Key of a job's config that gets the slot's device, if any.
     """
@@ -97,6 +108,8 @@ class HydraSweepSpec:
     task_function: TaskFunction
     slots: Sequence[SlotSpec]
     settings: SweepSettings
+    folder: Path
+    resume: bool
     best_model_file_name: str
     device_key: str | None = None
 
@@ -109,16 +122,25 @@ class HydraSweep:
 
     def __init__(self, spec: HydraSweepSpec) -> None:
         self._spec = spec
+        self._composer = composer_of(spec.hydra_context.config_loader, spec.config)
         self._runner = JobRunner(
-            spec.hydra_context, spec.task_function, spec.config, spec.device_key
+            spec.hydra_context,
+            spec.task_function,
+            self._composer,
+            spec.device_key,
+            chdir=bool(spec.config.hydra.job.chdir),
         )
         self._sweep: Sweep | None = None
+        self._record: SweepRecord | None = None
+        self._log: SweepLog | None = None
         self._results: dict[int, JobResult] = {}
 
     @property
     def results(self) -> list[JobResult]:
         """How the jobs of all launches ended, by number."""
-        return [self._results[num] for num in sorted(self._results)]
+        left = [] if self._record is None else self._record.leftovers()
+        found = {**{result.num: result for result in left}, **self._results}
+        return [found[num] for num in sorted(found)]
 
     @property
     def best_model_path(self) -> Path | None:
@@ -137,6 +159,7 @@ class HydraSweep:
 
         Raises:
             ConfigError: Jobs that cannot run side by side; nothing has run.
+            ResumeError: The folder's sweep is another one.
             SweepInterrupted: Ctrl-C or SIGTERM; all is written down.
             SweepFailed: The first jobs all died of one error.
         """
@@ -147,43 +170,122 @@ class HydraSweep:
             return []
         with private_log_config(self._configure_log):
             env = shared_environment(
-                spec.hydra_context, spec.config, job_overrides, first_num, slots, spec.device_key
-            )
-            folder = Path(str(spec.config.hydra.sweep.dir)).absolute()
-            folder.mkdir(parents=True, exist_ok=True)
-            sweep = self._open(folder)
-            log.info(
-                "Launching %d jobs on %d %s: %s",
-                len(job_overrides),
+                spec.hydra_context,
+                spec.config,
+                self._composer,
+                job_overrides,
+                first_num,
                 slots,
-                "slot" if slots == 1 else "slots",
-                ", ".join(slot.device for slot in spec.slots[:slots]),
+                spec.device_key,
             )
+            record = self._open_record()
             with isolated_launch(slots, env) as launch:
                 self._runner.begin(launch)
-                jobs = _jobs(job_overrides, first_num, spec.hydra_context)
+                plan = self._plan(record, job_overrides, first_num)
+                sweep = self._open_sweep(record)
+                log.info(
+                    "Launching %d jobs on %d %s: %s",
+                    len(job_overrides),
+                    slots,
+                    "slot" if slots == 1 else "slots",
+                    ", ".join(slot.device for slot in spec.slots[:slots]),
+                )
                 try:
-                    sweep.run(GridSource(jobs, len(job_overrides)))
+                    sweep.run(plan.source, already_finished=len(plan.done))
                 finally:
-                    self._results.update({result.num: result for result in sweep.results()})
-                    self._log.close()  # the next launch opens it again, and appends
-            return [self._return(num) for num in range(first_num, first_num + len(job_overrides))]
+                    self._conclude(sweep, plan.done)
+            nums = plan.nums or range(first_num, first_num + len(job_overrides))
+            return [
+                self._return(num, overrides)
+                for num, overrides in zip(nums, job_overrides, strict=True)
+            ]
 
-    def _open(self, folder: Path) -> Sweep:
+    def _open_record(self) -> SweepRecord:
+        """Hold the sweep's folder, and read what it has of this sweep."""
+        if self._record is None:
+            spec = self._spec
+            folder = spec.folder
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                record = SweepRecord(
+                    folder,
+                    resume=spec.resume,
+                    direction=spec.settings.direction,
+                    seed=spec.settings.seed,
+                    how_to_resume=HOW_TO_RESUME,
+                    spent_may_go=True,
+                )
+            except JunkyError as error:
+                raise hydra_error(error) from error
+            self._best = BestModel(folder / spec.best_model_file_name, spec.settings.direction)
+            try:
+                self._best.check_folder()
+            except JunkyError as error:
+                record.close()
+                raise hydra_error(error) from error
+            self._settings = record.begin(self._best, spec.settings)
+            self._record = record
+        return self._record
+
+    def _open_sweep(self, record: SweepRecord) -> Sweep:
         if self._sweep is None:
             spec = self._spec
-            best = BestModel(folder / spec.best_model_file_name, spec.settings.direction)
-            try:
-                best.check_folder()
-            except ConfigError as error:
-                raise HydraConfigError(str(error)) from error
-            self._log = SweepLog(FileWriter(folder / LOG_NAME))
-            observers: list[Observer] = [self._log, SweepLog()]
+            self._log = SweepLog(FileWriter(record.path / LOG_NAME))
+            observers: list[Observer] = [record.open_journal(), self._log, SweepLog()]
             self._sweep = Sweep(
-                spec.slots, self._runner, best, observers, spec.settings, kind="hydra"
+                spec.slots, self._runner, self._best, observers, self._settings, kind="hydra"
             )
-            weakref.finalize(self, self._sweep.close)
+            record.hand_over(self._sweep.emit)
+            weakref.finalize(self, _close, self._sweep, record)
         return self._sweep
+
+    def _plan(
+        self, record: SweepRecord, job_overrides: Sequence[Sequence[str]], first_num: int
+    ) -> Plan:
+        jobs = self._jobs(job_overrides, first_num, keep_config=record.state is None)
+        try:
+            return record.plan(jobs, len(job_overrides), self._best)
+        except JunkyError as error:
+            record.close()
+            self._record = None  # its sweep is another one
+            raise hydra_error(error) from error
+
+    def _jobs(
+        self, job_overrides: Sequence[Sequence[str]], first_num: int, *, keep_config: bool
+    ) -> Iterator[Job]:
+        """Yield the jobs of a launch, one by one as slots become free.
+
+        A job is known by its composed config, whatever the order in which its
+        overrides were written, so it is composed here.
+        """
+        params_of = getattr(job_overrides, "params_of", None)
+        parser = OverridesParser.create(config_loader=self._spec.hydra_context.config_loader)
+        for place, overrides in enumerate(job_overrides):
+            listed = list(overrides)
+            params = params_of(place) if params_of is not None else _params(listed, parser)
+            config = None
+            try:
+                config = self._composer.compose(listed)
+                key = task_digest(config)
+            except Exception:  # noqa: BLE001 - its attempt meets the error again, and fails by it
+                key = digest(listed)
+            payload = JobPayload(listed, config if keep_config else None)
+            yield Job(first_num + place, params, payload, key, {"overrides": listed})
+
+    def _conclude(self, sweep: Sweep, done: Sequence[JobResult]) -> None:
+        """Bring leaderboard, log and journal up to date after a launch."""
+        self._results.update({result.num: result for result in (*done, *sweep.results())})
+        assert self._record is not None
+        assert self._log is not None
+        publish_leaderboard(
+            self.results,
+            self._spec.settings.direction,
+            self._record.path,
+            lambda message: sweep.emit(Notice(level="error", message=message)),
+        )
+        self._log.close()  # the next launch opens it again, and appends
+        if self._record.journal is not None:
+            self._record.journal.flush()
 
     def _configure_log(self) -> None:
         hydra_config = self._spec.config.hydra
@@ -193,16 +295,27 @@ class HydraSweep:
             extra["execution_whitelist"] = whitelist
         configure_log(hydra_config.hydra_logging, hydra_config.verbose, **extra)
 
-    def _return(self, num: int) -> JobReturn:
+    def _return(self, num: int, overrides: Sequence[str]) -> JobReturn:
         ret = self._runner.take_return(num)
         result = self._results.get(num)
-        if ret is not None and result is not None and result.status != "finished":
-            if ret.status is JobStatus.FAILED:
-                return ret
-            ret.status, ret.return_value = JobStatus.FAILED, result.exception or _not_run(num, self)
         if ret is None:
-            ret = JobReturn(status=JobStatus.FAILED)
-            ret.return_value = (result and result.exception) or _not_run(num, self)
+            ret = self._return_without_attempt(num, overrides, result)
+        elif (
+            result is not None
+            and result.status != "finished"
+            and ret.status is not JobStatus.FAILED
+        ):
+            ret.status, ret.return_value = JobStatus.FAILED, result.exception or _not_run(num, self)
+        return ret
+
+    def _return_without_attempt(
+        self, num: int, overrides: Sequence[str], result: JobResult | None
+    ) -> JobReturn:
+        """Return how a job ended that this process did not run, or not to an end."""
+        if result is not None and result.status == "finished":  # before, says the journal
+            return self._runner.earlier_return(num, overrides, result.value)
+        ret = JobReturn(overrides=filter_overrides(list(overrides)), status=JobStatus.FAILED)
+        ret.return_value = (result and result.exception) or _not_run(num, self)
         return ret
 
     @property
@@ -216,18 +329,26 @@ def _not_run(num: int, sweep: HydraSweep) -> SweepFailed:
     return SweepFailed(f"job #{num} did not run to its end ({reason})")
 
 
-def _jobs(
-    job_overrides: Sequence[Sequence[str]], first_num: int, hydra_context: HydraContext
-) -> Iterator[Job]:
-    """Yield the jobs of a launch, one by one as slots become free."""
-    params_of = getattr(job_overrides, "params_of", None)
-    parser = OverridesParser.create(config_loader=hydra_context.config_loader)
-    for place, overrides in enumerate(job_overrides):
-        num = first_num + place
-        listed = list(overrides)
-        log.info("\t#%d : %s", num, " ".join(filter_overrides(listed)))
-        params = params_of(place) if params_of is not None else _params(listed, parser)
-        yield Job(num, params, payload=listed, info={"overrides": listed})
+def _close(sweep: Sweep, record: SweepRecord) -> None:
+    sweep.close()
+    record.close()
+
+
+def task_digest(config: DictConfig) -> str:
+    """Return the identity of a job: its composed config, but for the ``hydra`` node."""
+    content = {
+        key: OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
+        for key in config
+        if key != "hydra"
+        for node in (_raw(config, key),)
+    }
+    return digest(content)
+
+
+def _raw(config: DictConfig, key: Any) -> Any:
+    """Return a value as it is written: an interpolation or ``???`` as its text."""
+    node: Any = config._get_node(key)  # noqa: SLF001 - what is public resolves
+    return node if OmegaConf.is_config(node) else node._value()  # noqa: SLF001
 
 
 def _params(overrides: list[str], parser: OverridesParser) -> Mapping[str, Any]:

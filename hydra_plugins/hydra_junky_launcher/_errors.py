@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from hydra.errors import CompactHydraException
 
-from junky_core.errors import ConfigError, DeviceError, IsolationError
+from junky_core.errors import (
+    ConfigError,
+    DeviceError,
+    IsolationError,
+    JunkyError,
+    ResumeError,
+    SweepFolderError,
+)
 
-__all__ = ["HydraConfigError", "HydraDeviceError", "HydraIsolationError"]
+__all__ = [
+    "HydraConfigError",
+    "HydraDeviceError",
+    "HydraIsolationError",
+    "HydraResumeError",
+    "HydraSweepFolderError",
+    "hydra_error",
+]
 
 
 class HydraConfigError(ConfigError, CompactHydraException):
@@ -19,3 +33,23 @@ class HydraDeviceError(DeviceError, CompactHydraException):
 
 class HydraIsolationError(IsolationError, CompactHydraException):
     """Jobs cannot be kept apart with the Hydra or Python that is installed."""
+
+
+class HydraResumeError(ResumeError, CompactHydraException):
+    """A sweep cannot be resumed from its folder."""
+
+
+class HydraSweepFolderError(SweepFolderError, CompactHydraException):
+    """The sweep's folder is in use, holds a sweep, or cannot be written."""
+
+
+def hydra_error(error: JunkyError) -> Exception:
+    """Return ``error`` as one that Hydra prints without a traceback, where there is such a one."""
+    for plain, compact in (
+        (SweepFolderError, HydraSweepFolderError),
+        (ResumeError, HydraResumeError),
+        (ConfigError, HydraConfigError),
+    ):
+        if isinstance(error, plain):
+            return compact(str(error))
+    return error

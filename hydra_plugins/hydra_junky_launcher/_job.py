@@ -9,16 +9,27 @@ import logging
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, JobRuntime, JobStatus, run_job
+from hydra.core.utils import JobReturn, JobRuntime, JobStatus, filter_overrides, run_job
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from hydra_plugins.hydra_junky_launcher._callbacks import SerialCallbacks
+from hydra_plugins.hydra_junky_launcher._compose import JobComposer, same_config
 from hydra_plugins.hydra_junky_launcher._errors import HydraConfigError
-from hydra_plugins.hydra_junky_launcher._isolation import LaunchState, isolated_job
+from hydra_plugins.hydra_junky_launcher._isolation import (
+    LaunchState,
+    isolated_job,
+    scratch_job,
+)
+from hydra_plugins.hydra_junky_launcher._returns import (
+    CompactReturn,
+    split_config,
+    taken_from_process,
+)
 from junky_core.errors import IsolationError, JobExited
 
 if TYPE_CHECKING:
@@ -28,31 +39,46 @@ if TYPE_CHECKING:
     from junky_core.jobs import Attempt
     from junky_core.slots import Slot
 
-__all__ = ["JobRunner", "compose_job", "set_device"]
+__all__ = ["JobPayload", "JobRunner", "compose_job", "number_job", "set_device"]
 
 log = logging.getLogger(__name__)
 
-# Composing is Python from end to end, so threads would only take turns; and the parsers that Hydra
-# and OmegaConf share between threads are not made for several at once.
-_compose_lock = threading.Lock()
+
+class JobPayload:
+    """A job's overrides and, until its first attempt takes it, its composed config.
+
+    The config was composed to learn the job's identity; it is some 80 KB, and a
+    job may change it, so it serves one attempt and is gone then.
+    """
+
+    __slots__ = ("_config", "overrides")
+
+    def __init__(self, overrides: Sequence[str], config: DictConfig | None = None) -> None:
+        self.overrides = list(overrides)
+        self._config = config
+
+    def take_config(self) -> DictConfig | None:
+        """Return the config if it was not taken yet."""
+        config, self._config = self._config, None
+        return config
 
 
-def compose_job(
-    hydra_context: HydraContext, config: DictConfig, overrides: Sequence[str], num: int
-) -> DictConfig:
+def compose_job(composer: JobComposer, overrides: Sequence[str], num: int) -> DictConfig:
     """Return the config of job ``num``, as Hydra's Basic launcher composes it.
 
     Args:
-        hydra_context: Holds the config loader.
-        config: The sweep's own config.
+        composer: The sweep's.
         overrides: The job's.
         num: The job's number, which is its ``hydra.job.id`` too.
 
     Raises:
         ConfigCompositionException: Hydra cannot compose it.
     """
-    with _compose_lock:
-        composed = hydra_context.config_loader.load_sweep_config(config, list(overrides))
+    return number_job(composer.compose(overrides), num)
+
+
+def number_job(composed: DictConfig, num: int) -> DictConfig:
+    """Write a job's number into its config, and return it."""
     with open_dict(composed):
         composed.hydra.job.id = str(num)
         composed.hydra.job.num = num
@@ -84,8 +110,9 @@ class JobRunner:
     Args:
         hydra_context: Hydra's; its callbacks are called one at a time.
         task_function: The user's.
-        config: The sweep's own config.
+        composer: Composes the jobs' configs.
         device_key: Key of the job's config that gets the slot's device, if any.
+        chdir: Jobs change to their folders.
 
     Attributes:
         returns: By job number, how its last attempt ended, as Hydra wants to know it.
@@ -95,14 +122,17 @@ class JobRunner:
         self,
         hydra_context: HydraContext,
         task_function: TaskFunction,
-        config: DictConfig,
+        composer: JobComposer,
         device_key: str | None = None,
+        *,
+        chdir: bool = False,
     ) -> None:
+        self._chdir = chdir
         self._callbacks = _JobCallbacks(hydra_context.callbacks)
         callbacks: Any = self._callbacks  # it has all that run_job calls
         self._hydra_context = dataclasses.replace(hydra_context, callbacks=callbacks)
         self._task_function = task_function
-        self._config = config
+        self._composer = composer
         self._device_key = device_key
         self._launch: LaunchState | None = None
         self._context = contextvars.copy_context()
@@ -145,16 +175,68 @@ class JobRunner:
         if ret is not None and ret.status is JobStatus.FAILED and isinstance(error, BaseException):
             # Hydra 1.4 shows a job's own frames, and finds them in a local variable of run_job;
             # frames were cleared to let go of tensors. It rebuilds them from this text instead.
-            error.__traceback__ = None if getattr(ret, "_remote_traceback", None) else tb
+            # Its causes are there as they were; Hydra would put look-alikes in their place.
+            rebuilt = bool(getattr(ret, "_remote_traceback", None))
+            error.__traceback__ = None if rebuilt else tb
+            if rebuilt:
+                vars(ret).update(_remote_exception_chain=None, _remote_exception_group=None)
         return ret
+
+    def earlier_return(self, num: int, overrides: Sequence[str], value: Any) -> JobReturn:
+        """Return the ``JobReturn`` of a job that finished before this process began."""
+
+        def composed() -> DictConfig:
+            config = compose_job(self._composer, overrides, num)
+            if self._device_key is not None:
+                set_device(config, self._device_key, "cpu", num)
+            return config
+
+        def folder(config: DictConfig) -> str:
+            with scratch_job():
+                HydraConfig.instance().set_config(config)
+                sweep = HydraConfig.get().sweep
+                return str(Path(str(sweep.dir)) / str(sweep.subdir))
+
+        full = JobReturn(
+            overrides=filter_overrides(list(overrides)),
+            working_dir=folder(composed()) if self._chdir else str(Path.cwd()),
+            task_name=JobRuntime.instance().get("name"),
+            status=JobStatus.COMPLETED,
+        )
+        full.return_value = value
+
+        def configs() -> tuple[DictConfig, DictConfig]:
+            output_dir = str(Path(folder(composed())).absolute())
+            return split_config(composed(), {"runtime.output_dir": output_dir})
+
+        return CompactReturn(full, configs)
+
+    def _compact(self, ret: JobReturn, config: DictConfig, num: int, device: str) -> JobReturn:
+        """Return ``ret`` without its configs, if they can be made again as they are."""
+        if ret.status is not JobStatus.COMPLETED or not _left_unchanged(config, ret.cfg):
+            return ret  # who reads it may want what the job made of its config
+        overrides: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+        taken = taken_from_process(config.hydra)
+
+        def configs() -> tuple[DictConfig, DictConfig]:
+            again = compose_job(self._composer, overrides, num)
+            if self._device_key is not None:
+                set_device(again, self._device_key, device, num)
+            return split_config(again, taken)
+
+        return CompactReturn(ret, configs)
 
     def _run(self, attempt: Attempt, job: JobContext) -> JobReturn:
         num = attempt.job.num
-        overrides: Sequence[str] = attempt.job.payload
+        payload: JobPayload = attempt.job.payload
+        overrides = payload.overrides
         config: DictConfig | None = None
         self._callbacks.begin(num, attempt.number)
         try:
-            config = compose_job(self._hydra_context, self._config, overrides, num)
+            config = payload.take_config()
+            if config is None:
+                config = self._composer.compose(overrides)
+            number_job(config, num)
             if self._device_key is not None:
                 set_device(config, self._device_key, str(job.device), num)
             ret: JobReturn = run_job(
@@ -164,9 +246,11 @@ class JobRunner:
                 job_dir_key="hydra.sweep.dir",
                 job_subdir_key="hydra.sweep.subdir",
             )
-            return ret
+            return self._compact(ret, config, num, str(job.device))
         except BaseException as error:  # noqa: BLE001  # sys.exit() in a job ends that job alone
             return self._ended_by(error, config, overrides)
+        finally:
+            self._callbacks.keep_config()
 
     def _ended_by(
         self, error: BaseException, config: DictConfig | None, overrides: Sequence[str]
@@ -204,6 +288,13 @@ class _JobCallbacks(SerialCallbacks):
     def begin(self, num: int, attempt: int) -> None:
         here = self._here
         here.num, here.attempt, here.started, here.ended = num, attempt, False, None
+        here.config = None
+
+    def keep_config(self) -> None:
+        """Let threads that outlive the job still find its config, which run_job has put away."""
+        if self._here.config is not None:
+            HydraConfig.instance().cfg = self._here.config
+            self._here.config = None
 
     @property
     def started(self) -> bool:
@@ -217,6 +308,7 @@ class _JobCallbacks(SerialCallbacks):
     def on_job_start(self, config: DictConfig, *, task_function: Any, **kwargs: Any) -> None:
         _check_own_config(self._here.num)
         self._here.started = True
+        self._here.config = HydraConfig.instance().cfg
         if self._here.attempt > 1:  # its folder, and its log, are those of the first attempt
             log.warning("Job #%d runs again: attempt %d", self._here.num, self._here.attempt)
         super().on_job_start(config, task_function=task_function, **kwargs)
@@ -225,6 +317,17 @@ class _JobCallbacks(SerialCallbacks):
         _take_exit_as_end(job_return, self._here.num)
         self._here.ended = job_return
         super().on_job_end(config, job_return, **kwargs)
+
+
+def _left_unchanged(config: DictConfig, task: DictConfig | None) -> bool:
+    """Say whether a job's task config is as it was composed."""
+    keys = [key for key in config if key != "hydra"]
+    if task is None or list(task) != keys:
+        return False
+    return all(
+        same_config(config._get_node(key), task._get_node(key))  # type: ignore[arg-type]  # noqa: SLF001
+        for key in keys
+    )
 
 
 def _check_own_config(num: int) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from hydra_plugins.hydra_junky_launcher._compose import JobComposer
 from hydra_plugins.hydra_junky_launcher._errors import HydraConfigError
 from hydra_plugins.hydra_junky_launcher._isolation import (
     env_error,
@@ -37,6 +38,7 @@ _SAME_FOR_ALL = re.compile(r"\$\{oc\.env:[^${}]*\}")
 def shared_environment(
     hydra_context: HydraContext,
     config: DictConfig,
+    composer: JobComposer,
     job_overrides: Sequence[Sequence[str]],
     first_num: int,
     slots: int,
@@ -47,6 +49,7 @@ def shared_environment(
     Args:
         hydra_context: Holds the config loader.
         config: The sweep's own config.
+        composer: Composes the jobs' configs.
         job_overrides: Those of each job; looked at one by one.
         first_num: The number of the first job.
         slots: How many jobs may run at once. One alone may do as it likes.
@@ -59,7 +62,7 @@ def shared_environment(
     """
 
     def composed(num: int, overrides: Sequence[str]) -> DictConfig:
-        job = compose_job(hydra_context, config, overrides, num)
+        job = compose_job(composer, overrides, num)
         if device_key is not None:
             set_device(job, device_key, "cpu", num)
         return job

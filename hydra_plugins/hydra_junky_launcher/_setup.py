@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
 from hydra_plugins.hydra_junky_launcher._core import (
+    HOW_TO_RESUME,
     HydraSweep,
     HydraSweepSpec,
     read_devices,
     read_direction,
 )
-from hydra_plugins.hydra_junky_launcher._errors import HydraConfigError
+from hydra_plugins.hydra_junky_launcher._errors import (
+    HydraConfigError,
+    HydraResumeError,
+    HydraSweepFolderError,
+)
 from hydra_plugins.hydra_junky_launcher.junky_launcher import JunkyLauncherConf
 from junky_core.errors import ConfigError
 from junky_core.sweep import SweepSettings
+from junky_core.sweep_folder import SweepFolder
+from junky_core.sweep_record import is_spent, refusal
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
-    from omegaconf import DictConfig
 
 __all__ = ["make_sweep"]
 
+# Whose jobs are the same each time they are asked for.
+_SWEEPERS_TO_RESUME = ("JunkySweeper", "BasicSweeper")
 # Keys that the engine takes as they are.
 _ENGINE_KEYS = (
     "max_retries",
@@ -69,15 +82,19 @@ def make_sweep(
             value_is_score=True,
             spec={
                 "config_name": str(config.hydra.job.config_name),
-                "overrides": [str(o) for o in config.hydra.overrides.task],
+                "overrides": _as_written(config.hydra.overrides.task),
                 "devices": [slot.device for slot in slots],
             },
+            resume_hint=_how_to_resume(config),
             **{name: given[name] for name in _ENGINE_KEYS},
         )
     except HydraConfigError:
         raise
     except ConfigError as error:
         raise HydraConfigError(f"hydra.launcher: {error}") from error
+    folder = Path(str(config.hydra.sweep.dir)).absolute()
+    resume = bool(given["resume"])
+    _check_folder(folder, resume, config)
     return HydraSweep(
         HydraSweepSpec(
             config=config,
@@ -85,7 +102,53 @@ def make_sweep(
             task_function=task_function,
             slots=slots,
             settings=settings,
+            folder=folder,
+            resume=resume,
             best_model_file_name=str(given["best_model_file_name"]),
             device_key=given["device_key"],
         )
     )
+
+
+def _check_folder(folder: Path, resume: bool, config: DictConfig) -> None:
+    """Refuse before anything is written: Hydra's sweepers write to the folder before they launch.
+
+    Raises:
+        SweepFolderError: It holds a sweep, and ``resume`` is not asked for.
+        ResumeError: The sweeper is none whose jobs are the same each time.
+    """
+    sweeper = str(config.hydra.sweeper.get("_target_", ""))
+    if resume and sweeper.rpartition(".")[2] not in _SWEEPERS_TO_RESUME:
+        raise HydraResumeError(
+            f"hydra.launcher.resume=true needs hydra/sweeper=junky or basic, this is {sweeper}: "
+            "what it runs next depends on the scores before, so its batches cannot be told again"
+        )
+    if not resume and SweepFolder(folder).holds_sweep() and not is_spent(folder):
+        raise HydraSweepFolderError(refusal(folder, HOW_TO_RESUME))
+
+
+def _how_to_resume(config: DictConfig) -> str:
+    """Return the command line that goes on with this sweep."""
+    overrides = config.hydra.overrides
+    given = [*_as_written(overrides.hydra), *_as_written(overrides.task)]
+    kept = [
+        override
+        for override in given
+        if override.lstrip("+").partition("=")[0]
+        not in ("hydra.sweep.dir", "hydra.launcher.resume", "hydra.mode")
+    ]
+    words = [
+        "python",
+        sys.argv[0],
+        "--multirun",
+        *kept,
+        f"hydra.sweep.dir={config.hydra.sweep.dir}",
+        "hydra.launcher.resume=true",
+    ]
+    return shlex.join(words)
+
+
+def _as_written(overrides: ListConfig) -> list[str]:
+    """Return overrides as text; reading them one by one would resolve interpolations in them."""
+    listed: Any = OmegaConf.to_container(overrides, resolve=False)
+    return [str(override) for override in listed]

@@ -32,7 +32,7 @@ def run_settings() -> dict[str, Any] | None:
     folder = Path(str(hydra_config.runtime.output_dir))
     settings: dict[str, Any] = {
         "key": str(folder),
-        "num": OmegaConf.select(hydra_config, "job.num", default=None) or 0,
+        "num": OmegaConf.select(hydra_config, "job.num", default=None) or 0,  # type: ignore[arg-type]
         "best_model_path": folder / "model.pt",
     }
     launcher = hydra_config.launcher

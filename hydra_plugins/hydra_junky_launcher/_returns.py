@@ -1,0 +1,111 @@
+"""``JobReturn``s that do not hold their configs.
+
+Hydra keeps two configs for each job, some 80 KB. Ten thousand jobs would be
+0.8 GB, and hardly anybody looks at them. Here they are composed again when
+they are looked at, as they were when the job started.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from hydra_plugins.hydra_junky_launcher._isolation import scratch_job
+
+__all__ = ["CompactReturn", "split_config", "taken_from_process"]
+
+_Configs = tuple[DictConfig, DictConfig]
+
+# Hydra 1.4 keeps the variables of a job as they were resolved for it, 1.3 as they are written.
+_RESOLVES_ENV_SET = not hydra.__version__.startswith("1.3.")
+
+
+# What Hydra took from the process when the job was composed; the process may have changed since.
+_FROM_PROCESS = ("job.name", "runtime.version", "runtime.version_base", "runtime.cwd")
+
+
+def taken_from_process(hydra_config: Any) -> dict[str, Any]:
+    """Return what of a job's ``hydra`` node composing it again later might not give."""
+    taken = {key: OmegaConf.select(hydra_config, key) for key in _FROM_PROCESS}
+    return taken | {"runtime.output_dir": hydra_config.runtime.output_dir}
+
+
+def split_config(config: DictConfig, taken: Mapping[str, Any]) -> _Configs:
+    """Return a job's config without its ``hydra`` node, and that node alone, as Hydra does.
+
+    Args:
+        config: The whole config of a job; it is changed.
+        taken: Values to set under ``hydra``, by key; ``runtime.output_dir`` among them.
+    """
+    with read_write(config.hydra), open_dict(config.hydra):
+        for key, value in taken.items():
+            OmegaConf.update(config.hydra, key, value)
+    with scratch_job():  # ${hydra:...} is that job's
+        HydraConfig.instance().set_config(config)
+        task = copy.deepcopy(config)
+        with read_write(task), open_dict(task):
+            del task["hydra"]
+        hydra_config: Any = HydraConfig.instance().cfg
+        if _RESOLVES_ENV_SET:
+            env_set = hydra_config.hydra.job.env_set
+            with read_write(env_set):
+                OmegaConf.resolve(env_set)
+        return task, copy.deepcopy(hydra_config)
+
+
+class CompactReturn(JobReturn):
+    """A ``JobReturn`` whose ``cfg`` and ``hydra_cfg`` are made when they are first looked at."""
+
+    def __init__(self, full: JobReturn, compose: Callable[[], _Configs]) -> None:
+        self._compose = compose
+        self._configs: _Configs | None = None
+        super().__init__(
+            overrides=full.overrides,
+            working_dir=full.working_dir,
+            task_name=full.task_name,
+            status=full.status,
+            _return_value=full._return_value,  # noqa: SLF001 - the property would raise
+        )
+
+    def _config(self, which: int) -> DictConfig:
+        if self._configs is None:
+            self._configs = self._compose()
+        return self._configs[which]
+
+    @property
+    def cfg(self) -> DictConfig:
+        """The job's config."""
+        return self._config(0)
+
+    @cfg.setter
+    def cfg(self, value: DictConfig | None) -> None:
+        if value is not None:
+            self._configs = (value, self._config(1))
+
+    @property
+    def hydra_cfg(self) -> DictConfig:
+        """The job's ``hydra`` node, under its name."""
+        return self._config(1)
+
+    @hydra_cfg.setter
+    def hydra_cfg(self, value: DictConfig | None) -> None:
+        if value is not None:
+            self._configs = (self._config(0), value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        full = JobReturn(
+            overrides=self.overrides,
+            cfg=self.cfg,
+            hydra_cfg=self.hydra_cfg,
+            working_dir=self.working_dir,
+            task_name=self.task_name,
+            status=self.status,
+            _return_value=self._return_value,
+        )
+        return full.__reduce_ex__(2)  # type: ignore[return-value]
