@@ -43,7 +43,7 @@ _MESSAGE = re.compile(
     rf"(?P<thread>{_THREAD})_(?P<n>\d+):\s*"
     r"(?=\(|job |new m|score |finished: |failed: |stopped: |\||Maximum )"
 )
-_JOB = re.compile(r"job (\d{1,18}) on (\S+?)(?:, attempt \d+)?\s*$")
+_JOB = re.compile(r"job (\d{1,18}) on (\S+?)(, attempt \d+)?\s*$")
 _SCORE = re.compile(rf"(?:new (maximum|minimum) )?score ({_NUMBER})(?![\w.])", re.IGNORECASE)
 _FINISHED = re.compile(rf"finished: (?:no score|score ({_NUMBER})), [\d.]+ s\s*$")
 _END = re.compile(r"Maximum (?:bad )?epochs exceeded\. +Process has (?:been )?stopped")
@@ -237,7 +237,7 @@ class LogReader:
                 job.offer(float(found[2]), sweep.direction)
             return found.end()
         if found := _JOB.match(line, start):
-            self._start_job(name, int(found[1]))
+            self._start_job(name, int(found[1]), again=found[3] is not None)
             return len(line)
         job_ = sweep.by_name.get(name)
         if found := _FINISHED.match(line, start):
@@ -255,7 +255,7 @@ class LogReader:
         # What is quoted after these may look like anything, and is no news of a job.
         return len(line) if line.startswith(("|", "failed: ", "stopped: "), start) else start + 1
 
-    def _start_job(self, name: str, num: int) -> None:
+    def _start_job(self, name: str, num: int, *, again: bool) -> None:
         self.seen = True
         sweep = self._sweep
         job = sweep.by_num.get(num)
@@ -268,6 +268,8 @@ class LogReader:
         if job.name != name:  # another attempt; where the name is the same, the line came twice
             sweep.by_name[name] = job
             job.name, job.finished = name, False
+            if not again:  # a first attempt: run anew in a resumed sweep
+                job.score = None
         sweep.by_name.setdefault(name, job)
 
     def _read_params(

@@ -335,6 +335,16 @@ def test_a_resumed_sweep_is_one_sweep(parse):
     ]
 
 
+def test_a_job_that_a_resumed_sweep_runs_anew_begins_without_a_score(parse):
+    scored = "Thread-1_0: new maximum score 0.8: OVERALL MAXIMUM\n"
+    text = new_log(new_job(0, "Thread-1_0", finished=False), scored)
+    assert parse(text + new_log(new_job(0, "Thread-1_1", finished=False), resumed=True)) == [
+        ("Thread-1_1", None, {"a": 1}, False)
+    ]
+    again = new_log(new_job(0, "Thread-1_1", finished=False, attempt=2), resumed=True)
+    assert parse(text + again)[0][1] == 0.8
+
+
 def test_batches_of_a_sweep_are_one_sweep(parse):
     text = new_log(new_job(0, "Thread-1_0", 0.3)) + new_log(new_job(1, "Thread-1_1", 0.6))
     assert [row[1] for row in parse(text)] == [0.6, 0.3]
