@@ -208,4 +208,9 @@ def _is_alive(folder: Path) -> bool:
         return False
     except OSError:
         return True
-    return True
+    try:
+        # A killed process that nobody waits for (containers without an init) stays as a zombie.
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except (OSError, IndexError):
+        return True
+    return state != b"Z"

@@ -2,6 +2,8 @@ import io
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -55,6 +57,16 @@ def test_a_sweep_whose_process_is_gone_is_over(tmp_path, monkeypatch):
     stream = io.StringIO()
     assert watch(tmp_path, once=False, interval_s=0.1, stream=stream) == 1
     assert "gone" in stream.getvalue()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_a_zombie_is_gone(tmp_path):
+    write_journal(tmp_path / "journal.jsonl", [started(2), begin(0)])
+    with subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE) as process:
+        process.stdout.read()  # closed when it ends; nobody has waited for it yet
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        hold(tmp_path, process.pid)
+        assert watch(tmp_path, once=True, interval_s=0.1, stream=io.StringIO()) == 1
 
 
 def test_follows_until_the_end(tmp_path):
