@@ -30,6 +30,7 @@ from hydra_plugins.hydra_junky_launcher._errors import (
 from hydra_plugins.hydra_junky_launcher._isolation import isolated_launch, private_log_config
 from hydra_plugins.hydra_junky_launcher._job import JobPayload, JobRunner
 from hydra_plugins.hydra_junky_launcher._preflight import shared_environment
+from hydra_plugins.hydra_junky_launcher._quick import quick_run_job
 from junky_core.best import BestModel
 from junky_core.devices import SlotSpec, parse_devices
 from junky_core.errors import DeviceError, JunkyError, SweepFailed
@@ -179,7 +180,7 @@ class HydraSweep:
                 spec.device_key,
             )
             record = self._open_record()
-            with isolated_launch(slots, env) as launch:
+            with quick_run_job(), isolated_launch(slots, env) as launch:
                 self._runner.begin(launch)
                 plan = self._plan(record, job_overrides, first_num)
                 sweep = self._open_sweep(record)

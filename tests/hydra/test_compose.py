@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf, open_dict, read_write
 
-from hydra_plugins.hydra_junky_launcher._compose import JobComposer, copy_config, same_config
+from hydra_plugins.hydra_junky_launcher._compose import JobComposer, same_config
 
 Plugins.instance()
 pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
@@ -290,17 +290,6 @@ def test_a_template_that_differs_is_not_used(app, monkeypatch):
     composer = JobComposer(app.loader, app.master())
     for num in range(5):
         assert "surprise" not in composer.compose([f"seed={num}"])
-
-
-def test_objects_in_a_config_are_copied_as_deepcopy_copies_them():
-    class Odd:
-        pass
-
-    config = OmegaConf.create({"x": Odd(), "y": {"z": 1}}, flags={"allow_objects": True})
-    copied = copy_config(config)
-    assert isinstance(copied.x, Odd)
-    assert copied.y == {"z": 1}
-    assert copied.x is config.x is copy.deepcopy(config).x
 
 
 def test_same_config_sees_types_flags_and_order():
