@@ -1,0 +1,163 @@
+"""The same through Hydra: kill, signal and resume ``python train.py --multirun``."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+from fault_harness import LONG
+
+from junky_core.journal_reader import load_state
+
+KILLS = 30 if LONG else 3
+APP = """
+import json, os, time
+import hydra, torch
+from junky_core import current_job
+
+@hydra.main(config_path=None, config_name="config", version_base="1.3")
+def main(cfg):
+    with open(os.environ["STARTS"], "a") as file:
+        file.write(json.dumps([cfg.a, cfg.b]) + "\\n")
+    model = torch.nn.Linear(2, 1)
+    for epoch in range(3):
+        time.sleep(float(os.environ["EPOCH_S"]))
+        model(torch.ones(1, 2))
+        score = ((cfg.a * 7919 + cfg.b * 104729) % 1009 + epoch / 10) / 1009
+        with torch.no_grad():
+            model.weight.fill_(score)
+        current_job().save_best(model, score)
+    return score
+
+if __name__ == "__main__":
+    from hydra.core.config_store import ConfigStore
+    ConfigStore.instance().store(name="config", node={
+        "a": 0, "b": 0,
+        "defaults": ["_self_", {"override hydra/launcher": "junky"},
+                     {"override hydra/sweeper": "junky"}],
+    })
+    main()
+"""
+
+
+def start(tmp_path, folder, *overrides, epoch_s=0.0):
+    app = tmp_path / "app.py"
+    app.write_text(APP)
+    return subprocess.Popen(
+        [
+            sys.executable,
+            str(app),
+            "--multirun",
+            f"hydra.sweep.dir={folder}",
+            "hydra.launcher.devices=cpu*2",
+            "a=range(6)",
+            "b=range(5)",
+            *overrides,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "EPOCH_S": str(epoch_s),
+            "STARTS": str(tmp_path / "starts"),
+        },
+    )
+
+
+def finish(process):
+    out, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, out
+    return out
+
+
+def wait_for_jobs(tmp_path, count):
+    deadline = time.monotonic() + 60
+    path = tmp_path / "starts"
+    while time.monotonic() < deadline:
+        if path.exists() and len(path.read_text().splitlines()) >= count:
+            return
+        time.sleep(0.02)
+    raise AssertionError("no job started")
+
+
+def best_of(folder):
+    results = yaml.safe_load((folder / "optimization_results.yaml").read_text())
+    return {key: results[key] for key in results if key.startswith("best_")}
+
+
+def check(tmp_path, folder, plain):
+    state = load_state(folder)
+    assert [job.finished_times for job in state.by_num.values()] == [1] * 30
+    best = state.best_job()
+    weights = torch.load(folder / "model.pt", weights_only=True)
+    assert torch.equal(weights["weight"], torch.full((1, 2), best.score))
+    assert best_of(folder) == best_of(plain)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    home = tmp_path_factory.mktemp("plain")
+    finish(start(home, home / "sweep"))
+    return home / "sweep"
+
+
+@pytest.mark.long
+def test_kill_and_resume(tmp_path, plain):
+    folder, rng = tmp_path / "sweep", random.Random(0)
+    repeated = 0
+    for number in range(KILLS + 1):
+        before = set()
+        if (folder / "journal.jsonl").exists():
+            before = {j.num for j in load_state(folder).by_num.values() if j.status == "finished"}
+            params = [list(load_state(folder).by_num[n].params.values()) for n in before]
+        starts = tmp_path / "starts"
+        seen = len(starts.read_text().splitlines()) if starts.exists() else 0
+        process = start(tmp_path, folder, "hydra.launcher.resume=true", epoch_s=0.05)
+        if number == KILLS:
+            finish(process)
+        else:
+            if len(before) < 30:
+                wait_for_jobs(tmp_path, seen + 1)
+            time.sleep(rng.uniform(0, 4.5 / KILLS))
+            process.kill()
+            process.communicate()
+        if before:
+            ran = [json.loads(line) for line in starts.read_text().splitlines()[seen:]]
+            repeated += sum(
+                [str(v) for v in r] in [[str(v) for v in p] for p in params] for r in ran
+            )
+    assert repeated == 0
+    check(tmp_path, folder, plain)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_signal_and_resume(tmp_path, plain, signum):
+    folder = tmp_path / "sweep"
+    process = start(tmp_path, folder, epoch_s=0.1)
+    wait_for_jobs(tmp_path, 4)
+    sent = time.monotonic()
+    process.send_signal(signum)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signum, out
+    assert time.monotonic() - sent < 5
+    assert "hydra.launcher.resume=true" in out
+    finish(start(tmp_path, folder, "hydra.launcher.resume=true"))
+    check(tmp_path, folder, plain)
+
+
+def test_new_sweep_does_not_overwrite_one_and_foreign_folder_is_refused(tmp_path, plain):
+    process = start(tmp_path, plain)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "hydra.launcher.resume=true" in out
+    process = start(tmp_path, plain, "a=100,101", "hydra.launcher.resume=true")
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
