@@ -262,3 +262,15 @@ def test_cuda_seeding_without_cuda_is_remembered_and_queues_nothing():
         torch.cuda.seed()
     assert streams._cuda_seeds == {None: 4}
     assert len(torch.cuda._queued_calls) == queued
+
+
+def test_a_torch_without_the_means_is_a_clear_error(monkeypatch):
+    from junky_core.errors import ConfigError
+    from junky_core.seeding import _globals, _operators
+
+    before = public_state()
+    monkeypatch.setattr(_globals, "_checked", False)
+    monkeypatch.setattr(_operators, "_include", lambda *args: None)
+    with pytest.raises(ConfigError, match="seed: this torch"), installed_streams():
+        pass
+    assert public_state() == before

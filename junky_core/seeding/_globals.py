@@ -33,14 +33,15 @@ from typing import Any
 
 import torch
 
+from junky_core.errors import ConfigError
 from junky_core.seeding._cuda import cuda_replacements
-from junky_core.seeding._operators import register
-from junky_core.seeding._streams import STAND_IN, JobStreams, current_streams
+from junky_core.seeding._streams import STAND_IN, JobStreams, current_streams, entered
 
 __all__ = ["installed_streams", "loader_streams"]
 
-_lock = threading.Lock()  # guards the two below and the replacing itself
+_lock = threading.Lock()  # guards the three below and the replacing itself
 _blocks = 0
+_checked = False  # whether draws were seen to go where they should, in this process
 _undo: contextlib.ExitStack = contextlib.ExitStack()
 
 
@@ -62,11 +63,14 @@ def installed_streams() -> Iterator[None]:
     end puts back what was there. The first of a process takes some tens of milliseconds, a later
     one a few. ``JobStreams.thread`` enters it by itself, so a sweep enters it for its own length
     merely to do the work once.
+
+    Raises:
+        ConfigError: This torch has not the (private) means that it takes.
     """
     global _blocks, _undo
     with _lock:
         if _blocks == 0:
-            register()
+            _intercept_operators()
             with contextlib.ExitStack() as stack:
                 stack.enter_context(_torch_functions())
                 stack.enter_context(_python_functions())
@@ -80,6 +84,30 @@ def installed_streams() -> Iterator[None]:
             _blocks -= 1
             if _blocks == 0:
                 _undo.close()
+
+
+def _intercept_operators() -> None:
+    """Make torch's dispatcher ready, and see for once that it does what it should."""
+    global _checked
+    try:
+        from junky_core.seeding._operators import intercepted
+
+        if _checked:
+            return
+        streams, process_wide = JobStreams(0), torch.default_generator.get_state()
+        with intercepted(), entered(streams):
+            drawn = torch.rand(2), torch.nn.functional.dropout(torch.ones(9), 0.5)
+        generator = torch.Generator().manual_seed(0)
+        expected = torch.rand(2, generator=generator)
+        apart = torch.equal(process_wide, torch.default_generator.get_state())
+        if not (apart and torch.equal(drawn[0], expected)):
+            raise RuntimeError("draws of a job's thread do not come from the job's stream")
+    except (AttributeError, ImportError, RuntimeError, TypeError) as error:
+        raise ConfigError(
+            f"seed: this torch ({torch.__version__}) cannot keep the random numbers of jobs apart "
+            f"({error}). Run without a seed, or with a torch that the README names."
+        ) from error
+    _checked = True
 
 
 @contextlib.contextmanager

@@ -31,6 +31,7 @@ What is done depends on the operator (:func:`treatment`):
 from __future__ import annotations
 
 import contextlib
+import inspect
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -61,6 +62,9 @@ _CPU_DRAWS_THROUGH_OTHERS = frozenset(
 _DRAWS_NOTHING = frozenset({"aten::_fused_sdp_choice"})  # it only says which kernel will do
 _ALWAYS_TAKEN_APART = "CompositeImplicitAutograd"
 _COMPOSITE = ("CompositeExplicitAutograd", "CompositeExplicitAutogradNonFunctional")
+
+# Without it a kernel cannot pass a call on, but it can lend: right as well, and slower.
+_IMPL_TAKES_KEYSET = "with_keyset" in inspect.signature(torch.library.Library.impl).parameters
 
 _register_lock = threading.Lock()  # guards _libraries
 # Kept for the life of the process: a thread that outlives a sweep still has the key in its set,
@@ -124,16 +128,14 @@ def register() -> None:
             namespace = operator.namespace
             if namespace not in made:
                 made[namespace] = torch.library.Library(namespace, "IMPL", DISPATCH_KEY_NAME)
-            make, with_keyset = _KERNELS[how]
-            made[namespace].impl(operator, make(operator), with_keyset=with_keyset)
+            if how == "passed" and _IMPL_TAKES_KEYSET:
+                made[namespace].impl(operator, passed_kernel(operator), with_keyset=True)
+            else:
+                made[namespace].impl(operator, _KERNELS[how](operator))
         _libraries.extend(made.values())
 
 
-_KERNELS = {
-    "given": (given_kernel, False),
-    "lent": (lent_kernel, False),
-    "passed": (passed_kernel, True),
-}
+_KERNELS = {"given": given_kernel, "lent": lent_kernel, "passed": lent_kernel}
 
 
 @contextlib.contextmanager

@@ -21,8 +21,9 @@ __all__ = ["JobStreams", "current_streams"]
 # torch keeps objects by name for each of its threads and, what threading.local would not do,
 # hands them on with the rest of a thread's state to the autograd threads that work for it.
 KEY = "junky_core.seeding.streams"
-_get_obj = _C._get_obj_in_tls
-_has_obj: Any = _C._is_key_in_tls
+# Looked up so that this module loads in any torch: a sweep without a seed needs none of it.
+_get_obj: Any = getattr(_C, "_get_obj_in_tls", None)
+_has_obj: Any = getattr(_C, "_is_key_in_tls", None)
 
 
 class JobStreams:
@@ -122,7 +123,10 @@ class JobStreams:
 
 def current_streams() -> JobStreams | None:
     """Return the streams that the calling thread draws from, ``None`` outside any."""
-    return _get_obj(KEY) if _has_obj(KEY) else None
+    if _has_obj is None or not _has_obj(KEY):
+        return None
+    streams: JobStreams | None = _get_obj(KEY)
+    return streams
 
 
 class DefaultGenerator(torch.Generator):
@@ -168,20 +172,23 @@ STAND_IN = DefaultGenerator()
 @contextlib.contextmanager
 def _drawing_from(streams: JobStreams) -> Iterator[None]:
     from junky_core.seeding._globals import installed_streams
-    from junky_core.seeding._operators import intercepted
 
     # A thread that outlives the sweep's own block still finds all in place.
-    with installed_streams(), intercepted(), _current(streams):
-        yield
+    with installed_streams():
+        from junky_core.seeding._operators import intercepted
+
+        with intercepted(), entered(streams):
+            yield
 
 
 def hidden_streams() -> AbstractContextManager[None]:
     """Take the calling thread out of any streams inside the ``with`` block."""
-    return _current(None)
+    return entered(None)
 
 
 @contextlib.contextmanager
-def _current(streams: JobStreams | None) -> Iterator[None]:
+def entered(streams: JobStreams | None) -> Iterator[None]:
+    """Make ``streams`` the calling thread's, and do no more, inside the ``with`` block."""
     outer = current_streams()
     _C._stash_obj_in_tls(KEY, streams)
     try:
