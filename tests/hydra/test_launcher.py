@@ -83,11 +83,11 @@ def test_every_form_of_devices_on_the_command_line(given, slots, tmp_path):
     assert read_devices("cpu*2") == read_devices(OmegaConf.create({"cpu": 2}))
 
 
-def test_devices_as_a_mapping_or_a_list_in_yaml(tmp_path):
-    for devices in ({"cpu": 2}, ["cpu", "cpu"]):
-        config = {"hydra": {"launcher": {"devices": devices}}}
-        barrier = threading.Barrier(2, timeout=30)
-        assert len(run(lambda _cfg: barrier.wait(), ["a=1,2"], tmp_path, config)) == 2
+@pytest.mark.parametrize("devices", [{"cpu": 2}, ["cpu", "cpu"]])
+def test_devices_as_a_mapping_or_a_list_in_yaml(devices, tmp_path):
+    config = {"hydra": {"launcher": {"devices": devices}}}
+    barrier = threading.Barrier(2, timeout=30)
+    assert len(run(lambda _cfg: barrier.wait(), ["a=1,2"], tmp_path, config)) == 2
 
 
 @pytest.mark.parametrize(
