@@ -144,6 +144,22 @@ def test_yaml_of_a_job_is_omegaconfs(job, tmp_path):
     assert (tmp_path / "new" / "x.yaml").read_bytes() == OmegaConf.to_yaml(job).encode()
 
 
+def test_sections_that_differ_in_type_only_are_not_taken_for_each_other():
+    for value in (1, True, "1", 1.0, None, "null", [1], {"1": 1}):
+        config = OmegaConf.create({"hydra": {"a": {"x": value}, "b": value}})
+        assert yaml_text(config) == OmegaConf.to_yaml(config)
+
+
+def test_interpolations_resolve_anew_each_time():
+    with quick_run_job():
+        config = OmegaConf.create({"a": 1, "b": "${a} and ${c.d}", "c": {"d": "${..a}"}})
+        assert config.b == "1 and 1"
+        config.a = 2
+        assert config.b == "2 and 2"
+        other = OmegaConf.create({"a": 3, "b": "${a} and ${c.d}", "c": {"d": 4}})
+        assert other.b == "3 and 4"
+
+
 WORDS = st.sampled_from(
     [
         "a",
@@ -220,8 +236,9 @@ def test_plain_text_may_stand_anywhere(data, depth):
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.dictionaries(TEXTS, DATA, max_size=3))
-def test_yaml_is_omegaconfs_byte_for_byte(data):
+@given(st.dictionaries(TEXTS, DATA, max_size=3), st.booleans())
+def test_yaml_is_omegaconfs_byte_for_byte(data, below_hydra):
+    data = {"hydra": data} if below_hydra else data
     try:
         config = OmegaConf.create(data)
         plain = OmegaConf.to_yaml(config)
