@@ -414,7 +414,7 @@ def test_a_dry_run_prints_the_jobs_and_runs_none(app, capsys):
     assert app.run("seed=1,2", "hydra.sweeper.dry_run=true") == []
     out = capsys.readouterr().out
     assert out.startswith("8 jobs")
-    assert "seed=2 width=2 depth=4" in out
+    assert out.splitlines()[-1].split() == ["7", "2", "2", "4"]
     assert not app.sweep_dir.exists()
 
 
