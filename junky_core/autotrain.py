@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from junky_core.grammar import expand_fit_params
 from junky_core.identity import copy_containers, digest
 from junky_core.jobs import Attempt, GridSource, Job, JobResult, rank_key
 from junky_core.leaderboard import publish_leaderboard
+from junky_core.preview import preview_text
+from junky_core.progress import Progress
+from junky_core.report import publish_report
 from junky_core.results import AutotrainResult
 from junky_core.slots import Slot
 from junky_core.sweep import Sweep, SweepSettings
@@ -53,6 +57,9 @@ def torch_autotrain(
     sweep_timeout_s: float | None = None,
     sweep_dir: str | Path | None = None,
     resume: bool = False,
+    progress: bool | None = None,
+    report: bool = False,
+    dry_run: bool = False,
     observers: Sequence[Observer] = (),
 ) -> AutotrainResult:
     """Train a model for each combination of ``make_model_fit_params``; return the best.
@@ -101,6 +108,10 @@ def torch_autotrain(
         sweep_dir: Folder for journal, log and best model; makes the sweep
             resumable. ``None``: no journal.
         resume: Go on with the sweep in ``sweep_dir``.
+        progress: Live progress: ``None`` in a terminal, ``True`` plain lines
+            elsewhere too, ``False`` never.
+        report: Write ``report.html`` to ``sweep_dir`` at the end.
+        dry_run: Print how many jobs there are, why, and which, and run none.
         observers: Who listens besides, see :class:`junky_core.events.Observer`.
 
     Returns:
@@ -162,7 +173,13 @@ def torch_autotrain(
         spec={"fit_params": repr(make_model_fit_params), "devices": str(devices)},
     )
     best = BestModel(folder / best_model_file_name, direction)
-    listeners: list[Observer] = [SweepLog(), *observers]
+    if dry_run:
+        sys.stdout.write(preview_text(len(grid), grid.explain(), grid.__getitem__))
+        return AutotrainResult.empty(direction)
+    if report and sweep_dir is None:
+        raise ConfigError("report=True needs sweep_dir, the folder to write it to")
+    display = Progress(progress, plain=progress is True)
+    listeners: list[Observer] = [display, SweepLog(), *observers]
     record: SweepRecord | None = None
     with contextlib.ExitStack() as stack:
         if sweep_dir is None:
@@ -187,10 +204,13 @@ def torch_autotrain(
             file_log = SweepLog(FileWriter(record.path / LOG_NAME))
             stack.callback(file_log.close)
             listeners = [record.open_journal(), file_log, *listeners]
+        stack.callback(display.close)
         sweep = Sweep(slots, runner, best, listeners, settings)
         stack.callback(sweep.close)
         if record is not None:
             record.hand_over(sweep.emit)
+        if report and record is not None:
+            stack.callback(publish_report, record.path)
         return runner.finish(
             sweep, plan, best_model_device, None if record is None else record.path
         )

@@ -49,7 +49,7 @@ class ConfigError(JunkyError, ValueError):
 
 
 class IsolationError(JunkyError, RuntimeError):
-    """Jobs cannot be kept apart: Hydra or Python keeps its state where this version cannot reach."""
+    """Jobs cannot be kept apart with the Hydra or Python that is installed."""
 
 
 class JobExited(JunkyError, RuntimeError):

@@ -68,6 +68,7 @@ class Progress:
         self._lock = threading.Lock()  # guards the state and the time of the last line
         self._state = LiveState()
         self._last_line = 0.0
+        self._told_end = False
         self._display: _Display | None = None  # set and cleared by the thread that runs the sweep
 
     def on_event(self, event: Event) -> None:
@@ -90,10 +91,12 @@ class Progress:
         display, self._display = self._display, None
         if display is not None:
             display.close()
-        elif self._state.ended is not None:
+        elif self._state.ended is not None and not self._told_end:
+            self._told_end = True
             self._say(final=True)
 
     def _begin(self) -> None:
+        self._told_end = False
         self._last_line = time.monotonic()
         if self._display is None and _is_terminal(sys.stdout):
             self._display = _Display(self._render)

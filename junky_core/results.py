@@ -68,6 +68,18 @@ class AutotrainResult(_Five):
         self.direction = direction
         return self
 
+    @classmethod
+    def empty(cls, direction: str = "maximize") -> AutotrainResult:
+        """Return the result of a sweep that ran nothing."""
+        return cls(
+            best_model=None,
+            best_model_name=None,
+            best_model_score=None,
+            best_model_params=None,
+            stats=[],
+            direction=direction,
+        )
+
     def __reduce__(self) -> tuple[Any, ...]:
         state = {"failed": self.failed, "jobs": self.jobs, "direction": self.direction}
         return _rebuild, (self._asdict(), state)

@@ -248,7 +248,10 @@ class SweepLog:
             then = "given up"
             self._given_up.add(event.job)
         what = f"{_one_line(event.error)} (attempt {event.attempt}{memory}, {then})"
-        return [f"{event.name}: {verb}: {what}", *_quoted(event.name, event.traceback)]
+        # Where a job was when it was asked to end says nothing about it.
+        asked = event.kind in {"interrupted", "timeout"}
+        quoted = [] if asked else _quoted(event.name, event.traceback)
+        return [f"{event.name}: {verb}: {what}", *quoted]
 
     def _slot_closed(self, event: SlotClosed) -> list[str]:
         count = self._jobs_of_slot.get(event.slot, 0)

@@ -38,6 +38,8 @@ from junky_core.events import Notice, Observer
 from junky_core.identity import digest
 from junky_core.jobs import Job, JobResult
 from junky_core.leaderboard import publish_leaderboard
+from junky_core.progress import Progress
+from junky_core.report import publish_report
 from junky_core.sweep import Sweep, SweepSettings
 from junky_core.sweep_log import FileWriter, SweepLog
 from junky_core.sweep_record import Plan, SweepRecord
@@ -100,6 +102,8 @@ class HydraSweepSpec:
         settings: How the engine runs it.
         folder: The sweep's.
         resume: Go on with the sweep in the folder.
+        progress: As ``hydra.launcher.progress``.
+        report: As ``hydra.launcher.report``.
         best_model_file_name: File in the sweep's folder.
         device_key: Key of a job's config that gets the slot's device, if any.
     """
@@ -111,6 +115,8 @@ class HydraSweepSpec:
     settings: SweepSettings
     folder: Path
     resume: bool
+    progress: bool | None
+    report: bool
     best_model_file_name: str
     device_key: str | None = None
 
@@ -232,7 +238,13 @@ class HydraSweep:
         if self._sweep is None:
             spec = self._spec
             self._log = SweepLog(FileWriter(record.path / LOG_NAME))
-            observers: list[Observer] = [record.open_journal(), self._log, SweepLog()]
+            self._progress = Progress(spec.progress, plain=spec.progress is True)
+            observers: list[Observer] = [
+                record.open_journal(),
+                self._progress,
+                self._log,
+                SweepLog(),
+            ]
             self._sweep = Sweep(
                 spec.slots, self._runner, self._best, observers, self._settings, kind="hydra"
             )
@@ -278,6 +290,7 @@ class HydraSweep:
         self._results.update({result.num: result for result in (*done, *sweep.results())})
         assert self._record is not None
         assert self._log is not None
+        self._progress.close()
         publish_leaderboard(
             self.results,
             self._spec.settings.direction,
@@ -287,6 +300,8 @@ class HydraSweep:
         self._log.close()  # the next launch opens it again, and appends
         if self._record.journal is not None:
             self._record.journal.flush()
+        if self._spec.report:
+            publish_report(self._record.path)
 
     def _configure_log(self) -> None:
         hydra_config = self._spec.config.hydra

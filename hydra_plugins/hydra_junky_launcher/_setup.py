@@ -104,6 +104,8 @@ def make_sweep(
             settings=settings,
             folder=folder,
             resume=resume,
+            progress=given["progress"],
+            report=bool(given["report"]),
             best_model_file_name=str(given["best_model_file_name"]),
             device_key=given["device_key"],
         )

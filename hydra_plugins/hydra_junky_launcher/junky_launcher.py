@@ -103,6 +103,12 @@ class JunkyLauncherConf:
     # Key of the job's config that gets the device of its slot, trainer.device say; it must exist.
     device_key: Optional[str] = None  # noqa: UP045
 
+    # Live progress. null: in a terminal; true: plain lines elsewhere too; false: never.
+    progress: Optional[bool] = None  # noqa: UP045
+
+    # Write report.html to the sweep's folder after each launch.
+    report: bool = False
+
 
 ConfigStore.instance().store(
     group="hydra/launcher", name="junky", node=JunkyLauncherConf, provider="junky_launcher"

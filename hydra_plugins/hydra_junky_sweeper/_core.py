@@ -19,7 +19,7 @@ from hydra.core.utils import JobStatus
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.hydra_junky_sweeper._errors import HydraConfigError, HydraSweepFailed
-from hydra_plugins.hydra_junky_sweeper._preview import preview_text
+from hydra_plugins.hydra_junky_sweeper._preview import preview_of
 from hydra_plugins.hydra_junky_sweeper._results import (
     best_of,
     failure_text,
@@ -116,7 +116,7 @@ class SweepRun:
         jobs = build_jobs(self.fit_params, self.params, arguments, loader)
         validate_jobs(jobs, loader, self.config)
         if self.dry_run:
-            sys.stdout.write(preview_text(jobs))
+            sys.stdout.write(preview_of(jobs))
             return []
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ the page's content policy forbids it.
 
 from __future__ import annotations
 
+import contextlib
 import html
 import json
 import os
@@ -13,11 +14,13 @@ from importlib import resources
 from pathlib import Path
 
 from junky_core.atomic import write_atomically
+from junky_core.errors import JunkyError
 from junky_core.leaderboard import leaderboard_text
 from junky_core.report.payload import payload_of
 from junky_core.sweep_history import SweepHistory, load_history
+from junky_core.sweep_log import StdoutWriter
 
-__all__ = ["report_html", "report_path", "write_report"]
+__all__ = ["publish_report", "report_html", "report_path", "write_report"]
 
 REPORT_NAME = "report.html"
 
@@ -47,6 +50,16 @@ def write_report(
     page = report_html(history, folder.resolve().name or "sweep").encode()
     write_atomically(path, lambda file: file.write(page))
     return path
+
+
+def publish_report(folder: Path) -> None:
+    """Write the report of a sweep that has ended, and say where; say why if it cannot be."""
+    try:
+        said = f"report: {write_report(folder)}"
+    except (JunkyError, OSError) as error:
+        said = f"the report could not be written: {error}"
+    with contextlib.suppress(OSError, ValueError):  # nobody listens any more
+        StdoutWriter().write(f"{said}\n")
 
 
 def report_path(source: str | os.PathLike[str]) -> Path:

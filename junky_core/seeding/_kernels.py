@@ -97,7 +97,7 @@ def given_kernel(operator: Any) -> Callable[..., Any]:
                 return call(*args, **kwargs)
             if _python_looks_on(args, kwargs):
                 with _lent(streams, tensor):
-                    return call(*args, **kwargs)
+                    return call(*_with_default(args), **_with_default(kwargs))
             if len(args) > position:
                 args = (*args[:position], chosen, *args[position + 1 :])
             else:
@@ -150,7 +150,7 @@ def lent_kernel(operator: Any) -> Callable[..., Any]:
             if streams is None:
                 return call(*args, **kwargs)
             with _lent(streams, _first_tensor(args, kwargs)):
-                return call(*args, **kwargs)
+                return call(*_with_default(args), **_with_default(kwargs))
         finally:
             _exclude(_key, False)
 
@@ -229,6 +229,18 @@ def _lent_state(lender: torch.Generator, borrower: torch.Generator) -> Iterator[
     finally:
         lender.set_state(borrower.get_state())
         borrower.set_state(own)
+
+
+def _with_default(arguments: Any) -> Any:
+    """Return positional or keyword arguments with the default generator for its stand-in."""
+    if isinstance(arguments, dict):
+        return dict(zip(arguments, _with_default(arguments.values()), strict=True))
+    return [
+        _default
+        if isinstance(value, torch.Generator) and _address(value) == _address(STAND_IN)
+        else value
+        for value in arguments
+    ]
 
 
 def _python_looks_on(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
