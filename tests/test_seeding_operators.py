@@ -284,6 +284,20 @@ def test_default_generator_as_argument_means_the_job(draw):
     assert torch.equal(torch.get_rng_state(), process_wide)
 
 
+def test_stand_in_of_the_default_generator_where_python_looks_on():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def draw():
+        generator = torch.random.default_generator
+        with FlopCounterMode(display=False):
+            return torch.rand(3, generator=generator), torch.empty(3).normal_(generator=generator)
+
+    torch.manual_seed(4)
+    expected = draw()
+    with JobStreams(4).thread():
+        assert equal(draw(), expected)
+
+
 def test_other_threads_are_not_intercepted():
     torch.manual_seed(8)
     expected = torch.rand(2)
