@@ -720,9 +720,10 @@ def _configs_are_separate(first: JobScope, second: JobScope) -> bool:
 
 
 def _other_singletons_are_separate(first: JobScope, second: JobScope) -> bool:
+    marks = ["isolation check 1", "isolation check 2"]  # no app has such a name
     names: list[Any] = []
     loaders: list[Any] = []
-    for scope, name in (first, "first"), (second, "second"):
+    for scope, name in zip((first, second), marks, strict=True):
         with enter_scope(scope):
             JobRuntime.instance().set("name", name)
             GlobalHydra.instance().hydra = cast(Any, name)
@@ -731,7 +732,7 @@ def _other_singletons_are_separate(first: JobScope, second: JobScope) -> bool:
             names.append(JobRuntime.instance().get("name"))
             loaders.append(GlobalHydra.instance().hydra)
     outside = (JobRuntime.instance().get("name"), GlobalHydra.instance().hydra)
-    return names == loaders == ["first", "second"] and not {*outside} & {"first", "second"}
+    return names == loaders == marks and not {*outside} & {*marks}
 
 
 def _resolvers_are_separate(first: JobScope, second: JobScope) -> bool:
