@@ -164,6 +164,8 @@ class SweepRun:
         if best is not None:
             log.info("Best job: #%d, score %s", best.num, best.score)
             log.info("Best overrides: %s", " ".join(overrides))
+            if runner.model_path() is not None:
+                log.info("Best model: %s", runner.model_path())
         elif results:
             log.warning("No job has a score, so there is no best one: return a number from the job")
         log.info("Results: %s", path)
