@@ -86,7 +86,7 @@ def train_all(net, slots, mode, seconds, device="cuda:0"):
         for _ in range(20):
             step()
         synchronize()
-        ready.wait()
+        ready.wait(60)  # a slot that died must not keep the others
         began = last = time.perf_counter()
         count = 0
         while last - began < seconds:
