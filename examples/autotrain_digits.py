@@ -67,4 +67,5 @@ if __name__ == "__main__":
         best_model_device="cpu",
         seed=0,
     )
-    print(result)
+    print("best:", result.best_model_params)
+    print("its accuracy:", result.best_model_score)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 from junky_core.atomic import write_atomically
@@ -136,11 +137,13 @@ def varying_params(params: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def param_text(value: Any) -> str:
-    """Return a parameter's value as a reader of tables wants it: strings bare.
+    """Return a parameter's value as a reader of tables wants it: strings and names bare.
 
-    >>> param_text("adam"), param_text(0.1), param_text([64, 64]), param_text("a b")
-    ('adam', '0.1', '[64, 64]', 'a b')
+    >>> param_text("adam"), param_text(0.1), param_text([64, 64]), param_text(dict)
+    ('adam', '0.1', '[64, 64]', 'dict')
     """
+    if isinstance(value, (type, FunctionType, BuiltinFunctionType)):
+        return value.__qualname__
     if isinstance(value, str) and value.strip() == value and value.isprintable() and value:
         return value
     try:
