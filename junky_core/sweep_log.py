@@ -313,7 +313,10 @@ def _number(score: float) -> str:
 
 
 def _one_line(text: str) -> str:
-    return re.sub(r"\s*[\r\n]+\s*", " ", str(text)).strip()
+    text = str(text)
+    if "\n" in text or "\r" in text:  # seldom, and the search takes longer than all of the rest
+        text = re.sub(r"\s*[\r\n]+\s*", " ", text)
+    return text.strip()
 
 
 def _quoted(name: str, text: str) -> Iterable[str]:
