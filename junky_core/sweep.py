@@ -24,6 +24,7 @@ import torch
 
 from junky_core.best import BestModel
 from junky_core.calls import Call
+from junky_core.consoles import consoles_apart
 from junky_core.context import JobContext
 from junky_core.devices import SlotSpec
 from junky_core.errors import ConfigError, SweepFailed, SweepInterrupted
@@ -198,6 +199,7 @@ class Sweep:
         torch_threads_before = torch.get_num_threads()
         with contextlib.ExitStack() as stack:
             stack.enter_context(inherit_scopes())
+            stack.enter_context(consoles_apart())
             if self.settings.seed is not None:
                 stack.enter_context(installed_streams())
             stack.callback(self._check_points.disarm)
