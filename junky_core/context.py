@@ -20,6 +20,7 @@ from junky_core.events import Event, ScoreReported
 from junky_core.jobs import rank_key
 from junky_core.loaders import LoaderSets, SharedData
 from junky_core.scopes import current_scope
+from junky_core.seeding import reproducibility_warnings
 
 __all__ = ["JobContext", "current_job"]
 
@@ -56,6 +57,7 @@ class JobContext:
         shared: SharedData,
         rng: random.Random,
         emit: Callable[[Event], None],
+        warn: Callable[[str], None] = lambda _message: None,
         timeout_s: float | None = None,
         score: float | None = None,
     ) -> None:
@@ -72,6 +74,10 @@ class JobContext:
         self._shared = shared
         self._rng = rng
         self._emit = emit
+        self._warn = warn
+        self._looked_at: set[int] = (
+            set()
+        )  # models and loaders that were looked at for a seed's sake
         self._timeout_s = timeout_s
         self._started = time.monotonic()
         self._seen_sets: list[Any] = []
@@ -107,10 +113,12 @@ class JobContext:
         self.check()
         call = Call(factory, args, kwargs)
         try:
-            return self._loader_sets.get(call, self._seen_sets)
+            loaders = self._loader_sets.get(call, self._seen_sets)
         except Exception as error:
             self._loader_failure = (error, call)
             raise
+        self._look_at(loaders, loaders=loaders)
+        return loaders
 
     def shared(self, factory: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Return ``factory(*args, **kwargs)``, built once in the process, for all slots.
@@ -141,6 +149,7 @@ class JobContext:
         """
         self.check()
         value = _as_float(score)
+        self._look_at(model, model=model)
         with self._lock:
             improved = self._score is None or (
                 rank_key(value, 0, self._best.direction)
@@ -199,6 +208,14 @@ class JobContext:
             seen.add(id(link))
             link = link.__cause__ or link.__context__
         return None
+
+    def _look_at(self, what: Any, **kind: Any) -> None:
+        """With a seed, warn of what may make the result differ all the same; once each."""
+        if self.seed is None or id(what) in self._looked_at:
+            return
+        self._looked_at.add(id(what))
+        for message in reproducibility_warnings(device=self.device, **kind):
+            self._warn(message)
 
     def _report(self, score: float, improved: bool, standing: Standing) -> None:
         best = standing.best

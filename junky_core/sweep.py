@@ -46,7 +46,7 @@ from junky_core.interrupts import CheckPoints
 from junky_core.jobs import Attempt, JobResult, JobSource
 from junky_core.loaders import SharedData
 from junky_core.scheduler import AttemptEnd, RunningJob, Scheduler
-from junky_core.scopes import JobScope, enter_scope, inherit_scopes
+from junky_core.scopes import JobScope, current_scope, enter_scope, inherit_scopes
 from junky_core.seeding import JobStreams, installed_streams
 from junky_core.slots import Slot, SlotThreads, torch_threads
 
@@ -162,11 +162,13 @@ class Sweep:
         )
         self._shared = SharedData(self.settings.seed)
         self._check_points = CheckPoints()
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.Lock()  # guards the three below
         self._active: dict[int, JobContext] = {}
+        self._warned: set[str] = set()
         self._crash: BaseException | None = None
         self._results: dict[int, JobResult] = {}  # guarded by the scheduler's lock
         self._scheduler: Scheduler | None = None
+        self._starter: JobScope | None = None
         self._signum: int | None = None
 
     def run(self, source: JobSource, already_finished: int = 0) -> list[JobResult]:
@@ -182,6 +184,7 @@ class Sweep:
             Exception: What a job raised as fatal, or the source raised.
         """
         started = time.monotonic()
+        self._starter = current_scope()  # a sweep inside a job
         self._results = {}
         self._crash = None
         self.stop_reason = ""
@@ -398,6 +401,13 @@ class Sweep:
     def _notice(self, level: str, message: str) -> None:
         self.emit(Notice(level=level, message=message))
 
+    def _warn_once(self, message: str) -> None:
+        with self._lock:
+            known = message in self._warned
+            self._warned.add(message)
+        if not known:
+            self._notice("warning", f"seed: {message}")
+
     def _emit_started(self, source: JobSource, already_finished: int) -> None:
         settings = self.settings
         self.emit(
@@ -487,10 +497,11 @@ class Sweep:
             shared=self._shared,
             rng=random.Random() if streams is None else streams.rng,  # noqa: S311
             emit=self.emit,
+            warn=self._warn_once,
             timeout_s=self.settings.job_timeout_s,
             score=job.score,
         )
-        scope = JobScope(context)
+        scope = JobScope(context, self._starter)
         scope.thread_setups.append(slot.on_device)
         if streams is not None:
             scope.thread_setups.append(streams.thread)

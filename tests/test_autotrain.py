@@ -549,6 +549,16 @@ def test_the_callers_random_numbers_are_left_alone():
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_a_seeds_limits_are_told_once(capsys):
+    def loaders():
+        return iter([1, 2, 3])  # spent after the first job
+
+    torch_autotrain(by_x, save_x, loaders, make_model_fit_params=[("x", range(3))], seed=0)
+    assert capsys.readouterr().out.count("seed: loaders: list_iterator") == 1
+    torch_autotrain(by_x, save_x, loaders, make_model_fit_params=[("x", range(3))])
+    assert "seed: loaders" not in capsys.readouterr().out
+
+
 def test_torch_threads_are_put_back():
     before = torch.get_num_threads()
     inside = []
