@@ -1,0 +1,232 @@
+"""Apps that know nothing of this project run under it by two overrides, or two lines, alone.
+
+The apps stand in ``apps/``, each with its configs; they run in processes of their own.
+"""
+
+import csv
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from junky_core.__main__ import main as junky
+
+APPS = Path(__file__).parent / "apps"
+TWO_OVERRIDES = ["hydra/sweeper=junky", "hydra/launcher=junky"]
+TWO_SLOTS = "hydra.launcher.devices=cpu*2"
+
+
+def run(folder, *overrides, status=0):
+    """Run ``app.py`` in ``folder`` with ``--multirun``; return all it wrote to the console."""
+    done = subprocess.run(
+        [sys.executable, "app.py", "--multirun", "hydra.sweep.dir=sweep", *overrides],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TERM": "dumb"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == status, done.stdout
+    return done.stdout
+
+
+def copied(app, folder):
+    shutil.copytree(APPS / app, folder, dirs_exist_ok=True)
+    return folder
+
+
+def events(folder, kind):
+    lines = (folder / "sweep" / "journal.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+
+def scores(folder):
+    """Return the score of each job, by number."""
+    with (folder / "sweep" / "leaderboard.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["status"] for row in rows} == {"finished"}
+    assert [row["rank"] for row in rows] == [str(1 + at) for at in range(len(rows))]
+    return {int(row["job"]): float(row["score"]) for row in rows}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A sweep of the plain app: its folder and what it wrote to the console."""
+    folder = copied("plain", tmp_path_factory.mktemp("plain"))
+    out = run(
+        folder,
+        *TWO_OVERRIDES,
+        TWO_SLOTS,
+        "hydra.launcher.device_key=trainer.device",
+        "hydra.launcher.report=true",
+        "trainer.device=nowhere",
+        "fails_once_at=16",
+        "model.width=8,16,32",
+    )
+    return folder, out
+
+
+def test_jobs_run_on_the_slots(plain):
+    begun = events(plain[0], "job_started")
+    assert {event["slot"] for event in begun} == {1, 2}
+    assert {event["job"] for event in begun} == {0, 1, 2}
+
+
+def test_the_slot_s_device_reaches_the_app(plain):
+    for num in range(3):
+        config = yaml.safe_load((plain[0] / f"sweep/{num}/.hydra/config.yaml").read_text())
+        assert config["trainer"]["device"] == "cpu"
+
+
+def test_a_job_that_failed_runs_again(plain):
+    (failed,) = events(plain[0], "attempt_failed")
+    assert failed["job"] == 1
+    assert "out of luck" in failed["traceback"]
+    assert [e["attempt"] for e in events(plain[0], "job_started") if e["job"] == 1] == [1, 2]
+    assert {e["job"] for e in events(plain[0], "job_finished")} == {0, 1, 2}
+
+
+def test_what_the_app_returns_is_the_score(plain):
+    folder, out = plain
+    for num, score in scores(folder).items():
+        logged = (folder / f"sweep/{num}/app.log").read_text()
+        assert f"accuracy {score:.4f} on cpu" in logged
+    assert "Best job: #" in out
+
+
+def test_each_job_has_a_log_and_a_folder_of_its_own(plain):
+    for num in range(3):
+        log = (plain[0] / f"sweep/{num}/app.log").read_text()
+        lines = [line for line in log.splitlines() if "] - epoch" in line]
+        assert [line.split("] - ")[1] for line in lines] == [
+            f"epoch {epoch} of job {num}" for epoch in range(3)
+        ]
+        assert (plain[0] / f"sweep/{num}/weights.pt").stat().st_size > 0
+
+
+def test_results_are_written(plain):
+    folder = plain[0] / "sweep"
+    results = yaml.safe_load((folder / "optimization_results.yaml").read_text())
+    by_job = scores(plain[0])
+    best = max(by_job, key=by_job.get)
+    assert results["best_job_num"] == best
+    assert results["best_evaluated_result"] == by_job[best]
+    assert f"model.width={(8, 16, 32)[best]}" in results["best_overrides"]
+    assert "<html" in (folder / "report.html").read_text()
+    assert not (folder / "model.pt").exists()  # such an app saves its models itself
+
+
+def test_the_command_line_reads_it(plain, capsys, tmp_path):
+    sweep = str(plain[0] / "sweep")
+    assert junky(["leaderboard", sweep]) == 0
+    assert "model.width" in capsys.readouterr().out
+    assert junky(["watch", "--once", sweep]) == 0
+    assert "3/3 done" in capsys.readouterr().out
+    assert junky(["report", sweep, "-o", str(tmp_path / "page.html")]) == 0
+    assert (tmp_path / "page.html").exists()
+
+
+def test_it_is_resumed(plain, tmp_path):
+    folder = tmp_path / "app"
+    shutil.copytree(plain[0], folder)
+    before = scores(folder)
+    run(
+        folder,
+        *TWO_OVERRIDES,
+        TWO_SLOTS,
+        "hydra.launcher.resume=true",
+        "hydra.launcher.device_key=trainer.device",
+        "trainer.device=nowhere",
+        "fails_once_at=16",
+        "model.width=8,16,32,64",
+    )
+    begun = [event["job"] for event in events(folder, "job_started")]
+    assert begun[len(events(plain[0], "job_started")) :] == [3]
+    after = scores(folder)
+    assert after.items() >= before.items()
+    assert set(after) == {0, 1, 2, 3}
+
+
+def test_two_lines_in_the_defaults_list_will_do(tmp_path):
+    folder = copied("plain", tmp_path)
+    config = folder / "conf" / "config.yaml"
+    text = config.read_text()
+    config.write_text(
+        text.replace(
+            "  - _self_\n",
+            "  - override hydra/sweeper: junky\n  - override hydra/launcher: junky\n  - _self_\n",
+        )
+        + "hydra:\n"
+        "  sweeper:\n"
+        "    fit_params:\n"
+        "      - {optimizer: adam, optimizer.lr: [1e-2, 1e-3]}\n"
+        "      - {optimizer: sgd, optimizer.momentum: [0.9]}\n"
+    )
+    assert (folder / "app.py").read_bytes() == (APPS / "plain" / "app.py").read_bytes()
+    out = run(folder, "epochs=1")
+    assert set(scores(folder)) == {0, 1, 2}
+    assert "optimizer.momentum" in out
+
+
+# --- Lightning -----------------------------------------------------------------------------------
+
+WIDTHS = "model.width=8,16,32,64"
+
+
+@pytest.fixture(scope="module")
+def lightning(tmp_path_factory):
+    """A sweep of the Lightning app, with its progress bars: folder and console."""
+    if importlib.util.find_spec("lightning") is None:
+        pytest.skip("needs the package lightning")
+    folder = copied("lightning", tmp_path_factory.mktemp("lightning"))
+    out = run(
+        folder,
+        *TWO_OVERRIDES,
+        TWO_SLOTS,
+        "hydra.launcher.seed=1",
+        "hydra.launcher.max_retries=0",
+        "hydra.launcher.device_key=trainer.accelerator",
+        "trainer.accelerator=nowhere",
+        WIDTHS,
+    )
+    return folder, out
+
+
+def test_lightning_trains_on_slots(lightning):
+    folder, _ = lightning
+    assert {event["slot"] for event in events(folder, "job_started")} == {1, 2}
+    assert not events(folder, "attempt_failed")
+    assert set(scores(folder)) == {0, 1, 2, 3}
+
+
+def test_lightning_writes_to_each_job_s_own_folder(lightning):
+    folder, _ = lightning
+    for num in range(4):
+        job = folder / "sweep" / str(num)
+        (checkpoint,) = job.glob("*.ckpt")
+        assert f"best checkpoint {checkpoint}" in (job / "app.log").read_text()
+        assert (job / "lightning_logs" / "version_0" / "metrics.csv").exists()
+
+
+def test_lightning_shows_a_bar_for_each_job(lightning):
+    _, out = lightning
+    assert out.count("Epoch 1/1") == 4
+
+
+def test_seeded_lightning_scores_are_those_of_hydra_s_own_launcher(lightning, tmp_path):
+    folder = copied("lightning", tmp_path)
+    run(folder, "hydra/launcher=basic", "hydra/sweeper=junky", WIDTHS)
+    results = yaml.safe_load((folder / "sweep" / "optimization_results.yaml").read_text())
+    by_job = scores(lightning[0])
+    assert results["best_evaluated_result"] == max(by_job.values())
+    for num in range(4):
+        metrics = Path("sweep", str(num), "lightning_logs", "version_0", "metrics.csv")
+        assert (lightning[0] / metrics).read_text() == (folder / metrics).read_text()
