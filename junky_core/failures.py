@@ -6,9 +6,11 @@ import gc
 import re
 import sys
 import traceback
+import types
 from collections.abc import Hashable, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
 
@@ -38,9 +40,9 @@ class Failure:
     Attributes:
         kind: ``"error"``, ``"oom"``, ``"poisoned"``, ``"timeout"``,
             ``"interrupted"`` or ``"fatal"``.
-        exception: The exception, without this package's outer frames.
+        exception: The exception.
         error: Its last line, ``"ValueError: bad"``.
-        traceback: All of it as text.
+        traceback: All of it as text, without this package's outer frames.
         location: Type, file and line where it was raised.
         host_memory: Out of the host's memory, not of a GPU's.
     """
@@ -51,11 +53,12 @@ class Failure:
         self.kind = _kind(exception)
         if isinstance(exception, FatalJobError) and exception.__cause__ is not None:
             exception = exception.__cause__
-        exception.__traceback__ = _without_own_frames(exception.__traceback__)
         self.exception: BaseException = exception
         lines = traceback.format_exception_only(type(exception), exception)
         self.error = lines[-1].strip() if lines else type(exception).__name__
-        self.traceback = "".join(traceback.format_exception(exception)).rstrip("\n")
+        theirs = _without_own_frames(exception.__traceback__)
+        text = traceback.format_exception(type(exception), exception, theirs)
+        self.traceback = "".join(text).rstrip("\n")
         self.location = _location(exception)
         self.host_memory = _is_host_memory(exception)
 
@@ -66,13 +69,18 @@ def describe(exception: BaseException) -> Failure:
 
 
 def release_frames(exception: BaseException) -> None:
-    """Clear the locals of all frames that ``exception`` and its causes hold.
+    """Let ``exception`` and its causes hold none of the frames that they passed through.
 
     A traceback holds frames, frames hold the model, its activations and the
-    batch. The traceback itself stays: files, lines and names can be shown.
+    batch. A frame's locals can be cleared, but it goes on holding its function,
+    a local function its closure, and every frame its caller: so the tracebacks
+    are replaced by stand-ins, which show the same files, lines and names. This
+    package's outer frames are left out.
     """
+    exception.__traceback__ = _without_own_frames(exception.__traceback__)
     for link in _chain(exception):
-        traceback.clear_frames(link.__traceback__)
+        traceback.clear_frames(link.__traceback__)  # others may hold on to the traceback
+        link.__traceback__ = _stand_in(link.__traceback__)
 
 
 def free_memory() -> None:
@@ -85,6 +93,30 @@ def free_memory() -> None:
             print(f"could not empty the CUDA cache: {error}", file=sys.stderr)  # noqa: T201
 
 
+def _nowhere() -> Iterator[None]:  # its frame, as it never runs, has no caller
+    yield
+
+
+def _stand_in(tb: TracebackType | None) -> TracebackType | None:
+    """Return a traceback that shows what ``tb`` shows, made of frames that hold nothing."""
+    links = []
+    while tb is not None:
+        links.append(tb)
+        tb = tb.tb_next
+    for link in reversed(links):
+        code, names = link.tb_frame.f_code, link.tb_frame.f_globals
+        look_alike = _nowhere.__code__.replace(
+            co_filename=code.co_filename, co_name=code.co_name, co_firstlineno=link.tb_lineno
+        )
+        # How source is found that is not in a file of its own.
+        finders: dict[str, Any] = {
+            name: names[name] for name in ("__name__", "__loader__") if name in names
+        }
+        frame = types.FunctionType(look_alike, finders)().gi_frame
+        tb = TracebackType(tb, frame, 0, link.tb_lineno)
+    return tb
+
+
 def _chain(exception: BaseException) -> Iterator[BaseException]:
     seen: set[int] = set()
     waiting: list[BaseException | None] = [exception]
@@ -94,7 +126,7 @@ def _chain(exception: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(link))
         yield link
-        waiting += [link.__cause__, link.__context__]
+        waiting += [link.__cause__, link.__context__, *getattr(link, "exceptions", ())]
 
 
 def _causes(exception: BaseException) -> Iterator[BaseException]:
@@ -140,7 +172,7 @@ def _location(exception: BaseException) -> Hashable:
 
 
 def _without_own_frames(tb: TracebackType | None) -> TracebackType | None:
-    """Drop this package's leading frames: they say nothing, and are still at work."""
+    """Drop this package's leading frames: they say nothing of the job."""
     first = tb
     while first is not None and first.tb_frame.f_code.co_filename.startswith(_OWN_FOLDER):
         first = first.tb_next

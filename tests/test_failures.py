@@ -1,6 +1,7 @@
 """What an exception means, and that its frames let go of tensors."""
 
 import gc
+import traceback
 import weakref
 
 import pytest
@@ -42,13 +43,9 @@ def test_kinds(error, kind, host):
 
 
 def test_a_wrapped_out_of_memory_is_one():
-    try:
-        try:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        except RuntimeError as inner:
-            raise ValueError("could not build") from inner
-    except ValueError as error:
-        assert describe(error).kind == "oom"
+    error = ValueError("could not build")
+    error.__cause__ = torch.OutOfMemoryError("CUDA out of memory")
+    assert describe(error).kind == "oom"
 
 
 def test_the_error_is_told_by_its_last_line_and_its_whole_traceback():
@@ -97,3 +94,47 @@ def test_released_frames_let_go_of_tensors():
     gc.collect()
     assert [ref() for ref in seen] == [None, None]
     assert failure.exception.__traceback__ is not None
+
+
+def test_released_frames_let_go_of_closures():
+    def wrapped():
+        model = torch.nn.Linear(1, 1)
+        seen.append(weakref.ref(model))
+
+        def closure():
+            raise ValueError(f"dead: {type(model)}")
+
+        closure()
+
+    seen = []
+    try:
+        wrapped()
+    except ValueError as error:
+        failure = describe(error)
+    release_frames(failure.exception)
+    gc.collect()
+    assert seen[0]() is None
+
+
+def test_a_released_traceback_shows_files_lines_and_names():
+    def wrapped():
+        try:
+            raise KeyError("inner")
+        except KeyError as error:
+            raise ValueError("outer") from error
+
+    def shown(link):
+        stack = traceback.extract_tb(link.__traceback__)
+        return [(frame.filename, frame.lineno, frame.name, frame.line) for frame in stack]
+
+    try:
+        wrapped()
+    except ValueError as error:
+        links = [error, error.__cause__]
+    before = [shown(link) for link in links]
+    release_frames(links[0])
+    assert [shown(link) for link in links] == before
+    assert [name for *_, name, _ in before[0]] == [
+        "test_a_released_traceback_shows_files_lines_and_names",
+        "wrapped",
+    ]
