@@ -182,7 +182,7 @@ class Scheduler:
     def close_slot(self, slot: SlotSpec) -> None:
         """Give ``slot`` no more jobs (it could not be set up)."""
         with self._changed:
-            self._open.pop(slot.index, None)
+            self._close((slot,))
             self._finish_if_over()
             self._changed.notify_all()
 

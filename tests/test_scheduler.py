@@ -181,6 +181,14 @@ def test_a_slot_whose_loaders_fail_where_others_built_them_is_closed():
     assert bench.take(2) is job
 
 
+def test_a_job_handed_to_a_slot_that_cannot_open_comes_back():
+    bench = Bench(1, ("cpu", "cpu"), max_retries=0)
+    job = bench.take(1)
+    bench.report(job, dies("loaders"), 1)
+    bench.scheduler.close_slot(bench.slots[1])
+    assert not bench.would_wait(1)
+
+
 def test_loaders_that_fail_on_every_slot_fail_the_job():
     bench = Bench(1, ("cpu", "cpu"), max_retries=0)
     job = bench.take(1)
