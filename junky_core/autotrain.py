@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,11 +11,18 @@ from typing import Any
 
 import torch
 
-from junky_core.best import BestModel
+from junky_core.best import BestModel, unwrapped
 from junky_core.calls import Call
 from junky_core.context import JobContext
 from junky_core.devices import parse_devices
-from junky_core.errors import ConfigError, DeviceError, ModelError, SweepFailed, SweepInterrupted
+from junky_core.errors import (
+    ConfigError,
+    DeviceError,
+    ModelError,
+    ModelLoadError,
+    SweepFailed,
+    SweepInterrupted,
+)
 from junky_core.events import Notice, Observer
 from junky_core.failures import FatalJobError
 from junky_core.grammar import expand_fit_params
@@ -89,7 +97,9 @@ def torch_autotrain(
             slots), or a mapping device -> slots. Strings may carry a count,
             ``'cuda:0*3'``; ``'auto'`` is each visible GPU once, else the CPU.
         best_model_file_name: File for the best model's state dict; relative to
-            ``sweep_dir`` if there is one, else to the working folder.
+            ``sweep_dir`` if there is one, else to the working folder. Of a
+            model wrapped by ``torch.compile``, ``DataParallel`` or
+            ``AveragedModel`` the weights of the model inside are saved.
         best_model_device: Where to load the best model at the end. ``None``:
             it is not loaded.
         seed: Seeds every job alike; a job's result then depends on its
@@ -124,6 +134,8 @@ def torch_autotrain(
         JunkyError: A wrong argument, before any training.
         SweepFailed: No job succeeded, or the first ones all died alike.
         ModelError: ``make_model_method`` returned no module.
+        ModelLoadError: The best model could not be loaded; the result is in
+            its attribute ``result``.
         SweepInterrupted: Ctrl-C or SIGTERM; all there is has been saved, and
             is in its attribute ``result``.
 
@@ -172,7 +184,7 @@ def torch_autotrain(
         resume_hint="" if sweep_dir is None else hint,
         spec={"fit_params": repr(make_model_fit_params), "devices": str(devices)},
     )
-    best = BestModel(folder / best_model_file_name, direction)
+    best = BestModel(folder / _file_name(best_model_file_name), direction)
     if dry_run:
         sys.stdout.write(preview_text(len(grid), grid.explain(), grid.__getitem__))
         return AutotrainResult.empty(direction)
@@ -333,10 +345,13 @@ class _Autotrain:
         direction = sweep.settings.direction
         listed.sort(key=lambda result: rank_key(result.score, result.num, direction))
         lead = next((r for r in listed if best is not None and r.num == best.job), None)
-        model = None
+        model, trouble = None, None
         if lead is not None and device is not None:
-            model = self.load(sweep.best.path, lead.params, device)
-        return AutotrainResult(
+            try:
+                model = self.load(sweep.best.path, lead.params, device)
+            except Exception as error:  # noqa: BLE001 - days of training must not be lost by it
+                trouble = error
+        result = AutotrainResult(
             best_model=model,
             best_model_name=None if lead is None else lead.name,
             best_model_score=None if best is None or lead is None else best.score,
@@ -346,12 +361,21 @@ class _Autotrain:
             jobs=results,
             direction=direction,
         )
+        if trouble is not None:
+            raise ModelLoadError(
+                f"the sweep is complete, but its best model could not be loaded to {device}: "
+                f"{type(trouble).__name__}: {trouble}. Its weights are in {sweep.best.path}; "
+                "the result without it is in this error's attribute `result`",
+                result,
+            ) from trouble
+        return result
 
     def load(self, path: Path, params: Mapping[str, Any], device: Any) -> torch.nn.Module:
         """Build the best model again and load its weights."""
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
             model: torch.nn.Module = self.build(dict(copy_containers(params)))[0]
-        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        unwrapped(model).load_state_dict(weights)
         return model.to(device).eval()
 
 
@@ -388,6 +412,18 @@ def _keywords(name: str, values: Any) -> dict[str, Any]:
     if isinstance(values, Mapping) and all(isinstance(key, str) for key in values):
         return dict(values)
     raise ConfigError(f"{name} must be a dict with names as keys, it is {values!r}")
+
+
+def _file_name(given: Any) -> Path:
+    try:
+        text = os.fspath(given)
+    except TypeError:
+        text = None
+    if not isinstance(text, str):
+        raise ConfigError(f"best_model_file_name must be a string or a path, it is {given!r}")
+    if text.endswith(("/", os.sep)):
+        raise ConfigError(f"best_model_file_name names a folder, not a file: {text}")
+    return Path(text).expanduser()
 
 
 def _check_device(device: Any) -> None:

@@ -33,7 +33,14 @@ from junky_core.events import BestSaved, BestSaving, Event, Notice
 from junky_core.jobs import rank_key
 from junky_core.scopes import outside_scopes
 
-__all__ = ["Best", "BestModel", "Standing", "copy_weights"]
+__all__ = ["Best", "BestModel", "Standing", "copy_weights", "unwrapped"]
+
+# Modules that hold the model as `module` and put that before every name in the state dict.
+_WRAPPERS = (
+    torch.nn.DataParallel,
+    torch.nn.parallel.DistributedDataParallel,
+    torch.optim.swa_utils.AveragedModel,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,8 @@ def copy_weights(model: Any) -> dict[str, Any]:
     """Return a copy of the model's state dict on the CPU; tied weights stay tied.
 
     Args:
-        model: A module, or anything with ``state_dict()``.
+        model: A module, or anything with ``state_dict()``. Of a wrapper it is
+            the model inside, see :func:`unwrapped`.
 
     Raises:
         ModelError: It has no ``state_dict()``.
@@ -88,7 +96,7 @@ def copy_weights(model: Any) -> dict[str, Any]:
             return copies[key]
         return copy.deepcopy(value)
 
-    state = model.state_dict()
+    state = unwrapped(model).state_dict()
     result: OrderedDict[str, Any] = OrderedDict()
     for name, value in state.items():
         result[name] = copied(value)
@@ -96,6 +104,26 @@ def copy_weights(model: Any) -> dict[str, Any]:
     if metadata is not None:
         result._metadata = copy.copy(metadata)  # type: ignore[attr-defined]  # noqa: SLF001 - load_state_dict reads it
     return result
+
+
+def unwrapped(model: Any) -> Any:
+    """Return the model inside ``torch.compile``, ``DataParallel`` and the like.
+
+    What ``make_model_method`` returns can then load the weights, whatever the
+    training wrapped round its model.
+
+    >>> model = torch.nn.Linear(1, 1)
+    >>> unwrapped(torch.nn.DataParallel(model)) is model
+    True
+    """
+    while True:
+        compiled = getattr(model, "_orig_mod", None)  # torch.compile's OptimizedModule
+        if isinstance(compiled, torch.nn.Module):
+            model = compiled
+        elif isinstance(model, _WRAPPERS):
+            model = model.module
+        else:
+            return model
 
 
 def _check_model(model: Any) -> None:

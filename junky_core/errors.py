@@ -25,6 +25,7 @@ __all__ = [
     "LogError",
     "LogNotFoundError",
     "ModelError",
+    "ModelLoadError",
     "ResumeError",
     "SweepFailed",
     "SweepFolderError",
@@ -66,6 +67,18 @@ class JobExited(JunkyError, RuntimeError):
 
 class ModelError(JunkyError, TypeError):
     """``make_model_method`` returned no ``torch.nn.Module``."""
+
+
+class ModelLoadError(JunkyError, RuntimeError):
+    """The sweep is complete, but its best model could not be built again and loaded.
+
+    Attributes:
+        result: What ``torch_autotrain`` would have returned, without the model.
+    """
+
+    def __init__(self, message: str, result: Any = None) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 class LogError(JunkyError, ValueError):

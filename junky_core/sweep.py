@@ -52,6 +52,7 @@ from junky_core.slots import Slot, SlotThreads, torch_threads
 
 __all__ = ["AttemptRunner", "Sweep", "SweepSettings"]
 
+_SEEDS = 1 << 64
 WATCH_EVERY_S = 0.1  # how late a signal or an over-time may be noticed
 
 
@@ -92,6 +93,8 @@ class SweepSettings:
             _whole("fail_fast", self.fail_fast, 1)
         if self.seed is not None:
             _whole("seed", self.seed, 0)
+            if self.seed >= _SEEDS:
+                raise ConfigError(f"seed is {self.seed}; torch takes seeds below 2**64")
         for name in ("job_timeout_s", "sweep_timeout_s"):
             limit = getattr(self, name)
             if limit is not None and not (

@@ -1,9 +1,11 @@
 """``torch_autotrain``: arguments, order of calls, results, retry, and bad input."""
 
+import gc
 import inspect
 import math
 import threading
 import time
+import weakref
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from junky_core.errors import (
     DeviceError,
     FitParamsError,
     ModelError,
+    ModelLoadError,
     SweepFailed,
     SweepFolderError,
 )
@@ -139,6 +142,54 @@ def test_the_result_unpacks_as_the_text_says():
 
 def test_the_best_is_not_loaded_by_default():
     assert torch_autotrain(by_x, save_x, make_model_fit_params=[("x", [1])]).best_model is None
+
+
+def test_a_wrapped_model_loads_into_what_make_model_method_returns():
+    def train(device, loaders, model, x, save_best, log_prefix):
+        save_best(nn.DataParallel(model), x)
+
+    result = torch_autotrain(
+        by_x, train, make_model_fit_params=[("x", [3])], best_model_device="cpu"
+    )
+    assert result.best_model.tag.item() == 3
+
+
+def test_a_best_that_cannot_be_loaded_leaves_the_result():
+    def train(device, loaders, model, x, save_best, log_prefix):
+        model.more = nn.Parameter(torch.zeros(1))  # which the model made anew does not have
+        save_best(model, x)
+
+    with pytest.raises(ModelLoadError, match=r"model\.pt") as caught:
+        torch_autotrain(by_x, train, make_model_fit_params=[("x", [3])], best_model_device="cpu")
+    assert caught.value.result.stats == [("Thread-1_0", 3.0, {"x": 3}, None)]
+
+
+def test_a_tilde_in_the_file_name_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    torch_autotrain(by_x, save_x, best_model_file_name="~/m.pt", make_model_args=(1,))
+    assert value_in(tmp_path / "home" / "m.pt") == 1
+
+
+def test_a_failed_jobs_model_is_gone_before_the_next_job():
+    made, alive = [], []
+
+    def make(x):
+        model = Tagged(x)
+        made.append(weakref.ref(model))
+        return model
+
+    def train(device, loaders, model, save_best, log_prefix):
+        gc.collect()
+        alive.append([ref() is not None for ref in made[:-1]])
+
+        def closure():
+            raise MemoryError(f"{type(model)}")
+
+        if len(made) == 1:
+            closure()
+
+    torch_autotrain(make, train, make_model_fit_params=[("x", [0, 1])])
+    assert alive == [[], [False], [False, False]]
 
 
 def test_minimize():
@@ -510,11 +561,14 @@ def test_a_sweep_in_a_folder_is_resumed(tmp_path):
         ({"job_timeout_s": 0}, ConfigError, "job_timeout_s"),
         ({"seed": "x"}, ConfigError, "seed"),
         ({"seed": -1}, ConfigError, "seed"),
+        ({"seed": 1 << 64}, ConfigError, "seed"),
         ({"make_model_args": 5}, ConfigError, r"\(5,\)"),
         ({"make_model_args": "ab"}, ConfigError, "make_model_args"),
         ({"make_model_kwargs": [1]}, ConfigError, "make_model_kwargs"),
         ({"make_model_kwargs": {"a": 1}, "make_model_fit_params": [("a", [1])]}, ConfigError, "a:"),
         ({"best_model_file_name": "/proc/nope/model.pt"}, ConfigError, "/proc/nope"),
+        ({"best_model_file_name": "models/"}, ConfigError, "folder"),
+        ({"best_model_file_name": None}, ConfigError, "best_model_file_name"),
         ({"resume": True}, ConfigError, "sweep_dir"),
         ({"train_method": None}, ConfigError, "train_method"),
         ({"create_loaders_method": 3}, ConfigError, "create_loaders_method"),

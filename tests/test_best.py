@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import junky_core.best as best_module
-from junky_core.best import BestModel, copy_weights
+from junky_core.best import BestModel, copy_weights, unwrapped
 from junky_core.errors import ConfigError, ModelError
 from junky_core.events import BestSaved, BestSaving, Notice
 
@@ -214,6 +214,26 @@ def test_tied_weights_are_saved_once():
     copies = copy_weights(model)
     assert copies["0.weight"].data_ptr() == copies["1.weight"].data_ptr()
     assert copies["0.weight"].data_ptr() != model[0].weight.data_ptr()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own imports
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        torch.compile,
+        torch.nn.DataParallel,
+        torch.optim.swa_utils.AveragedModel,
+        lambda model: torch.compile(torch.nn.DataParallel(model)),
+    ],
+)
+def test_the_weights_of_a_wrapped_model_are_those_of_the_model_inside(wrap):
+    weights = copy_weights(wrap(model_of(3)))
+    assert {name: value.item() for name, value in weights.items()} == {"weight": 3}
+
+
+def test_what_wraps_nothing_is_itself():
+    model = model_of(1)
+    assert unwrapped(model) is model
 
 
 def test_a_view_is_copied_without_the_storage_behind_it():
