@@ -137,7 +137,9 @@ def interleaved(contestants, rounds):
                 continue
             progress(f"{name}, round {at + 1} of {rounds}")
             try:
+                began = time.perf_counter()
                 results[name].append(contestants[name]())
+                progress(f"    {time.perf_counter() - began:.1f} s")
             except Failed as error:
                 progress(f"FAILED: {error}")
                 lines = str(error).splitlines()
