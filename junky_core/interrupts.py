@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckPoints"]
 
+_lock = threading.Lock()  # guards the two below
+_armed = 0  # sweeps that need the DataLoader's check; they may overlap and end in any order
+_unpatch: Callable[[], None] | None = None
+
 
 def _check(*_: Any) -> None:
     scope = current_scope()
@@ -59,6 +63,24 @@ class CheckPoints:
 
 
 def _check_in_loaders() -> Callable[[], None]:
+    global _armed, _unpatch
+    with _lock:
+        if _armed == 0:
+            _unpatch = _patch_loaders()
+        _armed += 1
+
+    def undo() -> None:
+        global _armed
+        with _lock:
+            _armed -= 1
+            if _armed == 0:
+                assert _unpatch is not None
+                _unpatch()
+
+    return undo
+
+
+def _patch_loaders() -> Callable[[], None]:
     iterator = _dataloader._BaseDataLoaderIter  # noqa: SLF001 - loops call its __next__
     plain_next = iterator.__next__
 

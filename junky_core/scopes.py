@@ -21,9 +21,9 @@ from typing import Any
 __all__ = ["JobScope", "current_scope", "enter_scope", "inherit_scopes", "outside_scopes"]
 
 _local = threading.local()
-_install_lock = threading.Lock()  # guards _installs and the patch itself
+_install_lock = threading.Lock()  # guards the two below
 _installs = 0
-_plain_start: Callable[[threading.Thread], None] | None = None
+_uninstall: Callable[[], None] | None = None
 
 
 class JobScope:
@@ -88,27 +88,31 @@ def inherit_scopes() -> Iterator[None]:
 
     Process-wide while it lasts; several blocks may overlap.
     """
-    global _installs, _plain_start
+    global _installs, _uninstall
     with _install_lock:
         if _installs == 0:
-            _plain_start = threading.Thread.start
-            threading.Thread.start = _start_in_scope  # type: ignore[method-assign]
+            _uninstall = _install()
         _installs += 1
     try:
         yield
     finally:
         with _install_lock:
             _installs -= 1
-            # Somebody who wrapped our wrapper keeps a working chain: it is left in place then.
-            if _installs == 0 and threading.Thread.start is _start_in_scope:
-                assert _plain_start is not None
-                threading.Thread.start = _plain_start  # type: ignore[method-assign,assignment]
+            if _installs == 0:
+                assert _uninstall is not None
+                _uninstall()
 
 
-def _start_in_scope(self: threading.Thread) -> None:
-    scope = current_scope()
-    assert _plain_start is not None
-    if scope is not None:
+def _install() -> Callable[[], None]:
+    """Wrap ``Thread.start``; return what takes the wrapper away."""
+    plain_start = threading.Thread.start
+    installed = True
+
+    def start(self: threading.Thread) -> None:
+        scope = current_scope() if installed else None
+        if scope is None:
+            plain_start(self)
+            return
         run = self.run
 
         def run_in_scope() -> None:
@@ -118,9 +122,17 @@ def _start_in_scope(self: threading.Thread) -> None:
 
         self.run = run_in_scope  # type: ignore[method-assign]
         try:
-            _plain_start(self)
+            plain_start(self)
         except RuntimeError:  # started twice, or no more threads to be had
             self.__dict__.pop("run", None)
             raise
-    else:
-        _plain_start(self)
+
+    def uninstall() -> None:
+        nonlocal installed
+        installed = False
+        # Somebody who wrapped our wrapper keeps a working chain: it is left in place then.
+        if threading.Thread.start is start:
+            threading.Thread.start = plain_start  # type: ignore[method-assign]
+
+    threading.Thread.start = start  # type: ignore[method-assign]
+    return uninstall

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from junky_core import scopes
 from junky_core.scopes import JobScope, current_scope, enter_scope, inherit_scopes, outside_scopes
 
 
@@ -118,3 +119,17 @@ def test_the_patch_is_taken_back():
     with inherit_scopes():
         pass
     assert threading.Thread.start.__module__ == "junky_core.scopes"
+
+
+def test_a_wrapper_that_stays_on_ours_does_no_harm_to_the_next_patch(monkeypatch):
+    monkeypatch.setattr(threading.Thread, "start", threading.Thread.start)  # put back at the end
+    uninstall = scopes._install()
+    ours = threading.Thread.start
+    threading.Thread.start = lambda thread: ours(thread)  # what a tracing tool does
+    theirs = threading.Thread.start
+    uninstall()
+    uninstall = scopes._install()
+    with enter_scope(JobScope("job")):
+        assert in_thread(lambda: current_scope().job) == "job"
+    uninstall()
+    assert threading.Thread.start is theirs

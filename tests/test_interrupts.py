@@ -1,0 +1,62 @@
+"""Check points are in place while some sweep needs them, and not a moment longer."""
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, dataloader
+
+from junky_core.errors import JobStopped
+from junky_core.interrupts import CheckPoints
+from junky_core.scopes import JobScope, enter_scope
+
+
+class Stopped:
+    def check(self):
+        raise JobStopped("stop", "timeout")
+
+
+def weight():
+    return torch.nn.Parameter(torch.zeros(1))
+
+
+USES = {
+    "model": lambda: torch.nn.Identity()(1),
+    "loader": lambda: next(iter(DataLoader([1]))),
+    "optimizer": lambda: torch.optim.SGD([weight()], lr=1).step(),
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_a_use_is_a_check_point_while_armed(use):
+    points = CheckPoints()
+    with enter_scope(JobScope(Stopped())):
+        use()
+        points.arm()
+        try:
+            with pytest.raises(JobStopped):
+                use()
+        finally:
+            points.disarm()
+        use()
+
+
+def test_outside_jobs_nothing_is_checked():
+    points = CheckPoints()
+    points.arm()
+    try:
+        for use in USES.values():
+            use()
+    finally:
+        points.disarm()
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_overlapping_sweeps_leave_nothing_whichever_ends_first(first):
+    plain = dataloader._BaseDataLoaderIter.__next__
+    sweeps = [CheckPoints(), CheckPoints()]
+    for points in sweeps:
+        points.arm()
+    sweeps[first].disarm()
+    with enter_scope(JobScope(Stopped())), pytest.raises(JobStopped):
+        USES["loader"]()
+    sweeps[1 - first].disarm()
+    assert dataloader._BaseDataLoaderIter.__next__ is plain
