@@ -248,7 +248,8 @@ def _plain(
                 _key_text(key, strict=strict): _plain(item, budget, depth + 1, strict=strict)
                 for key, item in value.items()
             }
-        if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, memoryview)):
+        no_list = (bytes, bytearray, memoryview, *((range,) if strict else ()))
+        if isinstance(value, Sequence) and not isinstance(value, no_list):
             if budget is not None:
                 budget.take(2 * len(value))
             return [_plain(item, budget, depth + 1, strict=strict) for item in value]

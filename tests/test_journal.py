@@ -312,7 +312,15 @@ def test_broken_repr_does_no_harm():
 
 @pytest.mark.parametrize(
     "value",
-    [object(), torch.ones(2), b"x", {1}, {"model": object()}, [0.1, torch.nn.Linear(1, 1)]],
+    [
+        object(),
+        torch.ones(2),
+        b"x",
+        {1},
+        range(2),
+        {"model": object()},
+        [0.1, torch.nn.Linear(1, 1)],
+    ],
     ids=lambda value: type(value).__name__,
 )
 def test_value_that_json_cannot_hold_is_left_out(value):
