@@ -115,6 +115,8 @@ class LiveState:
         elif isinstance(event, (JobFinished, JobFailed)):
             self.waiting.discard(event.job)
             self._free(event.slot, event.name)
+            if self.best is not None and self.best[1] == event.job:
+                self.best = (self.best[0], event.job, event.name)  # listed by its last attempt
             if isinstance(event, JobFinished):
                 self.finished += 1
                 self._durations.append(event.duration_s)
@@ -170,7 +172,7 @@ class LiveState:
     def _offer(self, score: float, job: int, name: str) -> None:
         if math.isfinite(score) and (
             self.best is None
-            or rank_key(score, 0, self.direction) < rank_key(self.best[0], 0, self.direction)
+            or rank_key(score, job, self.direction) < rank_key(*self.best[:2], self.direction)
         ):
             self.best = (score, job, name)
 

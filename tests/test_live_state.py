@@ -73,6 +73,23 @@ def test_best_follows_the_direction():
     assert state.best[0] == 1.0
 
 
+def test_the_lower_job_is_best_of_equal_scores():
+    state = state_of(started(), begin(0), begin(1, slot=2), score(1, 0.5, slot=2), score(0, 0.5))
+    assert state.best == (0.5, 0, "Thread-1_0")
+
+
+def test_the_best_is_named_by_its_last_attempt():
+    state = state_of(
+        started(1),
+        begin(0),
+        score(0, 0.5),
+        attempt_failed(0),
+        begin(0, attempt=2, name="Thread-1_7"),
+        finish(0, 0.5, attempt=2, name="Thread-1_7"),
+    )
+    assert state.best == (0.5, 0, "Thread-1_7")
+
+
 def test_varying_params():
     state = state_of(
         started(),
