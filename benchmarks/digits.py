@@ -55,6 +55,16 @@ def autotrain():
     return [value for _name, _score, _params, value in result.stats]
 
 
+def threads():
+    from concurrent.futures import ThreadPoolExecutor
+
+    from benchmarks import digits_work as work
+
+    data = work.prepared()
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(lambda params: work.train(params, data), work.grid()))
+
+
 def optuna():
     import optuna
 
@@ -111,6 +121,7 @@ def ray():
 CONTESTANTS = {
     "serial": serial,
     "autotrain": autotrain,
+    "threads": threads,
     "optuna": optuna,
     "joblib": joblib,
     "ray": ray,
@@ -146,6 +157,7 @@ TITLES = {
     "serial2": "a plain loop, 2 torch threads",
     "autotrain": "torch_autotrain, 2 slots",
     "hydra-junky": "Hydra, junky sweeper and launcher, 2 slots",
+    "threads": "a bare pool of 2 threads: what threads can reach",
     "optuna": "Optuna, n_jobs=2",
     "joblib": "joblib, 2 processes",
     "hydra-basic": "Hydra, basic launcher",
@@ -153,6 +165,7 @@ TITLES = {
     "ray": "Ray Tune, 2 CPUs",
 }
 OURS = ("autotrain", "hydra-junky")
+YARDSTICKS = ("serial", "serial2", "threads")  # no tools, so nobody's peers
 
 
 def cost(options):
@@ -163,6 +176,7 @@ def cost(options):
         "hydra-junky": _hydra(
             *JUNKY_GRID, *JUNKY_SLOTS, "hydra.launcher.threads_per_slot=1"
         ),
+        "threads": _in_process("threads"),
         "optuna": _in_process("optuna"),
         "joblib": _in_process("joblib"),
         "hydra-basic": _hydra(*HYDRA_GRID),
@@ -191,7 +205,7 @@ def cost(options):
         for name, got in results.items()
         if not isinstance(got, str)
     }
-    rivals = [value for name, value in seconds.items() if name not in (*OURS, "serial")]
+    rivals = [value for name, value in seconds.items() if name not in (*OURS, *YARDSTICKS)]
     for name, title in TITLES.items():
         got = results.get(name, why_not[name])
         if isinstance(got, str):
