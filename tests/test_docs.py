@@ -140,6 +140,7 @@ def train_one_epoch(model, train_loader, valid_loader):
 model: {width: 1}
 data: {batch_size: 2}
 epochs: 1
+seed: 0
 """,
 }
 
