@@ -13,9 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, filter_overrides, run_job
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, ValidationError, open_dict, read_write
 
 from hydra_plugins.hydra_junky_launcher._callbacks import SerialCallbacks
 from hydra_plugins.hydra_junky_launcher._compose import JobComposer, same_config
@@ -88,18 +89,37 @@ def number_job(composed: DictConfig, num: int) -> DictConfig:
 def set_device(config: DictConfig, key: str, device: str, num: int) -> None:
     """Set ``key`` of a job's config to its slot's device.
 
+    A key that holds a list, as Lightning's ``devices`` may, gets a list: of the
+    GPU's index, ``[1]``, where it holds numbers (for the CPU it stays as it is),
+    else of the device.
+
     Raises:
-        ConfigError: The config has no such key.
+        ConfigError: The config has no such key, or one of a type that a device does not fit.
     """
     parent, _, last = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
-    if not OmegaConf.is_dict(node) or last not in node:
+    if not OmegaConf.is_dict(node) or last not in list(node):  # a list: '???' counts as there
         raise HydraConfigError(
             f"hydra.launcher.device_key={key}: the config of job #{num} has no such key. It must "
             "name the key that takes the device, trainer.device say"
         )
-    with read_write(node):
-        OmegaConf.update(config, key, device)
+    held = node._get_node(last)  # noqa: SLF001  # as it is: an interpolation is not resolved
+    value: Any = device
+    if OmegaConf.is_list(held) and not OmegaConf.is_interpolation(node, last):
+        value = [device]
+        listed: Any = OmegaConf.to_container(held, resolve=False)
+        if any(type(one) is int for one in listed):
+            index = torch.device(device).index
+            if index is None:
+                return
+            value = [index]
+    try:
+        with read_write(node):
+            OmegaConf.update(config, key, value)
+    except ValidationError as error:
+        raise HydraConfigError(
+            f"hydra.launcher.device_key={key}: it cannot hold {value!r}, says the config's schema"
+        ) from error
 
 
 class JobRunner:

@@ -4,6 +4,7 @@ The apps stand in ``apps/``, each with its configs; they run in processes of the
 """
 
 import csv
+import dataclasses
 import importlib.util
 import json
 import os
@@ -14,8 +15,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
+from hydra_plugins.hydra_junky_launcher._job import set_device
 from junky_core.__main__ import main as junky
+from junky_core.errors import ConfigError
 
 APPS = Path(__file__).parent / "apps"
 TWO_OVERRIDES = ["hydra/sweeper=junky", "hydra/launcher=junky"]
@@ -174,6 +178,39 @@ def test_two_lines_in_the_defaults_list_will_do(tmp_path):
     out = run(folder, "epochs=1")
     assert set(scores(folder)) == {0, 1, 2}
     assert "optimizer.momentum" in out
+
+
+@pytest.mark.parametrize(
+    ("held", "device", "then"),
+    [
+        ("cpu", "cuda:1", "cuda:1"),
+        ("???", "cuda:1", "cuda:1"),
+        ("${nowhere}", "cuda:1", "cuda:1"),
+        (None, "cpu", "cpu"),
+        (0, "cuda:1", "cuda:1"),
+        ([0], "cuda:1", [1]),
+        ([0], "cpu", [0]),
+        (["cuda:0"], "cuda:1", ["cuda:1"]),
+        ([], "cpu", ["cpu"]),
+        ("${as_list}", "cuda:1", "cuda:1"),
+    ],
+)
+def test_what_a_device_key_gets(held, device, then):
+    config = OmegaConf.create({"trainer": {"devices": held}, "as_list": [0]})
+    OmegaConf.set_readonly(config, True)
+    set_device(config, "trainer.devices", device, 0)
+    assert config.trainer.devices == then
+    assert OmegaConf.is_readonly(config)
+
+
+def test_a_device_key_of_a_type_that_no_device_fits_is_an_error():
+    @dataclasses.dataclass
+    class Trainer:
+        devices: int = 1
+
+    config = OmegaConf.create({"trainer": OmegaConf.structured(Trainer)})
+    with pytest.raises(ConfigError, match=r"device_key=trainer\.devices: it cannot hold 'cpu'"):
+        set_device(config, "trainer.devices", "cpu", 0)
 
 
 # --- Lightning -----------------------------------------------------------------------------------
