@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -94,18 +95,17 @@ def _child(folder, arguments, env, timeout_s, check):
             stdout=stream,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
+            start_new_session=True,  # so that its worker processes end with it
         )
-        timer = threading.Timer(timeout_s, process.kill)
+        timer = threading.Timer(timeout_s, _kill, [process.pid])
         timer.start()
         try:
             # wait4 and not wait: it tells what this child used, and no other. The parent must stay
             # small, for Linux counts the memory of the moment of the fork as the child's.
             _pid, status, usage = os.wait4(process.pid, 0)
-        except BaseException:
-            process.kill()
-            raise
         finally:
             timer.cancel()
+            _kill(process.pid)  # on Ctrl-C the child itself, else what it left behind
     wall_s = time.perf_counter() - clock
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -122,6 +122,11 @@ def _child(folder, arguments, env, timeout_s, check):
         first_job_s=float(first_job.read_text()) - started if first_job.exists() else None,
         started=started,
     )
+
+
+def _kill(group):
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
 
 def interleaved(contestants, rounds):
