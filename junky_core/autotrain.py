@@ -33,6 +33,7 @@ from junky_core.preview import preview_text
 from junky_core.progress import Progress
 from junky_core.report import publish_report
 from junky_core.results import AutotrainResult
+from junky_core.scopes import enter_scope
 from junky_core.slots import Slot
 from junky_core.sweep import Sweep, SweepSettings
 from junky_core.sweep_log import FileWriter, SweepLog
@@ -348,7 +349,8 @@ class _Autotrain:
         model, trouble = None, None
         if lead is not None and device is not None:
             try:
-                model = self.load(sweep.best.path, lead.params, device)
+                with enter_scope(sweep.scope_of(lead)):
+                    model = self.load(sweep.best.path, lead.params, device)
             except Exception as error:  # noqa: BLE001 - days of training must not be lost by it
                 trouble = error
         result = AutotrainResult(

@@ -107,6 +107,12 @@ class SlotThreads:
         self._inboxes: dict[int, queue.SimpleQueue[Callable[[Slot], None] | None]] = {}
         self._threads: dict[int, threading.Thread] = {}
 
+    @property
+    def busy(self) -> int:
+        """How many slots are being driven."""
+        with self._lock:
+            return self._busy
+
     def drive(self, work: Mapping[int, Callable[[Slot], None]]) -> None:
         """Run ``work[index](slot)`` in the thread of each slot named; returns at once.
 

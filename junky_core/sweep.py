@@ -43,7 +43,7 @@ from junky_core.events import (
 from junky_core.failures import Failure, describe, free_memory, release_frames
 from junky_core.identity import copy_containers
 from junky_core.interrupts import CheckPoints
-from junky_core.jobs import Attempt, JobResult, JobSource
+from junky_core.jobs import Attempt, Job, JobResult, JobSource
 from junky_core.loaders import SharedData
 from junky_core.scheduler import AttemptEnd, RunningJob, Scheduler
 from junky_core.scopes import JobScope, current_scope, enter_scope, inherit_scopes
@@ -165,10 +165,11 @@ class Sweep:
         )
         self._shared = SharedData(self.settings.seed)
         self._check_points = CheckPoints()
-        self._lock = threading.Lock()  # guards the three below
+        self._lock = threading.Lock()  # guards the four below
         self._active: dict[int, JobContext] = {}
         self._warned: set[str] = set()
         self._crash: BaseException | None = None
+        self._opening = 0  # slots that are being set up
         self._results: dict[int, JobResult] = {}  # guarded by the scheduler's lock
         self._scheduler: Scheduler | None = None
         self._starter: JobScope | None = None
@@ -228,6 +229,12 @@ class Sweep:
         """Return how the jobs of the last run ended, by job number."""
         return [self._results[num] for num in sorted(self._results)]
 
+    def scope_of(self, result: JobResult) -> JobScope:
+        """Return a scope like that of a job which is over, to do something for it once more."""
+        job = RunningJob(Job(result.num, result.params), result.attempts, result.score, result.name)
+        rng = random.Random(self.settings.seed)  # noqa: S311
+        return JobScope(self._context(self._slots.slots[0], job, rng), self._starter)
+
     def close(self) -> None:
         """End the slot threads and the best model's writer."""
         self._slots.close()
@@ -257,8 +264,11 @@ class Sweep:
         self._slots.drive({slot.spec.index: self._drive for slot in slots})
         while True:
             try:
+                self._look(scheduler, started)
                 while not self._slots.idle.wait(WATCH_EVERY_S):
                     self._look(scheduler, started)
+                    if scheduler.stopping and self._slots.busy == self._opening:
+                        return  # what still runs builds loaders, which no job will use
                 return
             except BaseException as error:
                 with self._lock:
@@ -463,6 +473,8 @@ class Sweep:
             self._end(scheduler, "error", str(error))
 
     def _open(self, slot: Slot, scheduler: Scheduler) -> bool:
+        with self._lock:
+            self._opening += 1
         try:
             with slot.on_device():
                 self._runner.open_slot(slot)
@@ -471,7 +483,12 @@ class Sweep:
         else:
             slot.ready = True
             return True
+        finally:
+            with self._lock:
+                self._opening -= 1
         release_frames(failure.exception)
+        if scheduler.stopping:  # the sweep may be over already; another batch tries again
+            return False
         self._close_slot(slot.spec, failure.traceback)
         scheduler.close_slot(slot.spec)
         return False
@@ -487,23 +504,8 @@ class Sweep:
         """Run one attempt, report its end, and tell the observers."""
         streams = None if self.settings.seed is None else JobStreams(self.settings.seed)
         job.name = slot.next_name()
-        context = JobContext(
-            device=slot.device,
-            name=job.name,
-            num=job.job.num,
-            params=dict(copy_containers(job.job.params)),
-            seed=self.settings.seed,
-            slot=slot.spec.index,
-            attempt=job.attempts,
-            best=self.best,
-            loader_sets=slot.loader_sets,
-            shared=self._shared,
-            rng=random.Random() if streams is None else streams.rng,  # noqa: S311
-            emit=self.emit,
-            warn=self._warn_once,
-            timeout_s=self.settings.job_timeout_s,
-            score=job.score,
-        )
+        rng = random.Random() if streams is None else streams.rng  # noqa: S311
+        context = self._context(slot, job, rng)
         scope = JobScope(context, self._starter)
         scope.thread_setups.append(slot.on_device)
         if streams is not None:
@@ -532,6 +534,25 @@ class Sweep:
         if end.kind == "finished" and self.settings.value_is_score and job.score is None:
             job.score = _as_score(end.value)
         self._report(slot, job, end, scheduler)
+
+    def _context(self, slot: Slot, job: RunningJob, rng: random.Random) -> JobContext:
+        return JobContext(
+            device=slot.device,
+            name=job.name,
+            num=job.job.num,
+            params=dict(copy_containers(job.job.params)),
+            seed=self.settings.seed,
+            slot=slot.spec.index,
+            attempt=job.attempts,
+            best=self.best,
+            loader_sets=slot.loader_sets,
+            shared=self._shared,
+            rng=rng,
+            emit=self.emit,
+            warn=self._warn_once,
+            timeout_s=self.settings.job_timeout_s,
+            score=job.score,
+        )
 
     def _execute(self, job: RunningJob, context: JobContext, scope: JobScope) -> AttemptEnd:
         started = time.monotonic()

@@ -3,6 +3,8 @@
 import gc
 import inspect
 import math
+import os
+import signal
 import threading
 import time
 import weakref
@@ -20,6 +22,7 @@ from junky_core.errors import (
     ModelLoadError,
     SweepFailed,
     SweepFolderError,
+    SweepInterrupted,
 )
 
 TEXT_EXAMPLE = [("a", [50, 100]), [("b", [0.1, 0.5])], [("b", None), ("c", ["X", "Y"])]]
@@ -162,6 +165,23 @@ def test_a_best_that_cannot_be_loaded_leaves_the_result():
     with pytest.raises(ModelLoadError, match=r"model\.pt") as caught:
         torch_autotrain(by_x, train, make_model_fit_params=[("x", [3])], best_model_device="cpu")
     assert caught.value.result.stats == [("Thread-1_0", 3.0, {"x": 3}, None)]
+
+
+def test_the_best_is_built_again_as_its_job():
+    def make(x):
+        job = current_job()
+        seen.append((job.num, job.params, str(job.device), job.loaders(list, "ab")))
+        return Tagged(x)
+
+    seen = []
+    torch_autotrain(
+        make,
+        lambda device, loaders, model, save_best, log_prefix: save_best(model, model.tag.item()),
+        make_model_fit_params=[("x", [1, 3, 2])],
+        best_model_device="cpu",
+        seed=0,
+    )
+    assert seen[3] == seen[1]
 
 
 def test_a_tilde_in_the_file_name_is_the_home_folder(tmp_path, monkeypatch):
@@ -489,6 +509,20 @@ def test_other_check_points(point):
 
     with pytest.raises(SweepFailed, match="over its time"):
         torch_autotrain(Tagged, train, job_timeout_s=0.2)
+
+
+def test_ctrl_c_does_not_wait_for_loaders_that_are_being_built():
+    release, built = threading.Event(), []
+
+    def loaders():
+        os.kill(os.getpid(), signal.SIGINT)
+        release.wait(10)
+        built.append(True)
+
+    with pytest.raises(SweepInterrupted):
+        torch_autotrain(by_x, save_x, loaders, make_model_args=(1,))
+    assert not built
+    release.set()
 
 
 def test_the_hooks_are_gone_afterwards():
