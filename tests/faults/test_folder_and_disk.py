@@ -136,7 +136,7 @@ def test_deleted_folder_after_the_best_was_saved(tmp_path, undisturbed):
 
 
 def test_second_sweep_in_a_folder_is_refused(tmp_path, undisturbed):
-    first = Child(tmp_path, **SIZE, epoch_s=0.3, announce=1).start()
+    first = Child(tmp_path, **SIZE, epoch_s=60, announce=1).start()  # until it is killed
     first.wait_until("RUNNING")
     other = tmp_path / "other"
     other.mkdir()
