@@ -267,3 +267,15 @@ def test_seeded_lightning_scores_are_those_of_hydra_s_own_launcher(lightning, tm
     for num in range(4):
         metrics = Path("sweep", str(num), "lightning_logs", "version_0", "metrics.csv")
         assert (lightning[0] / metrics).read_text() == (folder / metrics).read_text()
+
+
+def test_lightning_ends_when_its_time_is_over(tmp_path):
+    if importlib.util.find_spec("lightning") is None:
+        pytest.skip("needs the package lightning")
+    folder = copied("lightning", tmp_path)
+    # Endless, but for the time-out; it comes at the earliest when the first batch is trained.
+    endless = ["trainer.max_epochs=-1", "trainer.enable_progress_bar=false"]
+    out = run(folder, *TWO_OVERRIDES, "hydra.launcher.job_timeout_s=0.1", *endless, status=1)
+    (failed,) = events(folder, "attempt_failed")
+    assert failed["kind"] == "timeout"
+    assert "over its time" in out
