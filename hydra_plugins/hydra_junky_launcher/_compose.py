@@ -47,7 +47,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import Container, DictConfig, Node, OmegaConf
 
-from hydra_plugins.hydra_junky_launcher._quick import copy_config
+from hydra_plugins.hydra_junky_launcher._copies import copy_config, copy_template
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -241,7 +241,7 @@ class _Template:
         if not all(map(self._is_open, values)):
             return None
         assert _apply is not None
-        config: DictConfig = copy_config(self._config)
+        config = copy_template(self._config)
         _apply([part.override for part in values], config)
         hydra = config.hydra
         task = hydra.overrides.task

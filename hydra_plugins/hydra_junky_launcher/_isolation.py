@@ -88,8 +88,10 @@ __all__ = [
     "JobState",
     "LaunchState",
     "check_isolation",
+    "enable_loggers",
     "env_error",
     "folders_per_thread",
+    "in_job",
     "isolated_job",
     "isolated_launch",
     "private_log_config",
@@ -285,7 +287,7 @@ class _LayeredAttribute:
         if state is None or self._name not in logger.__dict__:  # a new logger is everybody's
             logger.__dict__[self._name] = value
             return
-        if _importing():
+        if logger.__dict__[self._name] is not value and _importing():
             logger.__dict__[self._name] = value
             _clear_process_caches()
         state.loggers.setdefault(self._name, {})[logger] = value
@@ -299,6 +301,32 @@ def _clear_process_caches() -> None:
     root = logging.getLogger()
     for logger in [root, *list(root.manager.loggerDict.values())]:
         vars(logger).get("_cache", {}).clear()
+
+
+def _clear_cache(plain: Callable[[Any], None]) -> Callable[[Any], None]:
+    def clear_cache(self: logging.Manager) -> None:
+        state = _state()
+        if state is None:
+            plain(self)
+            return
+        for cache in list(state.loggers.get("_cache", {}).values()):  # others have none to clear
+            cache.clear()
+
+    return clear_cache
+
+
+def in_job() -> bool:
+    """Tell whether the calling thread works for a job."""
+    return _state() is not None
+
+
+def enable_loggers() -> None:
+    """Let all loggers log in the calling thread's job."""
+    state = _state()
+    own = {} if state is None else state.loggers.get("disabled", {})
+    for logger in list(logging.root.manager.loggerDict.values()):
+        if own.get(logger, vars(logger).get("disabled")):
+            logger.disabled = False  # type: ignore[union-attr]  # a PlaceHolder is never disabled
 
 
 # --- The patches ---------------------------------------------------------------------------------
@@ -350,6 +378,7 @@ def _install() -> None:
         attribute = _LayeredAttribute(name, _LOGGER_COPIES.get(name))
         _add_class_attribute(logging.Logger, name, attribute)
     _add_class_attribute(logging.Manager, "_disable", _LayeredAttribute("_disable"))
+    _replace(logging.Manager, "_clear_cache", _clear_cache(logging.Manager._clear_cache))  # type: ignore[attr-defined]  # noqa: SLF001
     _replace(logging.Logger, "addHandler", _add_to_both(logging.Logger.addHandler))
 
 

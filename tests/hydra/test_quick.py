@@ -19,12 +19,9 @@ from omegaconf import OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from hydra_plugins.hydra_junky_launcher._compose import same_config
-from hydra_plugins.hydra_junky_launcher._quick import (
-    _hydra_only,
-    copy_config,
-    quick_run_job,
-    yaml_text,
-)
+from hydra_plugins.hydra_junky_launcher._copies import copy_config, copy_hydra_only
+from hydra_plugins.hydra_junky_launcher._quick import quick_run_job
+from hydra_plugins.hydra_junky_launcher._yaml_text import yaml_text
 
 Plugins.instance()
 
@@ -112,7 +109,7 @@ def test_other_objects_are_left_to_deepcopy():
 
 
 def test_the_hydra_part_is_what_masked_copy_makes(job):
-    assert same_config(_hydra_only(job), OmegaConf.masked_copy(job, "hydra"))
+    assert same_config(copy_hydra_only(job), OmegaConf.masked_copy(job, "hydra"))
 
 
 def test_set_config_leaves_what_hydras_leaves(job):
