@@ -295,7 +295,7 @@ def publish_leaderboard(
     if stream is not None:
         width = shutil.get_terminal_size((_PLAIN_WIDTH, 24)).columns
         text = leaderboard_text(results, direction, width=max(width, 60))
-        with contextlib.suppress(OSError, ValueError):  # closed, or its reader is gone
+        with contextlib.suppress(Exception):  # closed, its reader is gone, or not a file at all
             StdoutWriter().write(f"{text}\n")
     if folder is not None:
         path = folder / LEADERBOARD_NAME

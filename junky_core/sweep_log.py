@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import re
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -36,7 +38,6 @@ from junky_core.events import (
 )
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable, Mapping
 
 __all__ = ["FileWriter", "LogWriter", "StdoutWriter", "SweepLog", "params_text"]
@@ -76,8 +77,8 @@ class StdoutWriter:
 class FileWriter:
     """Appends to a UTF-8 file, which is opened at the first write.
 
-    After a write that failed (disk full, folder gone) the next one opens the
-    file anew.
+    After a write that failed (disk full) the next one opens the file anew. If
+    the file was deleted, the next write brings it back, with its folder.
 
     Args:
         path: The file; its folder must exist.
@@ -89,17 +90,31 @@ class FileWriter:
 
     def write(self, text: str) -> None:
         """Append ``text``."""
+        if self._stream is None:
+            self._stream = self._open()
+        elif os.fstat(self._stream.fileno()).st_nlink == 0:
+            self._stream = self._brought_back(self._stream)
         try:
-            if self._stream is None:
-                # Line-buffered: what was written is seen by a reader at once, and no kill loses it.
-                self._stream = self._path.open(
-                    "a", encoding="utf-8", errors="backslashreplace", buffering=1, newline="\n"
-                )
             self._stream.write(text)
             self._stream.flush()
         except (OSError, ValueError):
             self.close()
             raise
+
+    def _open(self) -> TextIO:
+        # Line-buffered: what was written is seen by a reader at once, and no kill loses it.
+        return self._path.open(
+            "a+", encoding="utf-8", errors="backslashreplace", buffering=1, newline="\n"
+        )
+
+    def _brought_back(self, deleted: TextIO) -> TextIO:
+        """Write a file anew that was deleted: as long as it is open, it can be read."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        stream = self._open()
+        with deleted:
+            deleted.seek(0)
+            shutil.copyfileobj(deleted, stream)
+        return stream
 
     def close(self) -> None:
         """Close the file."""

@@ -1,4 +1,5 @@
 import csv
+import sys
 
 import pytest
 
@@ -8,6 +9,7 @@ from junky_core.leaderboard import (
     leaderboard_rows,
     leaderboard_text,
     param_text,
+    publish_leaderboard,
     varying_params,
     write_leaderboard_csv,
 )
@@ -124,3 +126,13 @@ def test_param_text(value, text):
 
 def test_duration_text_rounds_up_into_the_next_unit():
     assert duration_text(3599.9) == "1:00 h"
+
+
+def test_a_stdout_that_is_no_file_takes_nothing_from_the_sweep(tmp_path, monkeypatch):
+    class Broken:
+        def write(self, text):
+            raise RuntimeError("not me")
+
+    monkeypatch.setattr(sys, "stdout", Broken())
+    publish_leaderboard([job(0)], "maximize", tmp_path, pytest.fail)
+    assert (tmp_path / "leaderboard.csv").exists()

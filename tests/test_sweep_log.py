@@ -1,4 +1,6 @@
 import io
+import os
+import shutil
 import sys
 import threading
 
@@ -327,6 +329,24 @@ def test_goes_on_after_a_write_that_failed(tmp_path):
     assert log.last_error is None
     assert "0.2" in (folder / "autotrain.log").read_text()
     log.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="an open file cannot be deleted there")
+def test_a_deleted_file_comes_back_with_its_folder_and_all_that_was_in_it(tmp_path):
+    folder = tmp_path / "sweep"
+    folder.mkdir()
+    log = SweepLog(FileWriter(folder / "autotrain.log"))
+    log.on_event(finished(0.1))
+    shutil.rmtree(folder)
+    log.on_event(finished(0.2))
+    log.on_event(finished(0.3))
+    log.close()
+    lines = (folder / "autotrain.log").read_text().splitlines()
+    assert [score for line in lines for score in ("0.1", "0.2", "0.3") if f" {score}," in line] == [
+        "0.1",
+        "0.2",
+        "0.3",
+    ]
 
 
 def test_lines_of_parallel_slots_do_not_mix(tmp_path):
