@@ -16,7 +16,7 @@ import torch
 
 from junky_core.errors import JobStopped
 
-__all__ = ["Failure", "FatalJobError", "describe", "free_memory", "release_frames"]
+__all__ = ["Failure", "FatalJobError", "describe", "free_memory", "release_frames", "stand_in"]
 
 _OWN_FOLDER = str(Path(__file__).parent)
 _OUT_OF_MEMORY = re.compile(
@@ -80,24 +80,14 @@ def release_frames(exception: BaseException) -> None:
     exception.__traceback__ = _without_own_frames(exception.__traceback__)
     for link in _chain(exception):
         traceback.clear_frames(link.__traceback__)  # others may hold on to the traceback
-        link.__traceback__ = _stand_in(link.__traceback__)
-
-
-def free_memory() -> None:
-    """Give memory back: cycles first, then what CUDA's allocator caches."""
-    gc.collect()
-    if torch.cuda.is_initialized():
-        try:
-            torch.cuda.empty_cache()
-        except RuntimeError as error:  # a poisoned device answers everything with its error
-            print(f"could not empty the CUDA cache: {error}", file=sys.stderr)  # noqa: T201
+        link.__traceback__ = stand_in(link.__traceback__)
 
 
 def _nowhere() -> Iterator[None]:  # its frame, as it never runs, has no caller
     yield
 
 
-def _stand_in(tb: TracebackType | None) -> TracebackType | None:
+def stand_in(tb: TracebackType | None) -> TracebackType | None:
     """Return a traceback that shows what ``tb`` shows, made of frames that hold nothing."""
     links = []
     while tb is not None:
@@ -115,6 +105,16 @@ def _stand_in(tb: TracebackType | None) -> TracebackType | None:
         frame = types.FunctionType(look_alike, finders)().gi_frame
         tb = TracebackType(tb, frame, 0, link.tb_lineno)
     return tb
+
+
+def free_memory() -> None:
+    """Give memory back: cycles first, then what CUDA's allocator caches."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        try:
+            torch.cuda.empty_cache()
+        except RuntimeError as error:  # a poisoned device answers everything with its error
+            print(f"could not empty the CUDA cache: {error}", file=sys.stderr)  # noqa: T201
 
 
 def _chain(exception: BaseException) -> Iterator[BaseException]:
