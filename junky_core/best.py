@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -183,6 +184,26 @@ class BestModel:
         """The one on disk."""
         with self._changed:
             return self._saved
+
+    def check_place(self) -> None:
+        """Make sure, as far as a look can tell, that the file can be written; touch nothing.
+
+        Raises:
+            ConfigError: It cannot; says why.
+        """
+        if not self.path.name or self.path.is_dir():
+            raise ConfigError(f"best_model_file_name names a folder, not a file: {self.path}")
+        there = next(folder for folder in self.path.parents if os.path.lexists(folder))
+        if not there.is_dir():
+            problem = f"{there} is no folder"
+        elif not os.access(there, os.W_OK | os.X_OK):
+            problem = f"{there} is not writable"
+        else:
+            return
+        raise ConfigError(
+            f"the best model cannot be written to {self.path}: {problem}. "
+            "Choose a folder that can be written in best_model_file_name"
+        )
 
     def check_folder(self) -> None:
         """Make sure that the file can be written, leaving nothing behind.

@@ -199,6 +199,8 @@ class HydraSweep:
                 )
                 try:
                     sweep.run(plan.source, already_finished=len(plan.done))
+                except SweepFailed as error:  # its message has the job's traceback
+                    raise hydra_error(error) from error.__cause__
                 finally:
                     self._conclude(sweep, plan.done)
             nums = plan.nums or range(first_num, first_num + len(job_overrides))

@@ -10,6 +10,7 @@ from junky_core.errors import (
     IsolationError,
     JunkyError,
     ResumeError,
+    SweepFailed,
     SweepFolderError,
 )
 
@@ -18,6 +19,7 @@ __all__ = [
     "HydraDeviceError",
     "HydraIsolationError",
     "HydraResumeError",
+    "HydraSweepFailed",
     "HydraSweepFolderError",
     "hydra_error",
 ]
@@ -43,6 +45,10 @@ class HydraSweepFolderError(SweepFolderError, CompactHydraException):
     """The sweep's folder is in use, holds a sweep, or cannot be written."""
 
 
+class HydraSweepFailed(SweepFailed, CompactHydraException):
+    """The sweep was stopped before its jobs were done; the message says why."""
+
+
 def hydra_error(error: JunkyError) -> Exception:
     """Return ``error`` as one that Hydra prints without a traceback, where there is such a one."""
     for plain, compact in (
@@ -52,4 +58,6 @@ def hydra_error(error: JunkyError) -> Exception:
     ):
         if isinstance(error, plain):
             return compact(str(error))
+    if isinstance(error, SweepFailed):
+        return HydraSweepFailed(str(error), error.failed)
     return error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from hydra_plugins.hydra_junky_launcher._core import (
     HOW_TO_RESUME,
+    LOG_NAME,
     HydraSweep,
     HydraSweepSpec,
     read_devices,
@@ -24,9 +26,10 @@ from hydra_plugins.hydra_junky_launcher._errors import (
     HydraSweepFolderError,
 )
 from hydra_plugins.hydra_junky_launcher.junky_launcher import JunkyLauncherConf
+from junky_core.best import BestModel
 from junky_core.errors import ConfigError
 from junky_core.sweep import SweepSettings
-from junky_core.sweep_folder import SweepFolder
+from junky_core.sweep_folder import JOURNAL_NAME, LOCK_NAME, SweepFolder
 from junky_core.sweep_record import is_spent, refusal
 
 if TYPE_CHECKING:
@@ -36,6 +39,16 @@ __all__ = ["make_sweep"]
 
 # Whose jobs are the same each time they are asked for.
 _SWEEPERS_TO_RESUME = ("JunkySweeper", "BasicSweeper")
+# What is written to a sweep's folder besides the best model.
+_SWEEP_FILES = (
+    JOURNAL_NAME,
+    LOCK_NAME,
+    LOG_NAME,
+    "leaderboard.csv",
+    "multirun.yaml",
+    "optimization_results.yaml",
+    "report.html",
+)
 # Keys that the engine takes as they are.
 _ENGINE_KEYS = (
     "max_retries",
@@ -95,6 +108,8 @@ def make_sweep(
     folder = Path(str(config.hydra.sweep.dir)).absolute()
     resume = bool(given["resume"])
     _check_folder(folder, resume, config)
+    best_model = str(given["best_model_file_name"])
+    _check_best_model(folder, best_model, settings.direction)
     return HydraSweep(
         HydraSweepSpec(
             config=config,
@@ -106,7 +121,7 @@ def make_sweep(
             resume=resume,
             progress=given["progress"],
             report=bool(given["report"]),
-            best_model_file_name=str(given["best_model_file_name"]),
+            best_model_file_name=best_model,
             device_key=given["device_key"],
         )
     )
@@ -127,6 +142,30 @@ def _check_folder(folder: Path, resume: bool, config: DictConfig) -> None:
         )
     if not resume and SweepFolder(folder).holds_sweep() and not is_spent(folder):
         raise HydraSweepFolderError(refusal(folder, HOW_TO_RESUME))
+
+
+def _check_best_model(folder: Path, name: str, direction: str) -> None:
+    """Refuse a best model's file that cannot be written, or that is another one's place.
+
+    Raises:
+        ConfigError: It is such a file; says why.
+    """
+    key = f"hydra.launcher.best_model_file_name={name}"
+    folder = Path(os.path.normpath(folder))
+    path = Path(os.path.normpath(folder / name))
+    if path == folder or path in folder.parents:  # the folder may not be there yet
+        raise HydraConfigError(f"{key} names a folder, not a file: {path}")
+    if path.parent == folder and path.name in _SWEEP_FILES:
+        raise HydraConfigError(
+            f"{key}: the sweep itself writes that file; choose another name, model.pt say"
+        )
+    best = BestModel(path, direction)
+    try:
+        best.check_place()
+    except ConfigError as error:
+        raise HydraConfigError(f"hydra.launcher: {error}") from error
+    finally:
+        best.close()
 
 
 def _how_to_resume(config: DictConfig) -> str:

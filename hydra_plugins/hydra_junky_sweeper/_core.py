@@ -8,6 +8,7 @@ once more where they failed.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import logging
@@ -28,9 +29,10 @@ from hydra_plugins.hydra_junky_sweeper._results import (
 )
 from hydra_plugins.hydra_junky_sweeper._space import JobOverrides, build_jobs
 from hydra_plugins.hydra_junky_sweeper._validation import validate_jobs
+from junky_core.errors import JunkyError, SweepFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from hydra.plugins.launcher import Launcher
     from hydra.types import HydraContext
@@ -119,15 +121,14 @@ class SweepRun:
             sys.stdout.write(preview_of(jobs))
             return []
         folder = Path(self.config.hydra.sweep.dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, folder / "multirun.yaml")
         runner: _OwnRunner | _ForeignRunner = (
             _OwnRunner(self.launcher, jobs)
             if callable(getattr(self.launcher, "sweep_results", None))
             else _ForeignRunner(self.launcher, jobs)
         )
         try:
-            runner.launch_all(self.max_batch_size)
+            with _config_written(self.config, folder, runner):
+                runner.launch_all(self.max_batch_size)
         except BaseException:
             # What has finished is worth a results file, whatever ended the sweep.
             self._conclude(runner, jobs, folder / RESULTS_FILE)
@@ -230,6 +231,34 @@ class _ForeignRunner:
 
     def model_path(self) -> Path | None:
         return None
+
+
+@contextlib.contextmanager
+def _config_written(
+    config: DictConfig, folder: Path, runner: _OwnRunner | _ForeignRunner
+) -> Iterator[None]:
+    """Write ``multirun.yaml``, as Hydra's own sweeper does; put all back if no job may run.
+
+    A launcher refuses jobs (``device_key`` that is not there, a folder of
+    another sweep) only when it gets them.
+    """
+    path = folder / "multirun.yaml"
+    before = path.read_bytes() if path.is_file() else None
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, path)
+    try:
+        yield
+    except JunkyError as error:
+        if not isinstance(error, SweepFailed) and not runner.results():
+            with contextlib.suppress(OSError):
+                if before is not None:
+                    path.write_bytes(before)
+                else:
+                    path.unlink()
+                for place in made:
+                    place.rmdir()
+        raise
 
 
 def _batches(jobs: JobOverrides, size: int | None) -> Iterable[tuple[int, JobOverrides]]:

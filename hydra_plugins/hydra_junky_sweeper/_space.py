@@ -54,7 +54,7 @@ _NAME = "hydra.sweeper.fit_params"
 _VALUE_TYPES = (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Axis:
     """One override of the command line or of ``params``.
 
@@ -81,6 +81,8 @@ class JobOverrides(Sequence[Sequence[str]]):
     def __init__(self, axes: Sequence[Axis], space: FitParams, window: range | None = None) -> None:
         self._axes = tuple(axes)
         self._space = space
+        # Axes whose key lies inside one of the grammar's (`model.width` in `model`).
+        self._inner = frozenset(axis for axis in self._axes if _lies_inside(axis.key, space))
         self._outer = math.prod(len(axis.texts) for axis in self._axes)
         self._window = range(self._outer * len(space)) if window is None else window
 
@@ -96,9 +98,22 @@ class JobOverrides(Sequence[Sequence[str]]):
         if isinstance(index, slice):
             return JobOverrides(self._axes, self._space, self._window[index])
         picks, combination = self._locate(index)
-        texts = [axis.texts[pick] for axis, pick in zip(self._axes, picks, strict=True)]
+        return self._texts(
+            [(axis, axis.texts[pick]) for axis, pick in zip(self._axes, picks, strict=True)],
+            combination,
+        )
+
+    def _texts(
+        self, chosen: Iterable[tuple[Axis, str]], combination: Mapping[str, Any]
+    ) -> list[str]:
+        """Put the command line first, and last what a mapping of the grammar would undo."""
+        texts: list[str] = []
+        late: list[str] = []
+        for axis, text in chosen:
+            undone = axis in self._inner and _in_a_mapping(axis.key, combination)
+            (late if undone else texts).append(text)
         texts.extend(override_text(key, value) for key, value in combination.items())
-        return texts
+        return texts + late
 
     def __iter__(self) -> Iterator[list[str]]:
         return (self[index] for index in range(len(self)))
@@ -118,11 +133,18 @@ class JobOverrides(Sequence[Sequence[str]]):
         """Return the overrides of the job that ``result`` is of.
 
         A resumed sweep may number its jobs otherwise than this sequence does:
-        its parameters say which one it is.
+        its parameters say which one it is, and the fixed overrides are those
+        of all jobs.
         """
         if result.num < len(self) and freeze(self.params_of(result.num)) == freeze(result.params):
             return self[result.num]
-        return [override_text(key, value) for key, value in result.params.items()]
+        varying = {bare_key(key) for key in result.params}
+        fixed = [
+            (axis, axis.texts[0])
+            for axis in self._axes
+            if not axis.swept and bare_key(axis.key) not in varying
+        ]
+        return self._texts(fixed, result.params)
 
     def _locate(self, index: int) -> tuple[list[int], Mapping[str, Any]]:
         outer, inner = divmod(self._window[index], len(self._space))
@@ -141,6 +163,24 @@ class JobOverrides(Sequence[Sequence[str]]):
     def space(self) -> FitParams:
         """What the grammar spans."""
         return self._space
+
+
+def _lies_inside(key: str, space: FitParams) -> bool:
+    return any(space.mentions(around) for around in _around(key))
+
+
+def _in_a_mapping(key: str, combination: Mapping[str, Any]) -> bool:
+    around = set(_around(key))
+    return any(
+        isinstance(value, Mapping) and bare_key(name) in around
+        for name, value in combination.items()
+    )
+
+
+def _around(key: str) -> list[str]:
+    """Return the keys that ``key`` lies inside: ``a`` and ``a.b`` for ``a.b.c``."""
+    names = bare_key(key).split(".")
+    return [".".join(names[:count]) for count in range(1, len(names))]
 
 
 def read_fit_params(config: DictConfig) -> Any:

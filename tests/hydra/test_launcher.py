@@ -18,6 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobStatus
+from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
 from launching import ON_1_4, multirun
 from omegaconf import OmegaConf
@@ -135,6 +136,22 @@ def test_a_best_model_that_cannot_be_written_is_an_error_before_training(tmp_pat
     overrides = [f"hydra.launcher.best_model_file_name={tmp_path}/file/model.pt", "a=1,2"]
     with pytest.raises(ConfigError, match="cannot be written"):
         run(never, overrides, tmp_path)
+    assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("''", "names a folder"),
+        (".", "names a folder"),
+        ("journal.jsonl", "the sweep itself writes that file"),
+        ("./autotrain.log", "the sweep itself writes that file"),
+    ],
+)
+def test_a_best_model_in_anothers_place_is_an_error_before_anything_is_made(name, said, tmp_path):
+    with pytest.raises(ConfigError, match=said):
+        run(never, [f"hydra.launcher.best_model_file_name={name}", "a=1,2"], tmp_path)
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_an_unknown_key_is_hydras_own_error(tmp_path):
@@ -383,8 +400,9 @@ def test_the_first_jobs_that_all_die_alike_end_the_sweep(tmp_path):
     def task(cfg):
         raise ValueError("always")
 
-    with pytest.raises(SweepFailed, match="always"):
+    with pytest.raises(SweepFailed, match="always") as caught:
         run(task, ["a=1,2,3,4", "hydra.launcher.fail_fast=2"], tmp_path)
+    assert isinstance(caught.value, CompactHydraException)  # one message, no second traceback
 
 
 def test_an_interrupt_in_a_job_ends_the_sweep_and_leaves_the_process_as_it_was(tmp_path):

@@ -15,7 +15,7 @@ from hydra.core.utils import JobStatus
 from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import OmegaConf
 
-from junky_core.errors import ConfigError, FitParamsError, SweepFailed
+from junky_core.errors import ConfigError, FitParamsError, ResumeError, SweepFailed
 
 # What plugins register must be there before the singletons are first put aside.
 Plugins.instance()
@@ -189,6 +189,14 @@ def test_a_fixed_key_keeps_the_alternatives_that_have_its_value(app):
     ]
 
 
+def test_a_fixed_key_is_not_undone_by_a_mapping_around_it(app):
+    app.sweeper("fit_params: [[nested, [{a: 5}, {a: 6, b: {c: 7}}]]]")
+    assert [s["nested"] for s in app.run("nested.b.c=9")] == [
+        {"a": 5, "b": {"c": 9}},
+        {"a": 6, "b": {"c": 9}},
+    ]
+
+
 def test_a_fixed_number_matches_by_value(app):
     app.sweeper("fit_params: [[optimizer.lr, [1.0, 2.0]], [width, [1, 2]]]")
     app.run("optimizer.lr=1")
@@ -238,6 +246,24 @@ def test_a_bad_grid_is_named_before_anything_is_written(app, fit_params, named):
     with pytest.raises(FitParamsError, match=named):
         app.run()
     assert not app.sweep_dir.exists()
+
+
+def test_what_the_launcher_refuses_leaves_nothing_behind(app):
+    if app.launcher != "junky":
+        pytest.skip("a refusal of the junky launcher")
+    with pytest.raises(ConfigError, match="no such key"):
+        app.run("hydra.launcher.device_key=nowhere.device", "width=1,2")
+    assert not app.sweep_dir.exists()
+
+
+def test_a_folder_of_another_sweep_keeps_its_config(app):
+    if app.launcher != "junky":
+        pytest.skip("only the junky launcher resumes")
+    app.run("width=1,2", task=lambda cfg: cfg.width)
+    before = (app.sweep_dir / "multirun.yaml").read_bytes()
+    with pytest.raises(ResumeError, match="another sweep"):
+        app.run("width=3,4", "hydra.launcher.resume=true")
+    assert (app.sweep_dir / "multirun.yaml").read_bytes() == before
 
 
 def test_a_key_that_does_not_exist_gives_hydras_message_with_the_jobs_overrides(app):
@@ -334,6 +360,23 @@ def test_results_name_the_best_job(app):
         "model_path": None,
         "failed_jobs": [],
     }
+
+
+def test_the_best_overrides_of_a_resumed_sweep_have_the_fixed_ones(app):
+    if app.launcher != "junky":
+        pytest.skip("only the junky launcher resumes")
+    app.run(
+        "hydra.sweeper.fit_params=[[width,[3,4]]]", "depth=7", "+tag=t", task=lambda cfg: cfg.width
+    )
+    app.run(
+        "hydra.sweeper.fit_params=[[width,[9,4,3]]]",
+        "depth=7",
+        "+tag=t",
+        "hydra.launcher.resume=true",
+        task=lambda cfg: cfg.width,
+    )
+    assert app.results()["best_job_num"] == 2
+    assert app.results()["best_overrides"] == ["depth=7", "+tag=t", "width=9"]
 
 
 @pytest.mark.parametrize("direction", ["minimize", "MINIMIZE"])
