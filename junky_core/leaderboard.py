@@ -233,7 +233,9 @@ def leaderboard_text(
     from rich.console import Console
 
     stream = io.StringIO()
-    console = Console(file=stream, width=width, color_system=None, force_terminal=False)
+    console = Console(
+        file=stream, width=width, color_system=None, force_terminal=False, force_jupyter=False
+    )
     console.print(
         render_leaderboard(results, direction, max_rows=max_rows, width=width), soft_wrap=False
     )

@@ -136,3 +136,15 @@ def test_a_stdout_that_is_no_file_takes_nothing_from_the_sweep(tmp_path, monkeyp
     monkeypatch.setattr(sys, "stdout", Broken())
     publish_leaderboard([job(0)], "maximize", tmp_path, pytest.fail)
     assert (tmp_path / "leaderboard.csv").exists()
+
+
+def test_the_text_is_text_in_a_notebook_too(monkeypatch):
+    """In a Jupyter kernel rich would hand its output to the display, and the text be empty."""
+    import rich.console
+
+    monkeypatch.setattr(rich.console, "_is_jupyter", lambda: True)
+    text = leaderboard_text(
+        [JobResult(num=0, name="Thread-1_0", params={"a": 1}, status="finished", score=0.5)],
+        "maximize",
+    )
+    assert "0.5" in text
