@@ -30,9 +30,11 @@ made.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import os
+import re
 import threading
 import weakref
 from collections import OrderedDict
@@ -47,7 +49,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import Container, DictConfig, Node, OmegaConf
 
-from hydra_plugins.hydra_junky_launcher._copies import copy_config, copy_template
+from hydra_plugins.hydra_junky_launcher._copies import (
+    copy_config,
+    copy_resolver_cache,
+    copy_template,
+)
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
@@ -61,6 +67,20 @@ _SET_TYPES = (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD)
 # 1.3 writes the folder name that overrides give into the config, 1.4 makes it when asked for.
 _dirname: Callable[..., str] | None = getattr(config_loader_impl, "get_overrides_dirname", None)
 _apply: Callable[..., None] | None = getattr(ConfigLoaderImpl, "_apply_overrides_to_config", None)
+
+
+# Overrides that differ from others of their key in the value alone, by kind of value.
+_PLAIN = re.compile(
+    r"(?P<key>\+{0,2}[A-Za-z_][A-Za-z0-9_.]*)="
+    r"(?:(?P<int>-?(?:0|[1-9][0-9]{0,17}))|(?P<float>-?(?:0|[1-9][0-9]*)\.[0-9]+)"
+    r"|(?P<word>[A-Za-z][A-Za-z_]*))",
+    re.ASCII,
+)
+_PLAIN_VALUES: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "word": str}
+_NO_WORDS = ("=null", "=true", "=false", "=nan", "=inf")
+_KNOWN_FIELDS = {"type", "key_or_group", "value_type", "_value", "package", "input_line"} | {
+    "config_loader"
+}
 
 
 @dataclass(frozen=True)
@@ -96,6 +116,7 @@ class JobComposer:
         self._lock = threading.RLock()  # guards all below; Hydra's parsers want one thread, too
         self._is_group = _group_test(config_loader, master_config)
         self._parser = OverridesParser.create(config_loader=config_loader)
+        self._samples: dict[tuple[str, str], Override] = {}  # by key and kind of value
         self._part = functools.lru_cache(maxsize=8192)(self._classify)
         # By set of choices: the first job and its config; then a template, or None where
         # templates are of no use.
@@ -162,9 +183,27 @@ class JobComposer:
             parts.append(part)
         return None if _overlap(parts) else parts
 
+    def _parse(self, line: str) -> Override:
+        """Return what Hydra parses, which it need not do again for another plain value of a key."""
+        match = _PLAIN.fullmatch(line)
+        if match is None or line.lower().endswith(_NO_WORDS):
+            return self._parser.parse_override(line)
+        kind = str(match.lastgroup)
+        text = match[kind]
+        value = _PLAIN_VALUES[kind](text)
+        sample = self._samples.get((match["key"], kind))
+        if sample is not None:
+            return dataclasses.replace(sample, _value=value, input_line=line)
+        override = self._parser.parse_override(line)
+        others = {k: v for k, v in vars(override).items() if k not in _KNOWN_FIELDS}
+        same = type(override._value) is type(value) and override._value == value  # noqa: SLF001
+        if same and override.input_line == line and not any(others.values()):
+            self._samples[match["key"], kind] = override
+        return override
+
     def _classify(self, line: str) -> _Part | None:
         assert self._is_group is not None
-        override = self._parser.parse_override(line)
+        override = self._parse(line)
         name = override.key_or_group
         if not name or name.partition(".")[0].partition("/")[0] == "hydra":
             return None
@@ -254,7 +293,7 @@ class _Template:
         cwd = os.getcwd()  # noqa: PTH109 - as Hydra writes it
         if cwd != self._cwd:
             hydra.runtime.cwd = cwd
-        OmegaConf.copy_cache(from_config=cached_by, to_config=config)
+        copy_resolver_cache(cached_by, config)
         return config
 
     def _is_open(self, part: _Part) -> bool:

@@ -41,11 +41,23 @@ from omegaconf import (
     UnionNode,
 )
 
-__all__ = ["VALUES", "copy_config", "copy_hydra_only", "copy_task", "copy_template", "pristine"]
+__all__ = [
+    "VALUES",
+    "copy_config",
+    "copy_hydra_only",
+    "copy_resolver_cache",
+    "copy_task",
+    "copy_template",
+    "pristine",
+]
 
 VALUES = frozenset(
     {AnyNode, BooleanNode, BytesNode, EnumNode, FloatNode, IntegerNode, PathNode, StringNode}
 )
+
+
+_new = object.__new__
+_set = object.__setattr__  # a DictConfig's own sets keys
 
 
 class _UnknownNodeError(TypeError):
@@ -131,16 +143,30 @@ def _shell(node: Any, parent: Any) -> Any:
     if facts["flags"] is not None:
         facts["flags"] = facts["flags"].copy()
     if "resolver_cache" in facts:
-        cache = facts["resolver_cache"]
-        facts["resolver_cache"] = copy.deepcopy(cache) if cache else defaultdict(dict)
-    copied = object.__new__(type(metadata))
-    copied.__dict__.update(facts)
+        facts["resolver_cache"] = _copy_cache(facts["resolver_cache"])
+    copied = _new(type(metadata))
+    _set(copied, "__dict__", facts)
     state["_metadata"] = copied
     state["_parent"] = parent
     state["_flags_cache"] = None
-    new = object.__new__(type(node))
-    new.__dict__.update(state)  # at once: a node without all of it cannot even be shown
+    new = _new(type(node))
+    _set(new, "__dict__", state)  # at once: a node without all of it cannot even be shown
     return new
+
+
+def _copy_cache(cache: Any) -> Any:
+    """Return a copy of what cached resolvers gave: by resolver, by arguments."""
+    if type(cache) is defaultdict and cache.default_factory is dict:
+        known = [type(value) is str for found in cache.values() for value in found.values()]
+        if all(known):  # ${now:}, mostly; keys cannot change
+            return defaultdict(dict, {name: dict(found) for name, found in cache.items()})
+    return copy.deepcopy(cache)
+
+
+def copy_resolver_cache(from_config: DictConfig, to_config: DictConfig) -> None:
+    """Do as ``OmegaConf.copy_cache`` does."""
+    cache = _copy_cache(from_config._metadata.resolver_cache)  # noqa: SLF001
+    to_config._metadata.resolver_cache = cache  # noqa: SLF001
 
 
 def _copy_node(node: Any, parent: Any) -> Any:

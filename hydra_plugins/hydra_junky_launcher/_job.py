@@ -32,6 +32,7 @@ from hydra_plugins.hydra_junky_launcher._returns import (
     taken_from_process,
 )
 from junky_core.errors import IsolationError, JobExited
+from junky_core.failures import stand_in
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
@@ -80,9 +81,10 @@ def compose_job(composer: JobComposer, overrides: Sequence[str], num: int) -> Di
 
 def number_job(composed: DictConfig, num: int) -> DictConfig:
     """Write a job's number into its config, and return it."""
-    with open_dict(composed):
-        composed.hydra.job.id = str(num)
-        composed.hydra.job.num = num
+    job = composed.hydra.job
+    with open_dict(job):
+        job.id = str(num)
+        job.num = num
     return composed
 
 
@@ -184,7 +186,7 @@ class JobRunner:
         if ret.status is JobStatus.COMPLETED:
             return error
         assert isinstance(error, BaseException)
-        self._tracebacks[num] = error.__traceback__
+        self._tracebacks[num] = stand_in(error.__traceback__)  # it holds no tensors
         raise error
 
     def take_return(self, num: int) -> JobReturn | None:

@@ -18,16 +18,21 @@ Anything else in a configuration, and any error, leaves it to ``dictConfig``.
 
 from __future__ import annotations
 
+import copy
 import logging
 import logging.config
 import re
 import sys
+import weakref
 from collections.abc import Callable
 from typing import Any
 
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from hydra_plugins.hydra_junky_launcher._copies import VALUES, pristine
 from hydra_plugins.hydra_junky_launcher._isolation import enable_loggers, in_job
 
-__all__ = ["configure_quickly"]
+__all__ = ["configure_quickly", "resolve_quickly"]
 
 _TOP = {"version", "formatters", "handlers", "root", "disable_existing_loggers"}
 _STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
@@ -60,6 +65,77 @@ def configure_quickly(plain: Callable[..., None]) -> Callable[..., None]:
             accepted.add(shape)
 
     return configure_logging
+
+
+def resolve_quickly(
+    plain: Callable[..., None], configure_logging: Callable[..., None]
+) -> Callable[..., None]:
+    """Return a stand-in for Hydra's ``configure_log``: it resolves what is to be resolved only."""
+
+    def configure_log(log_config: Any, verbose_config: Any = False, **extra: Any) -> None:
+        quick = verbose_config is False and set(extra) <= {"execution_whitelist"}
+        source = pristine(log_config) if quick and type(log_config) is DictConfig else None
+        outline = None if source is None else _outline(source)
+        if outline is None:
+            plain(log_config, verbose_config, **extra)
+            return
+        data, interpolations = outline
+        conf = copy.deepcopy(data)
+        try:
+            for *way, key in interpolations:
+                node: Any = log_config
+                place = conf
+                for name in way:
+                    node, place = node._get_node(name), place[name]  # noqa: SLF001
+                place[key] = _value_of(node._get_node(key)._dereference_node())  # noqa: SLF001
+        except Exception:  # noqa: BLE001 - Hydra meets it again, and tells where
+            plain(log_config, verbose_config, **extra)
+            return
+        if conf["root"] is not None:
+            configure_logging(conf, *extra.values())
+
+    return configure_log
+
+
+def _value_of(node: Any) -> Any:
+    if type(node) not in VALUES:
+        raise TypeError(type(node))
+    return node._value()  # noqa: SLF001
+
+
+_Outline = tuple[dict[str, Any], list[tuple[Any, ...]]]
+# By id of a template's node: that node, while it lives, and its outline.
+_outlines: dict[int, tuple[weakref.ref[DictConfig], _Outline | None]] = {}
+
+
+def _outline(source: DictConfig) -> _Outline | None:
+    """Return plain data and the ways to the interpolations in it, ``None`` if it is not so plain.
+
+    Args:
+        source: Never changed.
+    """
+    key = id(source)
+    kept = _outlines.get(key)
+    if kept is None or kept[0]() is not source:
+        data: Any = OmegaConf.to_container(source, resolve=False)
+        ways: list[tuple[Any, ...]] = []
+        usable = isinstance(data, dict) and "root" in data and _find_ways(source, (), ways)
+        gone = weakref.ref(source, lambda _ref: _outlines.pop(key, None))
+        kept = _outlines[key] = gone, (data, ways) if usable else None
+    return kept[1]
+
+
+def _find_ways(node: Any, way: tuple[Any, ...], found: list[tuple[Any, ...]]) -> bool:
+    """List the values below a node that are interpolations; ``False`` if there is more to it."""
+    if node._is_interpolation():  # noqa: SLF001
+        found.append(way)
+        return type(node) in VALUES and bool(way)
+    content = node.__dict__.get("_content")
+    if type(node) is DictConfig and isinstance(content, dict):
+        return all(_find_ways(child, (*way, key), found) for key, child in content.items())
+    if type(node) is ListConfig and isinstance(content, list):
+        return all(type(child) in VALUES and not child._is_interpolation() for child in content)  # noqa: SLF001
+    return type(node) in VALUES or content is None
 
 
 def _shape(config: dict[str, Any]) -> str | None:

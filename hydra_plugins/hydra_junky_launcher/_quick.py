@@ -37,7 +37,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf import base as omegaconf_base
 
 from hydra_plugins.hydra_junky_launcher._copies import copy_config, copy_hydra_only, copy_task
-from hydra_plugins.hydra_junky_launcher._job_logging import configure_quickly
+from hydra_plugins.hydra_junky_launcher._job_logging import configure_quickly, resolve_quickly
 from hydra_plugins.hydra_junky_launcher._yaml_text import yaml_text
 
 try:
@@ -53,14 +53,63 @@ __all__ = ["quick_run_job"]
 
 
 def _set_config(self: HydraConfig, cfg: DictConfig) -> None:
-    """Do as ``HydraConfig.set_config`` does."""
-    OmegaConf.set_readonly(cfg.hydra, True)
+    """Do as ``HydraConfig.set_config`` does.
+
+    ``run_job`` calls it twice, and between the two hardly anybody reads
+    ``HydraConfig``: the first time, the copy waits for who does.
+    """
+    hydra: Any = cfg._get_node("hydra")  # noqa: SLF001
+    if (hydra._metadata.flags or {}).get("readonly") is not True:  # noqa: SLF001
+        OmegaConf.set_readonly(cfg.hydra, True)
     hydra_type = OmegaConf.get_type(cfg, "hydra")
     assert hydra_type is not None
     assert issubclass(hydra_type, HydraConf)
+    body = _body_of_run_job()
+    first = body is not None and sys._getframe(1).f_code is body and _has_no_folder(hydra)  # noqa: SLF001
+    # One assignment: what ``cfg`` is may be a matter of the thread. Hydra declares it otherwise.
+    self.cfg = _Pending(cfg) if first else _hydra_of(cfg)  # type: ignore[assignment]
+
+
+def _hydra_of(cfg: DictConfig) -> DictConfig:
     masked = copy_hydra_only(cfg)
-    self.cfg = masked  # type: ignore[assignment]  # Hydra declares it otherwise; one assignment: what ``cfg`` is may be a matter of the thread
     masked.hydra._set_parent(cfg)  # noqa: SLF001
+    return masked
+
+
+def _has_no_folder(hydra: Any) -> bool:
+    """Tell whether ``run_job`` has yet to write the job's folder into its config."""
+    node = hydra._get_node("runtime")._get_node("output_dir")  # noqa: SLF001
+    return bool(node._is_missing())  # noqa: SLF001
+
+
+class _Pending:
+    """What ``HydraConfig.cfg`` is to be made of when it is read."""
+
+    __slots__ = ("config",)
+
+    def __init__(self, config: DictConfig) -> None:
+        self.config = config
+
+
+class _PendingAttribute:
+    """``HydraConfig.cfg``, made when it is read."""
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        if instance is None:
+            raise AttributeError("cfg")
+        try:
+            value = instance.__dict__["cfg"]
+        except KeyError:
+            raise AttributeError("cfg") from None
+        if type(value) is _Pending:
+            value = instance.__dict__["cfg"] = _hydra_of(value.config)
+        return value
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        instance.__dict__["cfg"] = value
+
+    def __delete__(self, instance: Any) -> None:
+        instance.__dict__.pop("cfg", None)
 
 
 def _save_config(cfg: DictConfig, filename: str, output_dir: Path) -> None:
@@ -118,12 +167,18 @@ def _install() -> None:
     if plain is not None:
         _plain["configure_logging"] = plain
         logging_config.configure_logging = configure_quickly(plain)
+        _plain["configure_log"] = hydra_utils.configure_log
+        hydra_utils.configure_log = resolve_quickly(
+            hydra_utils.configure_log, logging_config.configure_logging
+        )
     _plain["set_config"] = HydraConfig.set_config
     HydraConfig.set_config = _set_config  # type: ignore[method-assign]
+    HydraConfig.cfg = _PendingAttribute()  # type: ignore[assignment]
 
 
 def _remove() -> None:
     HydraConfig.set_config = _plain.pop("set_config")  # type: ignore[method-assign]
+    del HydraConfig.cfg  # type: ignore[misc]
     if "parse" in _plain:
         omegaconf_base.parse = _plain.pop("parse")  # type: ignore[attr-defined]
     if "configure_logging" in _plain:
@@ -140,8 +195,8 @@ _COPIES_TASK = re.compile(
 
 
 @functools.lru_cache(maxsize=1)
-def _copier_of_task() -> CodeType | None:
-    """Return the code of ``run_job`` if it is one that copies the task's config in this way."""
+def _body_of_run_job() -> CodeType | None:
+    """Return the code of ``run_job`` if it is one that works in the way known here."""
     body = getattr(hydra_utils, "_run_job", hydra_utils.run_job)
     try:
         known = len(_COPIES_TASK.findall(inspect.getsource(body))) == 1
@@ -155,7 +210,7 @@ def _deepcopy(value: Any, memo: Any = None) -> Any:
         return copy.deepcopy(value, memo)
     if (
         type(value) is DictConfig
-        and sys._getframe(1).f_code is _copier_of_task()  # noqa: SLF001
+        and sys._getframe(1).f_code is _body_of_run_job()  # noqa: SLF001
         and _is_whole(value)
     ):
         return copy_task(value)

@@ -319,3 +319,29 @@ def test_many_threads_may_compose(app):
     for thread in threads:
         thread.join()
     assert found == {num: [num * 10 + i for i in range(5)] for num in range(8)}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("seed=1", "seed=-0"),
+        ("seed=0.5", "seed=-10.25"),
+        ("text=word", "text=nullable"),
+        ("text=word", "text=NULL"),
+        ("text=word", "text=nan"),
+        ("text=word", "text=True"),
+        ("+new=1", "+new=2"),
+        ("seed=1", "seed=01"),
+        ("seed=1", "seed=1_000"),
+        ("seed=0.5", "seed=1.5e3"),
+        ("text=word", "text='word'"),
+        ("optimizer=adam", "optimizer=sgd"),
+        ("optimizer@other=adam", "optimizer@other=sgd"),
+    ],
+)
+def test_a_line_parsed_by_its_likes_is_as_hydra_parses_it(app, first, second):
+    composer = JobComposer(app.loader, app.master())
+    composer._parse(first)
+    parsed, plain = composer._parse(second), composer._parser.parse_override(second)
+    assert repr(parsed) == repr(plain)  # nan is not nan
+    assert type(parsed._value) is type(plain._value)

@@ -5,9 +5,11 @@ import logging
 import logging.config
 
 import pytest
+from omegaconf import OmegaConf
 
+from hydra_plugins.hydra_junky_launcher._copies import copy_template
 from hydra_plugins.hydra_junky_launcher._isolation import scratch_job
-from hydra_plugins.hydra_junky_launcher._job_logging import configure_quickly
+from hydra_plugins.hydra_junky_launcher._job_logging import configure_quickly, resolve_quickly
 
 
 def a_config(path):
@@ -121,3 +123,53 @@ def test_an_error_is_dictconfigs(tmp_path):
         quick(a_config(tmp_path / "x.log"))
         with pytest.raises(ValueError, match="Unable to configure handler 'file'"):
             quick(a_config(tmp_path / "no" / "x.log"))
+
+
+def a_late_section(filename="${where}/${hydra.name}.log"):
+    template = OmegaConf.create(
+        {
+            "where": "here",
+            "box": {"x": 1},
+            "hydra": {
+                "name": "app",
+                "job_logging": {
+                    "root": {"handlers": ["file"]},
+                    "handlers": {"file": {"filename": filename}},
+                },
+            },
+        }
+    )
+    return template, copy_template(template)
+
+
+@pytest.mark.parametrize("filename", ["${where}/${hydra.name}.log", "plain.log", "${box}", "???"])
+def test_a_configuration_is_resolved_as_hydra_resolves_it(filename):
+    got, asked = [], []
+    template, _ = a_late_section(filename)
+    quick = resolve_quickly(lambda config, *_: asked.append(config), got.append)
+    for where in ("here", "there"):
+        config = copy_template(template)
+        config.where = where
+        quick(config.hydra.job_logging, False)
+        expected = OmegaConf.to_container(config.hydra.job_logging, resolve=True)
+        assert got == [expected] if got else asked == [config.hydra.job_logging]
+        got.clear()
+        asked.clear()
+
+
+@pytest.mark.parametrize("verbose", [True, "a.logger"])
+def test_verbose_is_hydras_business(verbose):
+    asked = []
+    _, config = a_late_section()
+    resolve_quickly(lambda *args: asked.append(args), asked.append)(
+        config.hydra.job_logging, verbose
+    )
+    assert asked == [(config.hydra.job_logging, verbose)]
+
+
+def test_a_section_that_was_changed_is_hydras_business():
+    asked = []
+    _, config = a_late_section()
+    config.hydra.job_logging.root.handlers = []
+    resolve_quickly(lambda *args: asked.append(args), asked.append)(config.hydra.job_logging, False)
+    assert asked == [(config.hydra.job_logging, False)]

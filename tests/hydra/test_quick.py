@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from hydra_plugins.hydra_junky_launcher import _quick
 from hydra_plugins.hydra_junky_launcher._compose import same_config
 from hydra_plugins.hydra_junky_launcher._copies import copy_config, copy_hydra_only
 from hydra_plugins.hydra_junky_launcher._quick import quick_run_job
@@ -243,3 +244,28 @@ def test_yaml_is_omegaconfs_byte_for_byte(data, below_hydra):
         assume(False)
     assert yaml_text(config) == plain
     assert yaml_text(config) == plain
+
+
+def test_the_first_config_of_a_job_is_made_for_who_reads_it(job, monkeypatch):
+    def a_body():
+        HydraConfig.instance().set_config(job)
+        first = vars(HydraConfig.instance())["cfg"]
+        read = HydraConfig.instance().cfg
+        assert HydraConfig.instance().cfg is read
+        with read_write(job.hydra.runtime):
+            job.hydra.runtime.output_dir = "/there"
+        HydraConfig.instance().set_config(job)
+        return first, read, vars(HydraConfig.instance())["cfg"]
+
+    monkeypatch.setattr(_quick, "_body_of_run_job", lambda: a_body.__code__)
+    with quick_run_job():
+        first, read, last = a_body()
+    assert not OmegaConf.is_config(first)
+    assert OmegaConf.is_missing(read.hydra.runtime, "output_dir")
+    assert read.hydra._get_parent() is job
+    assert last.hydra.runtime.output_dir == "/there"
+    assert "cfg" not in vars(HydraConfig)
+
+
+def test_this_run_job_is_known():
+    assert _quick._body_of_run_job() is not None
