@@ -3,13 +3,13 @@
 Most of the time that a short job takes under Hydra goes into copying configs
 with ``copy.deepcopy`` and into writing them down with PyYAML's own emitter:
 
-| Done by ``run_job``            | Hydra, ms | here, ms | how |
-| ------------------------------ | --------- | -------- | --- |
-| deep copies of a job's config  | 2.4 each  | 0.05     | ``_copies`` |
-| ``HydraConfig.set_config``     | 2.1 each  | 0.05     | the same copier |
-| three YAML files               | 4         | 0.2      | ``_yaml_text`` |
-| resolving ``${...}``           | 0.5 each  | 0.05     | parse trees are kept |
-| logging                        | 1.5       | 0.3      | ``_job_logging`` |
+| Done by ``run_job``               | Hydra, ms | here, ms | how |
+| --------------------------------- | --------- | -------- | --- |
+| deep copies of a job's config     | 2.4 each  | 0.02-0.1 | ``_copies`` |
+| ``HydraConfig.set_config``, twice | 5.4       | 0.2      | the same copier; once |
+| three YAML files                  | 6         | 0.3      | ``_yaml_text`` |
+| resolving ``${...}``              | 0.5 each  | 0.05     | parse trees are kept |
+| logging, in a job's layer         | 2         | 0.8      | ``_job_logging`` |
 
 :func:`quick_run_job` puts these in the place of what ``run_job`` calls, for as
 long as a launch lasts. Each has a way back to the plain thing where the outcome
