@@ -19,6 +19,7 @@ import torch
 from junky_core.devices import SlotSpec
 from junky_core.loaders import LoaderSets
 from junky_core.scopes import outside_scopes
+from junky_core.thread_ends import leave_behind, wait_until_gone
 
 __all__ = ["Slot", "SlotThreads", "torch_threads"]
 
@@ -138,13 +139,21 @@ class SlotThreads:
                     self._threads[index].start()
             self._inboxes[index].put(work[index])
 
-    def close(self) -> None:
-        """End the threads once they have nothing to do."""
+    def close(self, exit_status: int | None = None) -> None:
+        """End the threads once they have nothing to do.
+
+        Args:
+            exit_status: How the process ends if it ends while one of them is still at work;
+                ``None`` leaves that to the interpreter.
+        """
         for inbox in self._inboxes.values():
             inbox.put(None)
         if self.idle.is_set():
             for thread in self._threads.values():
                 thread.join()
+            wait_until_gone([thread.native_id for thread in self._threads.values()])
+        elif exit_status is not None:
+            leave_behind(self._threads.values(), exit_status)
         self._threads.clear()
         self._inboxes.clear()
 

@@ -237,7 +237,7 @@ class Sweep:
 
     def close(self) -> None:
         """End the slot threads and the best model's writer."""
-        self._slots.close()
+        self._slots.close(None if self._signum is None else 128 + self._signum)
         self.best.close()
 
     def emit(self, event: Event) -> None:
@@ -267,7 +267,8 @@ class Sweep:
                 self._look(scheduler, started)
                 while not self._slots.idle.wait(WATCH_EVERY_S):
                     self._look(scheduler, started)
-                    if scheduler.stopping and self._slots.busy == self._opening:
+                    building = scheduler.stopping and self._slots.busy == self._opening
+                    if building and self._signum is not None:
                         return  # what still runs builds loaders, which no job will use
                 return
             except BaseException as error:

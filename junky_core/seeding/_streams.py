@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import _C
 
+from junky_core.thread_ends import note_this_thread
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -190,6 +192,7 @@ def hidden_streams() -> AbstractContextManager[None]:
 def entered(streams: JobStreams | None) -> Iterator[None]:
     """Make ``streams`` the calling thread's, and do no more, inside the ``with`` block."""
     outer = current_streams()
+    note_this_thread()  # torch keeps what is stashed until the thread is gone
     _C._stash_obj_in_tls(KEY, streams)
     try:
         yield

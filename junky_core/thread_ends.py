@@ -1,0 +1,87 @@
+"""The end of the process, in the presence of threads that have used torch.
+
+A Python thread that has ended still runs C++ destructors in the system's
+thread, and torch's take the interpreter's lock there: for the random streams
+of a seeded job, say, which torch keeps by thread. If the interpreter ends at
+that very time, the process aborts ("terminate called without an active
+exception"), with all work done. The same happens to a thread that is still in
+torch's code when the interpreter ends.
+
+    main thread   join() ─────────► interpreter ends ► process ends
+    thread        ended ► destructors ► gone
+                          ^^^^^^^^^^^ must not reach beyond the interpreter's end
+
+So ended threads are waited for until the system has none of them any more, and
+where one had to be left at work, the process leaves without the clean-up.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterable
+
+__all__ = ["leave_behind", "note_this_thread", "wait_until_gone"]
+
+_WITHIN_S = 1.0
+_TASKS = "/proc/self/task"
+_MANY = 256
+
+_lock = threading.Lock()  # guards the two below
+_noted: set[int] = set()  # system's numbers of threads in which torch keeps Python objects
+_left: list[tuple[threading.Thread, int]] = []  # at work when left, and the process's status
+
+
+def note_this_thread() -> None:
+    """Have the end of the process wait for the calling thread, once it has ended."""
+    number = threading.get_native_id()
+    if number in _noted:
+        return
+    with _lock:
+        if len(_noted) >= _MANY:
+            with contextlib.suppress(OSError):
+                _noted.intersection_update(map(int, os.listdir(_TASKS)))  # noqa: PTH208
+        _noted.add(number)
+
+
+def leave_behind(threads: Iterable[threading.Thread], exit_status: int) -> None:
+    """Have the process end with ``exit_status`` if it ends while one of ``threads`` is at work.
+
+    The interpreter does not tell which status it is about to end with, so that
+    the caller has to know: it is the one of the signal that ended the sweep.
+    """
+    with _lock:
+        _left.extend((thread, exit_status) for thread in threads)
+
+
+def wait_until_gone(numbers: Iterable[int | None]) -> None:
+    """Wait until the system has no thread of these numbers, a second at most.
+
+    Args:
+        numbers: ``native_id`` of threads that have ended.
+    """
+    if not os.path.isdir(_TASKS):  # noqa: PTH112 - another system than Linux
+        return
+    give_up = time.monotonic() + _WITHIN_S
+    for number in numbers:
+        while os.path.exists(f"{_TASKS}/{number}") and time.monotonic() < give_up:  # noqa: PTH110
+            time.sleep(0.001)
+
+
+def _at_exit() -> None:
+    statuses = [status for thread, status in _left if thread.is_alive()]
+    if statuses:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        os._exit(statuses[0])
+    alive = {thread.native_id for thread in threading.enumerate()}
+    wait_until_gone(_noted - alive)
+
+
+# Registered when this module is imported, so that what is registered later runs before it.
+atexit.register(_at_exit)

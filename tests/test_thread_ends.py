@@ -1,0 +1,95 @@
+"""Threads that have used torch, at the end of the process."""
+
+import subprocess
+import sys
+from textwrap import dedent
+
+import pytest
+
+from junky_core.thread_ends import wait_until_gone
+
+
+def run(script, tmp_path):
+    return subprocess.run(
+        [sys.executable, "-c", dedent(script)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+def test_a_joined_thread_is_waited_for_until_the_system_has_ended_it(monkeypatch):
+    looked = iter([True, True, False])
+    seen = []
+
+    def exists(path):
+        seen.append(path)
+        return next(looked)
+
+    monkeypatch.setattr("junky_core.thread_ends.os.path.exists", exists)
+    wait_until_gone([4711])
+    assert seen == ["/proc/self/task/4711"] * 3
+
+
+def test_threads_with_torchs_own_state_do_not_abort_the_end_of_the_process(tmp_path):
+    done = run(
+        """
+        import torch
+        from junky_core import torch_autotrain
+        torch_autotrain(
+            lambda a: torch.nn.Linear(1, 1),
+            lambda *args: float(torch.rand(1)),
+            make_model_fit_params=[("a", list(range(24)))], devices={"cpu": 24}, seed=0,
+        )
+        """,
+        tmp_path,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_thread_pool_that_a_seeded_job_left_does_not_abort_the_end_either(tmp_path):
+    done = run(
+        """
+        import torch
+        from concurrent.futures import ThreadPoolExecutor
+        from junky_core import torch_autotrain
+
+        def train(*args):
+            pools.append(ThreadPoolExecutor(24))  # Python joins its threads as it ends
+            return list(pools[-1].map(lambda _: float(torch.rand(1)), range(96)))
+
+        pools = []
+        torch_autotrain(
+            lambda a: torch.nn.Linear(1, 1), train,
+            make_model_fit_params=[("a", [1, 2])], devices={"cpu": 2}, seed=0,
+        )
+        """,
+        tmp_path,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_ctrl_c_amid_torch_code_of_a_loader_factory_gives_the_signals_status(tmp_path):
+    done = run(
+        """
+        import os, signal, torch
+        from junky_core import torch_autotrain
+
+        def make_loaders():
+            os.kill(os.getpid(), signal.SIGINT)
+            a = torch.ones(300, 300)
+            while True:
+                a = (a @ a).clamp(-1, 1)
+
+        torch_autotrain(
+            lambda a: torch.nn.Linear(1, 1), lambda *args: 1.0, make_loaders,
+            make_model_fit_params=[("a", [1, 2])],
+        )
+        """,
+        tmp_path,
+    )
+    assert done.returncode == 130, done.stderr
+    assert "terminate called" not in done.stderr
