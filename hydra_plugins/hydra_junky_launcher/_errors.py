@@ -57,7 +57,7 @@ def hydra_error(error: JunkyError) -> Exception:
         (ConfigError, HydraConfigError),
     ):
         if isinstance(error, plain):
-            return compact(str(error))
+            return compact(getattr(error, "strerror", None) or str(error))  # no "[Errno 11]"
     if isinstance(error, SweepFailed):
         return HydraSweepFailed(str(error), error.failed)
     return error
