@@ -384,6 +384,7 @@ class Sweep:
                 status="failed" if died else "stopped",
                 score=job.score,
                 attempts=job.attempts,
+                duration_s=0.0 if last is None else last.duration_s,
                 error="" if last is None else last.error,
                 traceback="" if last is None else last.traceback,
                 exception=None if last is None else last.exception,

@@ -152,6 +152,8 @@ class SweepLog:
         self._params: dict[int, str] = {}  # by job, of those running
         self._best: tuple[int, str] | None = None  # job and parameters of the best so far
         self._given_up: set[int] = set()  # jobs whose last failure is in the log already
+        # Jobs that were to run again, with the attempt whose traceback is in the log.
+        self._waiting: set[tuple[int, int]] = set()
         self.last_error: Exception | None = None
 
     def on_event(self, event: Event) -> None:
@@ -190,7 +192,10 @@ class SweepLog:
                 self._given_up.discard(event.job)
                 return []
             failure = f"{_one_line(event.error)} (attempt {event.attempt}, given up)"
-            return [f"{event.name}: failed: {failure}", *_quoted(event.name, event.traceback)]
+            told = (event.job, event.attempt) in self._waiting
+            self._waiting.discard((event.job, event.attempt))
+            quoted = [] if told else _quoted(event.name, event.traceback)
+            return [f"{event.name}: failed: {failure}", *quoted]
         if isinstance(event, SlotClosed):
             return self._slot_closed(event)
         if isinstance(event, Notice):
@@ -256,6 +261,8 @@ class SweepLog:
         memory = ", out of memory" if event.kind == "oom" else ""
         verb = "stopped" if event.kind == "interrupted" else "failed"
         if event.retry:
+            self._waiting.discard((event.job, event.attempt - 1))
+            self._waiting.add((event.job, event.attempt))
             then = "runs again alone at the end" if memory else "runs again at the end"
         elif event.kind == "interrupted":
             then = "not finished"

@@ -198,6 +198,12 @@ def test_a_job_given_up_is_said_once():
     assert sum("given up" in line for line in lines) == 1
 
 
+def test_a_retry_that_never_came_does_not_quote_the_traceback_again():
+    lines = lines_of(attempt_failed(retry=True, attempt=2), job_failed())
+    assert lines[-1] == "Thread-1_0: failed: ValueError: bad (attempt 2, given up)"
+    assert sum("Traceback" in line for line in lines) == 1
+
+
 def test_a_job_that_failed_without_an_attempt_is_said():
     assert lines_of(job_failed())[0].endswith("failed: ValueError: bad (attempt 2, given up)")
 
