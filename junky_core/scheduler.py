@@ -144,11 +144,6 @@ class Scheduler:
         with self._changed:
             return len(self._open)
 
-    def running(self) -> list[RunningJob]:
-        """Return what runs now."""
-        with self._changed:
-            return list(self._running.values())
-
     def take(self, slot: SlotSpec) -> RunningJob | None:
         """Return the next job for ``slot``, waiting for one if need be; ``None`` at the end."""
         with self._changed:

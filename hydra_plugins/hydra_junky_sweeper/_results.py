@@ -6,13 +6,13 @@ the ``JobReturn`` of each job.
 
 from __future__ import annotations
 
-import os
 import traceback
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
+from junky_core.atomic import write_atomically
 from junky_core.jobs import JobResult, rank_key
 
 if TYPE_CHECKING:
@@ -111,12 +111,8 @@ def write_results(
         "failed_jobs": [result.num for result in failed],
     }
     # Data, never a config: interpolations in the parameters are written as they are.
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        OmegaConf.save(OmegaConf.create(content), part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    text = OmegaConf.to_yaml(OmegaConf.create(content)).encode()
+    write_atomically(path, lambda file: file.write(text))
 
 
 def failure_text(
