@@ -157,6 +157,8 @@ def _shell(node: Any, parent: Any) -> Any:
 def _copy_cache(cache: Any) -> Any:
     """Return a copy of what cached resolvers gave: by resolver, by arguments."""
     if type(cache) is defaultdict and cache.default_factory is dict:
+        if not cache:  # of each node but the root
+            return defaultdict(dict)
         known = [type(value) is str for found in cache.values() for value in found.values()]
         if all(known):  # ${now:}, mostly; keys cannot change
             return defaultdict(dict, {name: dict(found) for name, found in cache.items()})

@@ -80,6 +80,7 @@ from hydra.core.utils import JobRuntime
 from omegaconf import OmegaConf
 from omegaconf.basecontainer import BaseContainer
 
+from hydra_plugins.hydra_junky_launcher._copies import copy_config
 from hydra_plugins.hydra_junky_launcher._errors import HydraConfigError, HydraIsolationError
 from junky_core.errors import ConfigError
 from junky_core.scopes import JobScope, current_scope, enter_scope
@@ -410,7 +411,7 @@ def _is_hydra_singleton(key: Any) -> bool:
 def _copy_singleton(instance: Any) -> Any:
     own = copy.copy(instance)
     if isinstance(own, JobRuntime):
-        own.conf = copy.deepcopy(own.conf)
+        own.conf = copy_config(own.conf)
     return own
 
 

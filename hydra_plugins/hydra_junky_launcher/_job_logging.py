@@ -28,6 +28,7 @@ from collections.abc import Callable
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.nodes import InterpolationResultNode
 
 from hydra_plugins.hydra_junky_launcher._copies import VALUES, pristine
 from hydra_plugins.hydra_junky_launcher._isolation import enable_loggers, in_job
@@ -41,6 +42,7 @@ _TAKEN_BY: dict[str, tuple[type[logging.Handler], set[str]]] = {
     "logging.FileHandler": (logging.FileHandler, {"filename", "mode", "encoding", "delay"}),
 }
 _SHAPES_KEPT = 100
+_RESOLVED = VALUES | {InterpolationResultNode}  # the latter: text with ${...} in it
 _CONVERTED = re.compile(r"[a-z]+://")  # ext://, cfg://: what dictConfig looks up
 
 
@@ -98,7 +100,7 @@ def resolve_quickly(
 
 
 def _value_of(node: Any) -> Any:
-    if type(node) not in VALUES:
+    if type(node) not in _RESOLVED:
         raise TypeError(type(node))
     return node._value()  # noqa: SLF001
 

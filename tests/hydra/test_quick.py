@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from hydra_plugins.hydra_junky_launcher import _quick
+from hydra_plugins.hydra_junky_launcher import _quick, _returns
 from hydra_plugins.hydra_junky_launcher._compose import same_config
 from hydra_plugins.hydra_junky_launcher._copies import copy_config, copy_hydra_only
 from hydra_plugins.hydra_junky_launcher._quick import quick_run_job
@@ -269,3 +269,14 @@ def test_the_first_config_of_a_job_is_made_for_who_reads_it(job, monkeypatch):
 
 def test_this_run_job_is_known():
     assert _quick._body_of_run_job() is not None
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["a", "b.c", "b", "b.no", "a.no", "d", "late", "text", "net.height", "net.either", "one.more"],
+)
+def test_a_value_is_selected_as_omegaconf_selects_it(job, key):
+    with open_dict(job):
+        job.late, job.text, job.one = "${a}", "x${a}", "${b}"
+    assert _returns._select(job, key) == OmegaConf.select(job, key)
+    assert type(_returns._select(job, key)) is type(OmegaConf.select(job, key))
