@@ -107,7 +107,7 @@ def torch_autotrain(
             parameters and the seed alone.
         max_retries: How often a job may run again.
         direction: ``"maximize"`` or ``"minimize"`` the score.
-        threads_per_slot: Torch threads of each slot. ``None``:
+        threads_per_slot: Torch threads of each slot, 1 to 1024. ``None``:
             ``OMP_NUM_THREADS`` if it is set, 1 with a seed, else the cores
             divided by the slots.
         fail_fast: Stop at once if the first so many jobs die of the same error
@@ -170,6 +170,7 @@ def torch_autotrain(
     runner.check_fit_keys(grid.keys)
     slots = parse_devices(devices)
     _check_device(best_model_device)
+    _check_listeners(progress, observers)
     if resume and sweep_dir is None:
         raise ConfigError("resume=True needs sweep_dir, the folder of the sweep to resume")
     folder = Path() if sweep_dir is None else Path(sweep_dir).expanduser()
@@ -426,6 +427,16 @@ def _file_name(given: Any) -> Path:
     if text.endswith(("/", os.sep)):
         raise ConfigError(f"best_model_file_name names a folder, not a file: {text}")
     return Path(text).expanduser()
+
+
+def _check_listeners(progress: Any, observers: Any) -> None:
+    if progress not in (None, True, False):
+        raise ConfigError(f"progress is {progress!r}; it must be None, True or False")
+    if not isinstance(observers, Sequence):
+        raise ConfigError(f"observers is {observers!r}; it must be a sequence of observers")
+    for observer in observers:
+        if not callable(getattr(observer, "on_event", None)):
+            raise ConfigError(f"observers: {observer!r} has no method on_event(event)")
 
 
 def _check_device(device: Any) -> None:

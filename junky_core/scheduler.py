@@ -50,6 +50,7 @@ class RunningJob:
         score: The best score of all its attempts.
         name: Name of its last attempt.
         serial: Number of its last save that led.
+        slot: Where its last attempt ran.
     """
 
     job: Job
@@ -58,6 +59,7 @@ class RunningJob:
     name: str = ""
     serial: int = 0
     alone: str = ""  # "", "device" or "process": what must be idle while it runs
+    slot: SlotSpec | None = None
     unfit_slots: set[int] = field(default_factory=set)
     last: AttemptEnd | None = None
 
@@ -116,7 +118,6 @@ class Scheduler:
         fail_fast: int | None,
         on_over: Callable[[JobResult], None],
     ) -> None:
-        self.done = threading.Event()  # nothing runs and nothing will
         self._changed = threading.Condition()  # guards all below
         self._source = source
         self._exhausted = False
@@ -149,14 +150,14 @@ class Scheduler:
         with self._changed:
             while True:
                 if self._stopping or slot.index not in self._open:
-                    self._finish_if_over()
                     return None
                 job = self._next_for(slot)
                 if job is not None:
                     job.attempts += 1
+                    job.slot = slot
                     self._running[slot.index] = job
                     return job
-                if self._finish_if_over():
+                if self._is_over():
                     return None
                 self._changed.wait()
 
@@ -170,7 +171,6 @@ class Scheduler:
                     self._source.tell(decision.result)
             finally:
                 self._running.pop(slot.index, None)
-                self._finish_if_over()
                 self._changed.notify_all()
             return decision
 
@@ -178,14 +178,12 @@ class Scheduler:
         """Give ``slot`` no more jobs (it could not be set up)."""
         with self._changed:
             self._close((slot,))
-            self._finish_if_over()
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """Hand out nothing more; ``done`` is set when what runs has ended."""
+        """Hand out nothing more."""
         with self._changed:
             self._stopping = True
-            self._finish_if_over()
             self._changed.notify_all()
 
     def unfinished(self) -> list[RunningJob]:
@@ -199,16 +197,13 @@ class Scheduler:
             total = self._source.total
             return None if total is None else max(0, total - self.pulled)
 
-    def _finish_if_over(self) -> bool:
-        """Set ``done`` if nothing runs and nothing will. Under the lock."""
+    def _is_over(self) -> bool:
+        """Tell whether nothing runs and nothing will. Under the lock."""
         if self._running:
             return False
-        over = self._stopping or not self._open
-        if not over and self._exhausted:
-            over = not (self._queue or self._next_round or self._alone)
-        if over:
-            self.done.set()
-        return over
+        if self._stopping or not self._open:
+            return True
+        return self._exhausted and not (self._queue or self._next_round or self._alone)
 
     def _next_for(self, slot: SlotSpec) -> RunningJob | None:
         """Pick a job that may run on ``slot`` now. Under the lock."""

@@ -53,6 +53,7 @@ from junky_core.slots import Slot, SlotThreads, torch_threads
 __all__ = ["AttemptRunner", "Sweep", "SweepSettings"]
 
 _SEEDS = 1 << 64
+_MOST_THREADS = 1024  # torch takes the process down when the system has none left
 WATCH_EVERY_S = 0.1  # how late a signal or an over-time may be noticed
 
 
@@ -88,7 +89,7 @@ class SweepSettings:
             )
         _whole("max_retries", self.max_retries, 0)
         if self.threads_per_slot is not None:
-            _whole("threads_per_slot", self.threads_per_slot, 1)
+            _whole("threads_per_slot", self.threads_per_slot, 1, _MOST_THREADS)
         if self.fail_fast is not None:
             _whole("fail_fast", self.fail_fast, 1)
         if self.seed is not None:
@@ -103,9 +104,11 @@ class SweepSettings:
                 raise ConfigError(f"{name} is {limit!r}; it must be seconds above 0, or None")
 
 
-def _whole(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{name} is {value!r}; it must be a whole number, {least} or more")
+def _whole(name: str, value: Any, least: int, most: int | None = None) -> None:
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if not is_whole or value < least or (most is not None and value > most):
+        limits = f"{least} or more" if most is None else f"{least} to {most}"
+        raise ConfigError(f"{name} is {value!r}; it must be a whole number, {limits}")
 
 
 class AttemptRunner(Protocol):
@@ -385,6 +388,8 @@ class Sweep:
                 score=job.score,
                 attempts=job.attempts,
                 duration_s=0.0 if last is None else last.duration_s,
+                slot=0 if job.slot is None else job.slot.index,
+                device="" if job.slot is None else job.slot.device,
                 error="" if last is None else last.error,
                 traceback="" if last is None else last.traceback,
                 exception=None if last is None else last.exception,

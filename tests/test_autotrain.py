@@ -338,9 +338,10 @@ def test_fail_fast_stops_the_sweep():
         count.append(x)
         raise ValueError(f"bad {x}")
 
-    with pytest.raises(SweepFailed, match="bad 0"):
+    with pytest.raises(SweepFailed, match="bad 0") as caught:
         torch_autotrain(by_x, train, make_model_fit_params=[("x", range(1000))])
     assert len(count) == 5
+    assert [(job.slot, job.device) for job in caught.value.failed] == [(1, "cpu")] * 5
 
 
 def test_the_best_stays_listed_when_its_job_failed_for_good():
@@ -591,6 +592,10 @@ def test_a_sweep_in_a_folder_is_resumed(tmp_path):
         ({"max_retries": -1}, ConfigError, "max_retries"),
         ({"max_retries": True}, ConfigError, "max_retries"),
         ({"threads_per_slot": 0}, ConfigError, "threads_per_slot"),
+        ({"threads_per_slot": 99999}, ConfigError, "1 to 1024"),
+        ({"progress": "x"}, ConfigError, "progress is 'x'"),
+        ({"observers": None}, ConfigError, "observers is None"),
+        ({"observers": [print]}, ConfigError, "on_event"),
         ({"fail_fast": 0}, ConfigError, "fail_fast"),
         ({"job_timeout_s": 0}, ConfigError, "job_timeout_s"),
         ({"seed": "x"}, ConfigError, "seed"),

@@ -114,7 +114,9 @@ class JobComposer:
         self._loader = config_loader
         self._master = master_config
         self._lock = threading.RLock()  # guards all below; Hydra's parsers want one thread, too
-        self._is_group = _group_test(config_loader, master_config)
+        self._known_groups = functools.lru_cache(maxsize=None)(
+            _group_test(config_loader, master_config)
+        )
         self._parser = OverridesParser.create(config_loader=config_loader)
         self._samples: dict[tuple[str, str], Override] = {}  # by key and kind of value
         self._part = functools.lru_cache(maxsize=8192)(self._classify)
@@ -122,6 +124,11 @@ class JobComposer:
         # templates are of no use.
         self._firsts: OrderedDict[tuple[str, ...], tuple[list[str], DictConfig]] = OrderedDict()
         self._templates: OrderedDict[tuple[str, ...], _Template | None] = OrderedDict()
+
+    def is_group(self, name: str) -> bool:
+        """Tell whether ``name``, as ``db`` or ``db/engine``, is a config group of the app."""
+        with self._lock:
+            return self._known_groups(name)
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """Return the config of a job, as ``config_loader.load_sweep_config`` would.
@@ -173,7 +180,7 @@ class JobComposer:
 
     def _parts(self, lines: Sequence[str]) -> list[_Part] | None:
         """Return what each override does, or ``None`` if they are Hydra's business."""
-        if self._is_group is None or _apply is None:
+        if _apply is None:
             return None
         parts: list[_Part] = []
         for line in lines:
@@ -202,7 +209,6 @@ class JobComposer:
         return override
 
     def _classify(self, line: str) -> _Part | None:
-        assert self._is_group is not None
         override = self._parse(line)
         name = override.key_or_group
         if not name or name.partition(".")[0].partition("/")[0] == "hydra":
@@ -213,7 +219,7 @@ class JobComposer:
             return _Part(override, name, chooses=True, deletes=True)
         if override.type not in _SET_TYPES:
             return None
-        if self._is_group(name):
+        if self._known_groups(name):
             if isinstance(override.value(), dict):
                 return None
             return _Part(override, name, chooses=True, deletes=False)
@@ -356,23 +362,27 @@ def same_config(one: Node, other: Node) -> bool:
     return True
 
 
-def _group_test(
-    config_loader: ConfigLoader, master_config: DictConfig
-) -> Callable[[str], bool] | None:
-    """Return Hydra's own test for config groups, or ``None`` if this Hydra has none we know."""
-    if not isinstance(config_loader, ConfigLoaderImpl) or _apply is None:
-        return None
+def _group_test(config_loader: ConfigLoader, master_config: DictConfig) -> Callable[[str], bool]:
+    """Return Hydra's own test for config groups."""
+    name = master_config.hydra.job.config_name
     overrides: Any = OmegaConf.to_container(master_config.hydra.overrides.hydra)
     try:
+        assert isinstance(config_loader, ConfigLoaderImpl)
         repository = CachingConfigRepository(config_loader.repository)
         config_loader._process_config_searchpath(  # noqa: SLF001 - no public way
-            master_config.hydra.job.config_name,
-            OverridesParser.create().parse_overrides(overrides),
-            repository,
+            name, OverridesParser.create().parse_overrides(overrides), repository
         )
-    except (AttributeError, TypeError):
-        return None
-    return functools.lru_cache(maxsize=None)(repository.group_exists)
+        return repository.group_exists
+    except (AssertionError, AttributeError, TypeError):  # another loader, a later Hydra
+
+        def has_options(group: str) -> bool:
+            return bool(
+                config_loader.get_group_options(
+                    group, results_filter=None, config_name=name, overrides=overrides
+                )
+            )
+
+        return has_options
 
 
 def _overlap(parts: Sequence[_Part]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import inspect
 import logging
 import weakref
@@ -22,11 +21,7 @@ from hydra.core.utils import (
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.hydra_junky_launcher._compose import composer_of
-from hydra_plugins.hydra_junky_launcher._errors import (
-    HydraConfigError,
-    HydraDeviceError,
-    hydra_error,
-)
+from hydra_plugins.hydra_junky_launcher._errors import HydraDeviceError, hydra_error
 from hydra_plugins.hydra_junky_launcher._isolation import isolated_launch, private_log_config
 from hydra_plugins.hydra_junky_launcher._job import JobPayload, JobRunner
 from hydra_plugins.hydra_junky_launcher._preflight import shared_environment
@@ -47,7 +42,7 @@ from junky_core.sweep_record import Plan, SweepRecord
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
 
-__all__ = ["HOW_TO_RESUME", "LOG_NAME", "HydraSweep", "read_devices", "read_direction"]
+__all__ = ["HOW_TO_RESUME", "LOG_NAME", "HydraSweep", "read_devices"]
 
 log = logging.getLogger(__name__)
 
@@ -67,27 +62,6 @@ def read_devices(devices: Any) -> list[SlotSpec]:
         return parse_devices(devices)
     except DeviceError as error:
         raise HydraDeviceError(f"hydra.launcher.devices: {error}") from error
-
-
-def read_direction(direction: Any) -> str:
-    """Return ``"maximize"`` or ``"minimize"`` from what the sweeper has for it.
-
-    Optuna's sweeper has an enum member, or a list of one for each objective;
-    with several, the first one ranks models.
-
-    Raises:
-        ConfigError: It is neither.
-    """
-    given = direction
-    if OmegaConf.is_list(direction) or isinstance(direction, (list, tuple)):
-        direction = direction[0] if direction else None
-    if direction is None:
-        return "maximize"
-    name = direction.name if isinstance(direction, enum.Enum) else str(direction)
-    name = name.lower().rpartition(".")[2]
-    if name not in ("maximize", "minimize"):
-        raise HydraConfigError(f"hydra.launcher.direction={given!r}: expected maximize or minimize")
-    return name
 
 
 @dataclass(frozen=True)
@@ -177,8 +151,6 @@ class HydraSweep:
             return []
         with private_log_config(self._configure_log):
             env = shared_environment(
-                spec.hydra_context,
-                spec.config,
                 self._composer,
                 job_overrides,
                 first_num,

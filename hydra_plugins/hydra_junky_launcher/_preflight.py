@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -25,10 +24,6 @@ from hydra_plugins.hydra_junky_launcher._isolation import (
 )
 from hydra_plugins.hydra_junky_launcher._job import compose_job, set_device
 
-if TYPE_CHECKING:
-    from hydra.core.config_loader import ConfigLoader
-    from hydra.types import HydraContext
-
 __all__ = ["shared_environment"]
 
 # An interpolation that gives the same in every job: a variable of the process.
@@ -36,8 +31,6 @@ _SAME_FOR_ALL = re.compile(r"\$\{oc\.env:[^${}]*\}")
 
 
 def shared_environment(
-    hydra_context: HydraContext,
-    config: DictConfig,
     composer: JobComposer,
     job_overrides: Sequence[Sequence[str]],
     first_num: int,
@@ -47,8 +40,6 @@ def shared_environment(
     """Return what ``hydra.job.env_set`` sets in all jobs; ``None`` if each may set its own.
 
     Args:
-        hydra_context: Holds the config loader.
-        config: The sweep's own config.
         composer: Composes the jobs' configs.
         job_overrides: Those of each job; looked at one by one.
         first_num: The number of the first job.
@@ -71,7 +62,7 @@ def shared_environment(
         if device_key is not None:
             composed(first_num, job_overrides[0])
         return None
-    numbered = list(_one_of_each_kind(job_overrides, hydra_context.config_loader, config))
+    numbered = list(_one_of_each_kind(job_overrides, composer.is_group))
     first: tuple[int, dict[str, str]] | None = None
     with scratch_job():
         looked_at: Iterable[tuple[int, Sequence[str]]] = numbered
@@ -90,10 +81,9 @@ def shared_environment(
 
 
 def _one_of_each_kind(
-    job_overrides: Sequence[Sequence[str]], config_loader: ConfigLoader, config: DictConfig
+    job_overrides: Sequence[Sequence[str]], is_group: Callable[[str], bool]
 ) -> Iterable[tuple[int, Sequence[str]]]:
     """Yield place and overrides of one job for each set of choices that can reach ``hydra``."""
-    is_group = _group_test(config_loader, config)
     seen: set[tuple[str, ...]] = set()
     for at, overrides in enumerate(job_overrides):
         kind = tuple(override for override in overrides if _reaches_hydra(override, is_group))
@@ -105,22 +95,6 @@ def _one_of_each_kind(
 def _reaches_hydra(override: str, is_group: Callable[[str], bool]) -> bool:
     key = override.partition("=")[0].lstrip("+~").partition("@")[0].strip()
     return key.partition(".")[0].partition("/")[0] == "hydra" or is_group(key)
-
-
-def _group_test(config_loader: ConfigLoader, config: DictConfig) -> Callable[[str], bool]:
-    name = config.hydra.job.config_name
-    overrides: Any = OmegaConf.to_container(config.hydra.overrides.hydra)
-    known: dict[str, bool] = {}
-
-    def is_group(key: str) -> bool:
-        if key not in known:
-            options = config_loader.get_group_options(
-                key, results_filter=None, config_name=name, overrides=overrides
-            )
-            known[key] = bool(options)
-        return known[key]
-
-    return is_group
 
 
 def _differs_by_job(job: DictConfig) -> bool:

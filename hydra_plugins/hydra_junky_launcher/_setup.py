@@ -18,8 +18,8 @@ from hydra_plugins.hydra_junky_launcher._core import (
     HydraSweep,
     HydraSweepSpec,
     read_devices,
-    read_direction,
 )
+from hydra_plugins.hydra_junky_launcher._direction import first_direction
 from hydra_plugins.hydra_junky_launcher._errors import (
     HydraConfigError,
     HydraResumeError,
@@ -91,7 +91,7 @@ def make_sweep(
     slots = read_devices(given["devices"])
     try:
         settings = SweepSettings(
-            direction=read_direction(given["direction"]),
+            direction=first_direction("hydra.launcher.direction", given["direction"]),
             value_is_score=True,
             spec={
                 "config_name": str(config.hydra.job.config_name),

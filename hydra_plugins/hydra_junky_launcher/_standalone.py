@@ -37,7 +37,7 @@ def run_settings() -> dict[str, Any] | None:
     }
     launcher = hydra_config.launcher
     if "JunkyLauncher" in str(launcher.get("_target_", "")):
-        from hydra_plugins.hydra_junky_launcher._core import read_direction
+        from hydra_plugins.hydra_junky_launcher._direction import first_direction
 
         devices = launcher.devices
         if OmegaConf.is_config(devices):
@@ -45,7 +45,7 @@ def run_settings() -> dict[str, Any] | None:
         settings |= {
             "devices": devices,
             "seed": launcher.seed,
-            "direction": read_direction(launcher.direction),
+            "direction": first_direction("hydra.launcher.direction", launcher.direction),
             "best_model_path": folder / launcher.best_model_file_name,
         }
     return settings

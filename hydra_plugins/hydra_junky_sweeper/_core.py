@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import enum
 import logging
 import sys
 from pathlib import Path
@@ -39,28 +38,12 @@ if TYPE_CHECKING:
 
     from junky_core.jobs import JobResult
 
-__all__ = ["RESULTS_FILE", "SweepRun", "check_batch_size", "check_direction"]
+__all__ = ["RESULTS_FILE", "SweepRun", "check_batch_size"]
 
 log = logging.getLogger(__name__)
 
 RESULTS_FILE = "optimization_results.yaml"
 _FOREIGN_RETRIES = 1
-
-
-def check_direction(direction: Any) -> str:
-    """Return ``"maximize"`` or ``"minimize"``, from a string or an enum member.
-
-    Raises:
-        HydraConfigError: It is neither.
-    """
-    name = direction.name if isinstance(direction, enum.Enum) else direction
-    if isinstance(name, str):
-        name = name.lower().removeprefix("direction.")
-        if name in ("maximize", "minimize"):
-            return name
-    raise HydraConfigError(
-        f"hydra.sweeper.direction={direction!r}: expected maximize or minimize (one objective)"
-    )
 
 
 def check_batch_size(size: Any) -> int | None:

@@ -26,7 +26,6 @@ from omegaconf import (
     DictConfig,
     FloatNode,
     IntegerNode,
-    OmegaConf,
     StringNode,
 )
 
@@ -67,8 +66,11 @@ def validate_jobs(jobs: JobOverrides, config_loader: ConfigLoader, config: DictC
             error.args = (f"{said}Job #{num} cannot be composed; its overrides: {overrides}",)
             raise
 
+    def is_group(key: str) -> bool:
+        return composer.is_group(bare_key(key).partition("@")[0])
+
     count = 0
-    for num in sample_jobs(jobs, _group_test(config_loader, config), compose):
+    for num in sample_jobs(jobs, is_group, compose):
         compose(num)
         count += 1
     log.debug(
@@ -77,28 +79,6 @@ def validate_jobs(jobs: JobOverrides, config_loader: ConfigLoader, config: DictC
         len(jobs),
         time.perf_counter() - started,
     )
-
-
-def _group_test(config_loader: ConfigLoader, config: DictConfig) -> Callable[[str], bool]:
-    """Return a test that says whether a key selects an option of a config group."""
-    name = config.hydra.job.config_name
-    overrides = OmegaConf.to_container(config.hydra.overrides.hydra)
-    known: dict[str, bool] = {}
-
-    def is_group(key: str) -> bool:
-        group = bare_key(key).partition("@")[0]
-        if group not in known:
-            known[group] = bool(
-                config_loader.get_group_options(
-                    group,
-                    results_filter=None,
-                    config_name=name,
-                    overrides=overrides,  # type: ignore[arg-type]
-                )
-            )
-        return known[group]
-
-    return is_group
 
 
 def sample_jobs(

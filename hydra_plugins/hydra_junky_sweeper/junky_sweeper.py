@@ -61,10 +61,11 @@ class JunkySweeper(Sweeper):
         """Check the settings, read the grammar and make the launcher (Hydra calls this)."""
         from hydra.core.plugins import Plugins
 
-        from hydra_plugins.hydra_junky_sweeper._core import check_batch_size, check_direction
+        from hydra_plugins.hydra_junky_launcher._direction import read_direction
+        from hydra_plugins.hydra_junky_sweeper._core import check_batch_size
         from hydra_plugins.hydra_junky_sweeper._space import read_fit_params
 
-        self.direction = check_direction(self.direction)
+        self.direction = read_direction("hydra.sweeper.direction", self.direction)
         self.max_batch_size = check_batch_size(self.max_batch_size)
         self.fit_params = read_fit_params(config)
         self.hydra_context = hydra_context

@@ -24,7 +24,8 @@ from launching import ON_1_4, multirun
 from omegaconf import OmegaConf
 
 from hydra_plugins.hydra_junky_launcher import _isolation, junky_launcher
-from hydra_plugins.hydra_junky_launcher._core import read_devices, read_direction
+from hydra_plugins.hydra_junky_launcher._core import read_devices
+from hydra_plugins.hydra_junky_launcher._direction import first_direction
 from junky_core import current_job
 from junky_core.errors import (
     ConfigError,
@@ -171,7 +172,7 @@ def test_an_unknown_key_is_hydras_own_error(tmp_path):
     ],
 )
 def test_the_direction_of_any_sweeper(given, direction):
-    assert read_direction(given) == direction
+    assert first_direction("hydra.launcher.direction", given) == direction
 
 
 def test_the_direction_follows_the_sweepers(tmp_path):
