@@ -121,10 +121,17 @@ def _copy_top(config: DictConfig, how: Callable[[Any], Callable[[Any, Any], Any]
 
 
 def _copy_later(node: Any, parent: Any) -> Any:
-    if type(node) is not DictConfig or type(node.__dict__["_content"]) is not dict:
+    kind = type(node)
+    if kind not in (DictConfig, ListConfig):
+        return _copy_node(node, parent)
+    content = node.__dict__["_content"]
+    if type(content) not in (dict, list):
         return _copy_node(node, parent)
     new = _shell(node, parent)
-    new.__dict__["_content"] = _LaterDict(node, new)
+    if kind is DictConfig:
+        new.__dict__["_content"] = _LaterDict(node, new)
+    else:
+        new.__dict__["_content"] = [_copy_later(child, new) for child in content]
     return new
 
 

@@ -56,6 +56,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import ctypes
+import functools
 import inspect
 import logging
 import logging.config
@@ -662,13 +663,18 @@ _CLONE_FS = 0x200  # linux/sched.h: folder, root and umask are shared between th
 _folders: bool | None = None  # guarded by _lock: what folders_per_thread() found
 
 
+@functools.lru_cache(maxsize=1)
+def _system_unshare() -> Callable[[int], int] | None:
+    try:
+        return cast("Callable[[int], int]", ctypes.CDLL(None, use_errno=True).unshare)
+    except (OSError, AttributeError, TypeError):  # not Linux
+        return None
+
+
 def _unshare_folder() -> bool:
     """Give the calling thread, and threads it starts from now on, a folder of their own."""
-    try:
-        unshare = ctypes.CDLL(None, use_errno=True).unshare
-    except (OSError, AttributeError, TypeError):  # not Linux
-        return False
-    return bool(unshare(_CLONE_FS) == 0)
+    unshare = _system_unshare()
+    return unshare is not None and unshare(_CLONE_FS) == 0
 
 
 def folders_per_thread() -> bool:

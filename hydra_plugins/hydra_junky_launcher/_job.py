@@ -82,9 +82,8 @@ def compose_job(composer: JobComposer, overrides: Sequence[str], num: int) -> Di
 def number_job(composed: DictConfig, num: int) -> DictConfig:
     """Write a job's number into its config, and return it."""
     job = composed.hydra.job
-    with open_dict(job):
-        job.id = str(num)
-        job.num = num
+    for key, value in (("id", str(num)), ("num", num)):
+        job._get_node(key)._set_value(value)  # noqa: SLF001  # Hydra's schema has both
     return composed
 
 
