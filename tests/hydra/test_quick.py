@@ -1,12 +1,15 @@
 """Quick copies and quick YAML are what Hydra and OmegaConf make."""
 
 import copy
+import logging.config
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Union
 
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra.core import utils as hydra_utils
 from hydra.core.global_hydra import GlobalHydra
@@ -15,6 +18,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from launching import multirun
 from omegaconf import OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
@@ -280,3 +284,45 @@ def test_a_value_is_selected_as_omegaconf_selects_it(job, key):
         job.late, job.text, job.one = "${a}", "x${a}", "${b}"
     assert _returns._select(job, key) == OmegaConf.select(job, key)
     assert type(_returns._select(job, key)) is type(OmegaConf.select(job, key))
+
+
+# What is slow, and which calls of it are.
+SLOW_WAYS = [
+    (ConfigLoaderImpl, "load_sweep_config", lambda *_, **__: True),
+    (OmegaConf, "to_yaml", lambda *_, **__: True),
+    (OmegaConf, "masked_copy", lambda *_, **__: True),
+    (OmegaConf, "to_container", lambda *_, resolve=False, **__: resolve),
+    (logging.config, "dictConfig", lambda *_, **__: True),
+    (copy, "deepcopy", lambda value, *_, **__: OmegaConf.is_config(value)),
+]
+
+
+def test_each_job_goes_the_quick_way(tmp_path, monkeypatch):
+    """A way back to the plain thing that every job takes would show in nothing but the time."""
+    taken = Counter()
+
+    def counted(name, plain, is_slow):
+        def call(*args, **kwargs):
+            taken[name] += bool(is_slow(*args, **kwargs))
+            return plain(*args, **kwargs)
+
+        return call
+
+    for holder, name, is_slow in SLOW_WAYS:
+        monkeypatch.setattr(holder, name, counted(name, getattr(holder, name), is_slow))
+
+    def ways_of(jobs):
+        taken.clear()
+        folder = tmp_path / str(jobs)
+        config = {"num": 0, "net": {"width": 3, "sizes": [1, 2]}}
+        multirun(
+            lambda cfg: cfg.num,
+            ["hydra/sweeper=junky", f"num=range({jobs})", "net.width=3,4"],
+            config,
+            folder,
+            logs=True,
+        )
+        assert (folder / "sweep" / "3" / "app.log").exists()
+        return Counter(taken)
+
+    assert ways_of(4) == ways_of(12)
