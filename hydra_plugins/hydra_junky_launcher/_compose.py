@@ -50,6 +50,7 @@ from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import Container, DictConfig, Node, OmegaConf
 
 from hydra_plugins.hydra_junky_launcher._copies import (
+    append_texts,
     copy_config,
     copy_resolver_cache,
     copy_template,
@@ -251,11 +252,13 @@ class _Template:
     Args:
         config: What Hydra composed for the choices alone.
         dirname: Settings of 1.3's ``hydra.job.override_dirname``.
+        line: A node of the list of a job's overrides.
     """
 
-    def __init__(self, config: DictConfig, dirname: dict[str, Any]) -> None:
+    def __init__(self, config: DictConfig, dirname: dict[str, Any], line: Node) -> None:
         self._config = config  # never changed
         self._dirname = dirname
+        self._line = line
         self._cwd = config.hydra.runtime.cwd
         self._open: dict[tuple[str, bool, bool], bool] = {}
 
@@ -268,9 +271,13 @@ class _Template:
         assert isinstance(dirname, dict)
         if "${" in str(dirname):
             return None
-        del config.hydra.overrides.task[:]
+        task = config.hydra.overrides.task
+        del task[:]
+        task.append("")
+        line = task._get_node(0)  # noqa: SLF001
+        del task[:]
         wanted = ("kv_sep", "item_sep", "exclude_keys")
-        return cls(config, {key: dirname[key] for key in wanted if key in dirname})
+        return cls(config, {key: dirname[key] for key in wanted if key in dirname}, line)
 
     def fill(
         self, lines: Sequence[str], parts: Sequence[_Part], cached_by: DictConfig
@@ -289,13 +296,10 @@ class _Template:
         config = copy_template(self._config)
         _apply([part.override for part in values], config)
         hydra = config.hydra
-        task = hydra.overrides.task
-        for line in lines:
-            task.append(line)
+        append_texts(hydra.overrides.task, self._line, lines)
         if _dirname is not None:
-            hydra.job.override_dirname = _dirname(
-                overrides=[part.override for part in parts], **self._dirname
-            )
+            dirname = _dirname(overrides=[part.override for part in parts], **self._dirname)
+            hydra.job._get_node("override_dirname")._set_value(dirname)  # noqa: SLF001
         cwd = os.getcwd()  # noqa: PTH109 - as Hydra writes it
         if cwd != self._cwd:
             hydra.runtime.cwd = cwd

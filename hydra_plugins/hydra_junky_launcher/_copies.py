@@ -22,7 +22,7 @@ import contextlib
 import copy
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from omegaconf import (
@@ -43,6 +43,7 @@ from omegaconf import (
 
 __all__ = [
     "VALUES",
+    "append_texts",
     "copy_config",
     "copy_hydra_only",
     "copy_resolver_cache",
@@ -105,6 +106,22 @@ def copy_hydra_only(config: DictConfig) -> DictConfig:
     return new
 
 
+def append_texts(texts: ListConfig, sample: Node, lines: Iterable[str]) -> None:
+    """Do as ``texts.append(line)`` does for each line.
+
+    Args:
+        texts: An empty list.
+        sample: What appending some text made of it.
+        lines: Texts.
+    """
+    content = texts.__dict__["_content"]
+    for at, line in enumerate(lines):
+        node = _copy_node(sample, texts)
+        node._metadata.key = at  # noqa: SLF001
+        node.__dict__["_val"] = line
+        content.append(node)
+
+
 def pristine(node: Any) -> DictConfig | None:
     """Return the template's node that a node is a yet unfilled copy of, ``None`` if it is not."""
     content = node.__dict__.get("_content")
@@ -144,21 +161,27 @@ def _copy_empty(node: Any, parent: Any) -> Any:
 
 def _shell(node: Any, parent: Any) -> Any:
     """Return a copy of a node that still shares its content."""
-    state = node.__dict__.copy()
+    new = _new(type(node))
+    state = _state(node, parent)
+    facts = state["_metadata"].__dict__
+    if "resolver_cache" in facts:
+        facts["resolver_cache"] = _copy_cache(facts["resolver_cache"])
+    _set(new, "__dict__", state)  # at once: a node without all of it cannot even be shown
+    return new
+
+
+def _state(node: Any, parent: Any) -> dict[str, Any]:
+    """Return the attributes of a copy of a node."""
+    state: dict[str, Any] = node.__dict__.copy()
     metadata = state["_metadata"]
     facts = metadata.__dict__.copy()
     if facts["flags"] is not None:
         facts["flags"] = facts["flags"].copy()
-    if "resolver_cache" in facts:
-        facts["resolver_cache"] = _copy_cache(facts["resolver_cache"])
-    copied = _new(type(metadata))
-    _set(copied, "__dict__", facts)
-    state["_metadata"] = copied
+    state["_metadata"] = copied = _new(type(metadata))
+    copied.__dict__ = facts
     state["_parent"] = parent
     state["_flags_cache"] = None
-    new = _new(type(node))
-    _set(new, "__dict__", state)  # at once: a node without all of it cannot even be shown
-    return new
+    return state
 
 
 def _copy_cache(cache: Any) -> Any:
@@ -179,10 +202,12 @@ def copy_resolver_cache(from_config: DictConfig, to_config: DictConfig) -> None:
 
 
 def _copy_node(node: Any, parent: Any) -> Any:
-    new = _shell(node, parent)
     kind = type(node)
     if kind in VALUES:
+        new = _new(kind)
+        new.__dict__ = _state(node, parent)
         return new
+    new = _shell(node, parent)
     state = new.__dict__
     content = state.get("_content", _UnknownNodeError)
     if kind is DictConfig and type(content) is dict:

@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hydra_plugins.hydra_junky_launcher import _quick, _returns
 from hydra_plugins.hydra_junky_launcher._compose import same_config
-from hydra_plugins.hydra_junky_launcher._copies import copy_config, copy_hydra_only
+from hydra_plugins.hydra_junky_launcher._copies import append_texts, copy_config, copy_hydra_only
 from hydra_plugins.hydra_junky_launcher._quick import quick_run_job
 from hydra_plugins.hydra_junky_launcher._yaml_text import yaml_text
 
@@ -111,6 +111,24 @@ def test_other_objects_are_left_to_deepcopy():
     assert copy_config({"a": [1]}) == {"a": [1]}
     odd = OmegaConf.create({"x": object()}, flags={"allow_objects": True})
     assert copy_config(odd).x is odd.x
+
+
+def test_texts_are_appended_as_by_append(job):
+    lines = ["a=1", "b=${c}", "???", "", "x='y z'", "null"]
+    with read_write(job), open_dict(job):
+        job.plain = []
+        for texts in (job.hydra.overrides.task, job.plain):
+            texts[:] = ["sample"]
+            sample = texts._get_node(0)
+            del texts[:]
+            expected = copy.deepcopy(texts)
+            for line in lines:
+                expected.append(line)
+            append_texts(texts, sample, lines)
+            assert same_config(texts, expected)
+            assert texts._get_node(1)._get_full_key(None) == expected._get_node(1)._get_full_key(
+                None
+            )
 
 
 def test_the_hydra_part_is_what_masked_copy_makes(job):
