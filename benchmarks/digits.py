@@ -47,7 +47,7 @@ def autotrain():
     result = torch_autotrain(
         work.make_model,
         train,
-        work.prepare,
+        work.prepared,  # read only, so that both slots may have the same
         make_model_fit_params=work.FIT_PARAMS,
         devices={"cpu": 2},
         threads_per_slot=1,

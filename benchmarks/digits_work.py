@@ -5,6 +5,7 @@ layer; Adam with 2 rates, or SGD with 2 rates and 2 momenta: 24 trainings.
 """
 
 import functools
+import threading
 
 import numpy as np
 import torch
@@ -58,10 +59,14 @@ def prepare():
     )
 
 
-@functools.cache
+_preparing = threading.Lock()
+_once = functools.cache(prepare)
+
+
 def prepared():
-    """Return :func:`prepare`'s arrays, made once in a process."""
-    return prepare()
+    """Return :func:`prepare`'s arrays, made once in a process, however many threads ask."""
+    with _preparing:
+        return _once()
 
 
 def make_model(width, name, lr, momentum=0.0):
