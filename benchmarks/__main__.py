@@ -1,7 +1,7 @@
 """Measure this project beside its peers, and print a table of ratios.
 
     pip install -c constraints.txt -e '.[bench]'
-    python -m benchmarks                 # all of it; an hour on 2 cores
+    python -m benchmarks                 # all of it; half an hour on 2 cores
     python -m benchmarks --quick         # smaller and once; minutes
     python -m benchmarks --only digits   # one benchmark, or several
     python -m benchmarks --write         # and put the table into docs/benchmarks.md

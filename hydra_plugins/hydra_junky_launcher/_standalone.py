@@ -28,14 +28,15 @@ def run_settings() -> dict[str, Any] | None:
 
     if not HydraConfig.initialized():
         return None
-    hydra_config = HydraConfig.get()
-    folder = Path(str(hydra_config.runtime.output_dir))
+    hydra_config: Any = HydraConfig.get()
+    written: Any = OmegaConf.select(hydra_config, "runtime.output_dir")
+    folder = Path(written or "")  # a config that was composed by hand has none
     settings: dict[str, Any] = {
         "key": str(folder),
-        "num": OmegaConf.select(hydra_config, "job.num", default=None) or 0,  # type: ignore[arg-type]
+        "num": OmegaConf.select(hydra_config, "job.num", default=None) or 0,
         "best_model_path": folder / "model.pt",
     }
-    launcher = hydra_config.launcher
+    launcher: Any = OmegaConf.select(hydra_config, "launcher", default={})
     if "JunkyLauncher" in str(launcher.get("_target_", "")):
         from hydra_plugins.hydra_junky_launcher._direction import first_direction
 

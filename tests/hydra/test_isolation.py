@@ -519,6 +519,7 @@ def test_a_private_log_config_leaves_what_others_changed():
 def test_a_hydra_that_keeps_its_state_elsewhere_is_found_out(broken, monkeypatch):
     if broken == "config":
         elsewhere = HydraConfig.instance()
+        monkeypatch.setattr(elsewhere, "cfg", None, raising=False)  # and put back
         monkeypatch.setattr(HydraConfig, "instance", staticmethod(lambda: elsewhere))
         named = "HydraConfig"
     elif broken == "loggers":
