@@ -4,7 +4,7 @@
     python -m benchmarks                 # all of it; half an hour on 2 cores
     python -m benchmarks --quick         # smaller and once; minutes
     python -m benchmarks --only digits   # one benchmark, or several
-    python -m benchmarks --write         # and put the table into docs/benchmarks.md
+    python -m benchmarks --write         # and put the tables into docs/benchmarks.md
 
 Everything measured runs in a process of its own; contestants of one benchmark take turns, and
 medians are compared.
@@ -38,7 +38,8 @@ def main():
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, metavar="NAME", default=None,
                         help=f"which: {', '.join(BENCHMARKS)}")  # fmt: skip
     parser.add_argument("--rounds", type=int, help="how often each is measured (3; quick: 1)")
-    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true",
+                        help="write docs/benchmarks.md; with --only, those of it")  # fmt: skip
     given = parser.parse_args()
     rounds = given.rounds or (1 if given.quick else 3)
     options = Options(quick=given.quick, rounds=rounds)
@@ -53,7 +54,7 @@ def main():
         facts.append(f"Rounds: {rounds}{', --quick' if given.quick else ''}")
         report.show(sections, facts)
         if given.write:
-            report.write(sections, facts)
+            report.write(sections, facts, whole=not given.only)
 
 
 if __name__ == "__main__":

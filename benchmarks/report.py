@@ -3,6 +3,7 @@
 import datetime as dt
 import os
 import platform
+import re
 from importlib import metadata
 from pathlib import Path
 
@@ -74,26 +75,40 @@ def show(sections, facts):
         console.print(fact)
 
 
-def markdown(sections, facts):
-    """Return the table as Markdown."""
-    lines = [*(f"- {fact}" for fact in facts), ""]
-    for section in sections:
-        lines += [f"### {section.title}", ""]
-        if section.note:
-            lines += [section.note, ""]
-        lines += ["| What | Figure | Ratio | To reach | Met |", "| --- | --- | --- | --- | --- |"]
-        for row in section.rows:
-            cells = (row.what, row.figure, row.ratio, row.target, verdict(row.met))
-            lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
-        lines.append("")
-    return "\n".join(lines)
+def markdown(section, apart=()):
+    """Return the table of one benchmark as Markdown.
+
+    ``apart``: when and how it was measured, if not with the others.
+    """
+    lines = [f"### {section.title}", ""]
+    if section.note:
+        lines += [section.note, ""]
+    if apart:
+        lines += [f"Measured apart from the rest. {'. '.join(apart)}.", ""]
+    lines += ["| What | Figure | Ratio | To reach | Met |", "| --- | --- | --- | --- | --- |"]
+    for row in section.rows:
+        cells = (row.what, row.figure, row.ratio, row.target, verdict(row.met))
+        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+    return "\n".join(lines) + "\n"
 
 
-def write(sections, facts):
-    """Put the table between its marks in the document."""
-    text = DOCUMENT.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _old, mark, after = rest.partition(END)
-    if not mark:
+def write(sections, facts, *, whole):
+    """Put the tables between the marks in the document.
+
+    ``whole``: all benchmarks were measured; else those that were not keep their tables.
+    """
+    before, begin, rest = DOCUMENT.read_text().partition(BEGIN)
+    old, end, after = rest.partition(END)
+    if not end:
         raise SystemExit(f"{DOCUMENT} lacks the marks {BEGIN} and {END}")
-    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{markdown(sections, facts)}\n{END}{after}")
+    if whole:
+        listed = "\n".join(f"- {fact}" for fact in facts)
+        parts = [f"\n\n{listed}\n\n", *(f"{markdown(section)}\n" for section in sections)]
+    else:
+        parts = re.split(r"(?m)^(?=### )", old)
+        for section in sections:
+            heading = f"### {section.title.partition(':')[0]}"  # the GPU's name is behind a colon
+            new = f"{markdown(section, facts)}\n"
+            places = [at for at, part in enumerate(parts) if part.startswith(heading)]
+            parts[places[0] if places else len(parts) : (places or [len(parts)])[0] + 1] = [new]
+    DOCUMENT.write_text(f"{before}{begin}{''.join(parts)}{end}{after}")
