@@ -109,6 +109,7 @@ def write(sections, facts, *, whole):
         for section in sections:
             heading = f"### {section.title.partition(':')[0]}"  # the GPU's name is behind a colon
             new = f"{markdown(section, facts)}\n"
-            places = [at for at, part in enumerate(parts) if part.startswith(heading)]
-            parts[places[0] if places else len(parts) : (places or [len(parts)])[0] + 1] = [new]
+            places = (at for at, part in enumerate(parts) if part.startswith(heading))
+            place = next(places, len(parts))
+            parts[place : place + 1] = [new]
     DOCUMENT.write_text(f"{before}{begin}{''.join(parts)}{end}{after}")

@@ -36,7 +36,7 @@ from junky_core.sweep_history import load_history
 from junky_core.sweep_log import FileWriter, SweepLog
 
 ROOT = Path(__file__).parents[1]
-# Measuring takes an hour; its commands are run by the tests of benchmarks themselves.
+# Measuring takes half an hour; its commands are run by the tests of benchmarks themselves.
 PAGES = sorted({ROOT / "README.md", *ROOT.glob("docs/*.md")} - {ROOT / "docs/benchmarks.md"})
 BLOCK = re.compile(
     r"(?:<!-- file: (?P<file>\S+) -->\n)?^```(?P<kind>\w*)\n(?P<body>.*?)^```$",

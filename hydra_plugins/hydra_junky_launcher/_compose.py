@@ -79,9 +79,9 @@ _PLAIN = re.compile(
 )
 _PLAIN_VALUES: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "word": str}
 _NO_WORDS = ("=null", "=true", "=false", "=nan", "=inf")
-_KNOWN_FIELDS = {"type", "key_or_group", "value_type", "_value", "package", "input_line"} | {
-    "config_loader"
-}
+_KNOWN_FIELDS = {
+    "type", "key_or_group", "value_type", "_value", "package", "input_line", "config_loader",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -139,17 +139,16 @@ def _copy_top(config: DictConfig, how: Callable[[Any], Callable[[Any, Any], Any]
 
 def _copy_later(node: Any, parent: Any) -> Any:
     kind = type(node)
-    if kind not in (DictConfig, ListConfig):
-        return _copy_node(node, parent)
-    content = node.__dict__["_content"]
-    if type(content) not in (dict, list):
-        return _copy_node(node, parent)
-    new = _shell(node, parent)
-    if kind is DictConfig:
+    content = node.__dict__.get("_content")
+    if kind is DictConfig and type(content) is dict:
+        new = _shell(node, parent)
         new.__dict__["_content"] = _LaterDict(node, new)
-    else:
+        return new
+    if kind is ListConfig and type(content) is list:
+        new = _shell(node, parent)
         new.__dict__["_content"] = [_copy_later(child, new) for child in content]
-    return new
+        return new
+    return _copy_node(node, parent)
 
 
 def _copy_empty(node: Any, parent: Any) -> Any:
