@@ -264,6 +264,36 @@ def test_cuda_seeding_without_cuda_is_remembered_and_queues_nothing():
     assert len(torch.cuda._queued_calls) == queued
 
 
+@pytest.mark.parametrize("name", ["random", "getrandbits", "seed", "getstate", "setstate"])
+def test_a_function_looked_up_before_the_end_may_be_called_after_it(name):
+    state = random.getstate()
+    arguments = {"getrandbits": (40,), "seed": (3,), "setstate": (state,)}.get(name, ())
+    with installed_streams():
+        looked_up = getattr(random, name)  # what a thread of no job does as a sweep ends
+    assert looked_up is not getattr(random, name)
+    got = looked_up(*arguments), random.random()
+    random.setstate(state)
+    assert got == (getattr(random, name)(*arguments), random.random())
+
+
+def test_another_thread_may_draw_during_the_first_check(monkeypatch):
+    from junky_core.seeding import _globals
+
+    dropout = torch.nn.functional.dropout
+
+    def beside_another_draw(*args):
+        other = threading.Thread(target=lambda: torch.rand(1))
+        other.start()
+        other.join()
+        return dropout(*args)
+
+    monkeypatch.setattr(_globals, "_checked", False)
+    monkeypatch.setattr(torch.nn.functional, "dropout", beside_another_draw)
+    with installed_streams():
+        pass
+    assert _globals._checked
+
+
 def test_a_torch_without_the_means_is_a_clear_error(monkeypatch):
     from junky_core.errors import ConfigError
     from junky_core.seeding import _globals, _operators

@@ -94,13 +94,14 @@ def _intercept_operators() -> None:
 
         if _checked:
             return
-        streams, process_wide = JobStreams(0), torch.default_generator.get_state()
+        streams, generator = JobStreams(0), torch.Generator().manual_seed(0)
         with intercepted(), entered(streams):
-            drawn = torch.rand(2), torch.nn.functional.dropout(torch.ones(9), 0.5)
-        generator = torch.Generator().manual_seed(0)
-        expected = torch.rand(2, generator=generator)
-        apart = torch.equal(process_wide, torch.default_generator.get_state())
-        if not (apart and torch.equal(drawn[0], expected)):
+            torch.rand(2)
+            torch.nn.functional.dropout(torch.ones(9), 0.5)
+        torch.rand(2, generator=generator)
+        torch.empty(9).bernoulli_(0.5, generator=generator)
+        # Other threads may draw meanwhile, so the process-wide state says nothing.
+        if not torch.equal(streams.cpu.get_state(), generator.get_state()):
             raise RuntimeError("draws of a job's thread do not come from the job's stream")
     except (AttributeError, ImportError, RuntimeError, TypeError) as error:
         raise ConfigError(
@@ -140,32 +141,35 @@ def _torch_functions() -> Iterator[None]:
 class _JobRandom(random.Random):
     """The hidden object behind ``random``'s functions, while a seeded sweep runs.
 
-    All its other methods draw through these.
+    All its other methods draw through these. A thread may be in one of them as the sweep ends
+    and the object gets its class back, where ``super()`` raises: so the base class is named.
     """
 
     def random(self) -> float:
         streams = current_streams()
-        return super().random() if streams is None else streams.python.random()
+        return random.Random.random(self) if streams is None else streams.python.random()
 
     def getrandbits(self, k: int) -> int:
         streams = current_streams()
-        return super().getrandbits(k) if streams is None else streams.python.getrandbits(k)
+        return (
+            random.Random.getrandbits(self, k) if streams is None else streams.python.getrandbits(k)
+        )
 
     def seed(self, *args: Any, **kwargs: Any) -> None:
         streams = current_streams()
         if streams is None:
-            super().seed(*args, **kwargs)
+            random.Random.seed(self, *args, **kwargs)
         else:
             streams.python.seed(*args, **kwargs)
 
     def getstate(self) -> tuple[Any, ...]:
         streams = current_streams()
-        return super().getstate() if streams is None else streams.python.getstate()
+        return random.Random.getstate(self) if streams is None else streams.python.getstate()
 
     def setstate(self, state: tuple[Any, ...]) -> None:
         streams = current_streams()
         if streams is None:
-            super().setstate(state)
+            random.Random.setstate(self, state)
         else:
             streams.python.setstate(state)
 
