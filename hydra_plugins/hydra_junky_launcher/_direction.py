@@ -1,13 +1,46 @@
-"""Which scores are better, from what a sweeper or a launcher was given."""
+"""Which scores are better: one direction for a sweep, whoever was given it."""
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from hydra_plugins.hydra_junky_launcher._errors import HydraConfigError
 
-__all__ = ["first_direction", "read_direction"]
+__all__ = ["one_direction", "read_direction"]
+
+# Where sweepers without a `direction` keep theirs (Nevergrad's, Ax's): key -> (if true, if false).
+_FLAGS = {
+    "optim.maximize": ("maximize", "minimize"),
+    "ax_config.experiment.minimize": ("minimize", "maximize"),
+}
+
+
+def one_direction(sweeper: Any, launcher: Any) -> str:
+    """Return the direction of a sweep, from its sweeper and its launcher.
+
+    Where one of them has none, the other's counts; where neither has, higher
+    scores are better.
+
+    Args:
+        sweeper: The keys of ``hydra.sweeper``, of any sweeper; ``None`` if there is none.
+        launcher: The keys of ``hydra.launcher``, likewise.
+
+    Raises:
+        HydraConfigError: The two differ, or one cannot be read.
+    """
+    key, theirs = _of_sweeper(sweeper)
+    ours = _direction_of(launcher, "hydra.launcher")
+    if theirs and ours and theirs != ours:
+        raise HydraConfigError(
+            f"a sweep has one direction, but {key} says {theirs} and hydra.launcher.direction says "
+            f"{ours}. Set {key}, and leave hydra.launcher.direction out: it follows the sweeper's"
+        )
+    return theirs or ours or "maximize"
 
 
 def read_direction(key: str, direction: Any) -> str:
@@ -22,21 +55,33 @@ def read_direction(key: str, direction: Any) -> str:
     """
     name = direction.name if isinstance(direction, enum.Enum) else direction
     if isinstance(name, str):
-        name = name.lower().removeprefix("direction.")
+        name = name.lower().rpartition("direction.")[2]
         if name in ("maximize", "minimize"):
             return name
     raise HydraConfigError(f"{key}={direction!r}: expected maximize or minimize")
 
 
-def first_direction(key: str, direction: Any) -> str:
-    """Return the direction that ranks models, from what any sweeper may have for it.
+def _of_sweeper(node: Any) -> tuple[str, str | None]:
+    """Return a sweeper's direction, and the key that holds it; ``None`` if it has none."""
+    direction = _direction_of(node, "hydra.sweeper")
+    if direction is None and OmegaConf.is_dict(node):
+        for flag, (if_true, if_false) in _FLAGS.items():
+            value = OmegaConf.select(node, flag)
+            if isinstance(value, bool):
+                return f"hydra.sweeper.{flag}", if_true if value else if_false
+    return "hydra.sweeper.direction", direction
 
-    Optuna's sweeper has one for each objective: the first one counts. A sweeper
-    without objectives has none: the higher score is better.
 
-    Raises:
-        HydraConfigError: It is neither ``maximize`` nor ``minimize``.
-    """
-    if not isinstance(direction, str) and hasattr(direction, "__getitem__"):
-        direction = direction[0] if len(direction) else None
-    return "maximize" if direction is None else read_direction(key, direction)
+def _direction_of(node: Any, name: str) -> str | None:
+    """Return the ``direction`` of a sweeper or launcher; of one for each objective, the first."""
+    key = f"{name}.direction"
+    try:
+        if OmegaConf.is_dict(node):
+            value = OmegaConf.select(node, "direction")
+        else:
+            value = None if node is None else node.get("direction")
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            value = value[0] if len(value) else None
+    except OmegaConfBaseException as error:
+        raise HydraConfigError(f"{key} cannot be resolved: {error}") from error
+    return None if value is None else read_direction(key, value)

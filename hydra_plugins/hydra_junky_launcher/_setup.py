@@ -19,7 +19,7 @@ from hydra_plugins.hydra_junky_launcher._core import (
     HydraSweepSpec,
     read_devices,
 )
-from hydra_plugins.hydra_junky_launcher._direction import first_direction
+from hydra_plugins.hydra_junky_launcher._direction import one_direction
 from hydra_plugins.hydra_junky_launcher._errors import (
     HydraConfigError,
     HydraResumeError,
@@ -87,11 +87,11 @@ def make_sweep(
         raise HydraConfigError(
             f"hydra.launcher has no key {', '.join(unknown)}; it has {', '.join(defaults)}"
         )
-    given = {**defaults, "direction": "maximize", **options}
+    given = {**defaults, **options}
     slots = read_devices(given["devices"])
     try:
         settings = SweepSettings(
-            direction=first_direction("hydra.launcher.direction", given["direction"]),
+            direction=one_direction(config.hydra.get("sweeper"), given),
             value_is_score=True,
             spec={
                 "config_name": str(config.hydra.job.config_name),

@@ -36,17 +36,17 @@ def run_settings() -> dict[str, Any] | None:
         "num": OmegaConf.select(hydra_config, "job.num", default=None) or 0,
         "best_model_path": folder / "model.pt",
     }
-    launcher: Any = OmegaConf.select(hydra_config, "launcher", default={})
-    if "JunkyLauncher" in str(launcher.get("_target_", "")):
-        from hydra_plugins.hydra_junky_launcher._direction import first_direction
+    from hydra_plugins.hydra_junky_launcher._direction import one_direction
 
+    launcher: Any = OmegaConf.select(hydra_config, "launcher", default={})
+    settings["direction"] = one_direction(OmegaConf.select(hydra_config, "sweeper"), launcher)
+    if "JunkyLauncher" in str(launcher.get("_target_", "")):
         devices = launcher.devices
         if OmegaConf.is_config(devices):
             devices = OmegaConf.to_container(devices, resolve=True)
         settings |= {
             "devices": devices,
             "seed": launcher.seed,
-            "direction": first_direction("hydra.launcher.direction", launcher.direction),
             "best_model_path": folder / launcher.best_model_file_name,
         }
     return settings

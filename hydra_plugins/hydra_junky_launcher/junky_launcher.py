@@ -85,8 +85,8 @@ class JunkyLauncherConf:
     # File in the sweep's folder for the best model's state dict.
     best_model_file_name: str = "model.pt"
 
-    # maximize | minimize: which scores are better. Follows the sweeper's.
-    direction: Any = "${oc.select:hydra.sweeper.direction,maximize}"
+    # maximize | minimize: which scores are better. null: the sweeper's, else maximize.
+    direction: Any = None
 
     # Stop at once if the first so many jobs die of the same error at the same line. null: never.
     fail_fast: Optional[int] = 5  # noqa: UP045

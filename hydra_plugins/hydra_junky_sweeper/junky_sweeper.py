@@ -29,7 +29,7 @@ class JunkySweeper(Sweeper):
         fit_params: What Hydra made of the grammar; the sweep reads it from its
             config instead, where interpolations are untouched.
         params: Overrides by key, with the sweep syntax of the command line.
-        direction: ``maximize`` or ``minimize``.
+        direction: ``maximize`` or ``minimize``; ``None``: the launcher's, else ``maximize``.
         max_batch_size: Jobs in one launch, ``None`` for all.
         dry_run: Print the jobs and run none.
     """
@@ -38,7 +38,7 @@ class JunkySweeper(Sweeper):
         self,
         fit_params: Any = None,
         params: Optional[Mapping[str, Any]] = None,  # noqa: UP045
-        direction: Any = "maximize",
+        direction: Any = None,
         max_batch_size: Optional[int] = None,  # noqa: UP045
         dry_run: bool = False,
     ) -> None:
@@ -61,11 +61,13 @@ class JunkySweeper(Sweeper):
         """Check the settings, read the grammar and make the launcher (Hydra calls this)."""
         from hydra.core.plugins import Plugins
 
-        from hydra_plugins.hydra_junky_launcher._direction import read_direction
+        from hydra_plugins.hydra_junky_launcher._direction import one_direction, read_direction
         from hydra_plugins.hydra_junky_sweeper._core import check_batch_size
         from hydra_plugins.hydra_junky_sweeper._space import read_fit_params
 
-        self.direction = read_direction("hydra.sweeper.direction", self.direction)
+        if self.direction is not None:
+            read_direction("hydra.sweeper.direction", self.direction)  # a list is for objectives
+        self.direction = one_direction({"direction": self.direction}, config.hydra.launcher)
         self.max_batch_size = check_batch_size(self.max_batch_size)
         self.fit_params = read_fit_params(config)
         self.hydra_context = hydra_context
@@ -107,8 +109,8 @@ class JunkySweeperConf:
     # Ordinary sweeps, `lr: 0.1,0.01`, as on the command line, which comes after them and wins.
     params: Optional[dict[str, Any]] = None  # noqa: UP045
 
-    # maximize | minimize: which scores are better.
-    direction: Any = "maximize"
+    # maximize | minimize: which scores are better. null: the launcher's, else maximize.
+    direction: Any = None
 
     # Jobs in one launch; null: all of them.
     max_batch_size: Optional[int] = None  # noqa: UP045

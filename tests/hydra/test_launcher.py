@@ -25,7 +25,6 @@ from omegaconf import OmegaConf
 
 from hydra_plugins.hydra_junky_launcher import _isolation, junky_launcher
 from hydra_plugins.hydra_junky_launcher._core import read_devices
-from hydra_plugins.hydra_junky_launcher._direction import first_direction
 from junky_core import current_job
 from junky_core.errors import (
     ConfigError,
@@ -147,27 +146,6 @@ def test_a_best_model_that_cannot_be_written_is_an_error_before_training(tmp_pat
 def test_an_unknown_key_is_hydras_own_error(tmp_path):
     with pytest.raises(Exception, match="n_slots"):
         run(never, ["hydra.launcher.n_slots=1", "a=1,2"], tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("given", "direction"),
-    [
-        ("maximize", "maximize"),
-        ("MINIMIZE", "minimize"),
-        (None, "maximize"),
-        (["minimize", "maximize"], "minimize"),
-        (OmegaConf.create(["minimize"]), "minimize"),
-        ("Direction.minimize", "minimize"),
-    ],
-)
-def test_the_direction_of_any_sweeper(given, direction):
-    assert first_direction("hydra.launcher.direction", given) == direction
-
-
-def test_the_direction_follows_the_sweepers(tmp_path):
-    overrides = ["hydra/sweeper=junky", "hydra.sweeper.direction=minimize", "a=1,2"]
-    run(lambda cfg: cfg.a, overrides, tmp_path)
-    assert "direction: minimize" in (tmp_path / "sweep" / "autotrain.log").read_text()
 
 
 # --- Results -------------------------------------------------------------------------------------
