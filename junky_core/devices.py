@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from junky_core import accelerators
 from junky_core.errors import DeviceError
 
 __all__ = ["SlotSpec", "parse_devices"]
@@ -42,8 +43,9 @@ def parse_devices(devices: Any) -> list[SlotSpec]:
         The slots, handed out round-robin over the devices in the order given.
 
     Raises:
-        DeviceError: A device is unknown or absent, or a count is no whole
-            number above zero. The message shows the accepted forms.
+        DeviceError: A device is unknown or absent, a count is no whole
+            number above zero, or MPS is given more than one slot, which it
+            cannot bear. The message shows the accepted forms.
 
     >>> parse_devices({"cpu": 2})
     [SlotSpec(index=1, device='cpu'), SlotSpec(index=2, device='cpu')]
@@ -53,6 +55,11 @@ def parse_devices(devices: Any) -> list[SlotSpec]:
         counts[device] = counts.get(device, 0) + slots_more
     if not counts:
         raise DeviceError(f"devices is empty: {devices!r}; {_FORMS}")
+    if sum(count for device, count in counts.items() if device.startswith("mps")) > 1:
+        raise DeviceError(
+            f"mps takes one slot, not {counts}: two threads at work there end the process "
+            "(https://github.com/pytorch/pytorch/issues/197805). Write 'mps'"
+        )
     slots: list[SlotSpec] = []
     for turn in range(max(counts.values())):
         for device, count in counts.items():
@@ -126,9 +133,7 @@ def _count(count: Any, device: Any, given: Any) -> int:
 
 
 def _visible() -> list[str]:
-    if torch.cuda.is_available():
-        return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    return ["cpu"]
+    return accelerators.visible_devices() or ["cpu"]
 
 
 def _present(device: torch.device, given: Any) -> str:
@@ -140,9 +145,9 @@ def _present(device: torch.device, given: Any) -> str:
                 f"for {device.index} slots on it write 'cpu*{device.index}'; {_FORMS}"
             )
         return "cpu"
+    module = accelerators.device_module(device.type)
     try:
-        module = torch.get_device_module(device)
-        count = int(module.device_count()) if module.is_available() else 0
+        count = int(module.device_count()) if module is not None and module.is_available() else 0
     except (AttributeError, RuntimeError):
         count = 0
     if count == 0:

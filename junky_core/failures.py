@@ -7,27 +7,56 @@ import re
 import sys
 import traceback
 import types
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
 
+from junky_core.accelerators import empty_caches
 from junky_core.errors import JobStopped
 
-__all__ = ["Failure", "FatalJobError", "describe", "free_memory", "release_frames", "stand_in"]
+__all__ = [
+    "Failure",
+    "FatalJobError",
+    "describe",
+    "free_memory",
+    "release_frames",
+    "settle",
+    "stand_in",
+]
 
+# In torch from 2.8 on; before, its errors are RuntimeErrors with a text and no code.
+_ACCELERATOR_ERROR: tuple[type[BaseException], ...] = tuple(
+    getattr(torch, name) for name in ("AcceleratorError",) if hasattr(torch, name)
+)
 _OWN_FOLDER = str(Path(__file__).parent)
+
+# The codes of CUDA's runtime, which HIP shares, in torch.AcceleratorError.error_code. Other
+# backends use small numbers of their own: MPS 1, for an index out of bounds.
+_OUT_OF_MEMORY_CODE = 2
+_POISONED_CODES = frozenset(
+    # Of each of these the runtime's manual says that the process must be started again.
+    {214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 810, 911}
+)
 _OUT_OF_MEMORY = re.compile(
-    r"out of memory|can't allocate memory|not enough memory|CUBLAS_STATUS_ALLOC_FAILED"
-    r"|CUDNN_STATUS_ALLOC_FAILED|cudaErrorMemoryAllocation"
+    r"out of memory|can't allocate memory|not enough memory|cudaErrorMemoryAllocation"
+    # A library that could not be set up on the device: its handle and workspace take memory.
+    r"|(CU|HIP)[A-Z]+_STATUS_(NOT_INITIALIZED|ALLOC_FAILED)"
+    r"|CUDNN_STATUS_INTERNAL_ERROR_(DEVICE|HOST)_ALLOCATION_FAILED"
+    r"|rocblas_status_memory_error|miopenStatusAllocFailed"
+    r"|UR_RESULT_ERROR_OUT_OF_(DEVICE_MEMORY|HOST_MEMORY|RESOURCES)"
 )
 _POISONED = re.compile(
     r"device-side assert|illegal memory access|illegal address|misaligned address"
     r"|unspecified launch failure|illegal instruction|invalid program counter"
-    r"|uncorrectable (ECC|NVLink) error|hardware stack error"
+    r"|operation not supported on global/shared address space|the launch timed out"
+    r"|uncorrectable (ECC|NVLink) error|hardware stack error|context is destroyed"
+    r"|UR_RESULT_ERROR_DEVICE_LOST"
 )
+# A library's kernel did not run: of an earlier fault on the device, or for a reason of its own.
+_PERHAPS_POISONED = re.compile(r"(CU|HIP)[A-Z]+_STATUS_EXECUTION_FAILED")
 
 
 class FatalJobError(Exception):
@@ -45,12 +74,13 @@ class Failure:
         traceback: All of it as text, without this package's outer frames.
         location: Type, file and line where it was raised.
         host_memory: Out of the host's memory, not of a GPU's.
+        certain: ``False`` of ``"poisoned"`` where only the device could tell, see :func:`settle`.
     """
 
-    __slots__ = ("error", "exception", "host_memory", "kind", "location", "traceback")
+    __slots__ = ("certain", "error", "exception", "host_memory", "kind", "location", "traceback")
 
     def __init__(self, exception: BaseException) -> None:
-        self.kind = _kind(exception)
+        self.kind, self.certain = _kind(exception)
         if isinstance(exception, FatalJobError) and exception.__cause__ is not None:
             exception = exception.__cause__
         self.exception: BaseException = exception
@@ -66,6 +96,34 @@ class Failure:
 def describe(exception: BaseException) -> Failure:
     """Describe ``exception``; call it outside the ``except`` block, then release its frames."""
     return Failure(exception)
+
+
+def settle(failure: Failure, synchronize: Callable[[], bool]) -> Failure:
+    """Return ``failure``, or the device's own error if it does not answer any more.
+
+    A kernel's error comes late, often as another one first: a library that cannot be set up, a
+    shape that is wrong. So the device is asked: it tells an error that is over once, and one
+    that poisons it each time.
+
+    Args:
+        failure: How an attempt ended; call this outside the ``except`` block.
+        synchronize: Waits for the device; returns whether there is one, raises its error.
+    """
+    for _ in range(2):
+        try:
+            if synchronize() and not failure.certain:
+                failure.kind = "error"  # it works: that was the library's own affair
+        except Exception as error:  # noqa: BLE001 - a backend may raise its own
+            unanswered = error
+        else:
+            return failure
+    is_over = failure.kind in ("poisoned", "interrupted", "fatal")
+    if is_over or isinstance(failure.exception, KeyboardInterrupt):
+        return failure
+    unanswered.__context__ = failure.exception
+    late = Failure(unanswered)
+    late.kind = "poisoned"
+    return late
 
 
 def release_frames(exception: BaseException) -> None:
@@ -107,14 +165,17 @@ def stand_in(tb: TracebackType | None) -> TracebackType | None:
     return tb
 
 
-def free_memory() -> None:
-    """Give memory back: cycles first, then what CUDA's allocator caches."""
+def free_memory(device: torch.device | None = None) -> None:
+    """Give memory back: cycles first, then what the GPU's allocator caches.
+
+    Args:
+        device: Where the memory is short; ``None``: on whatever GPU the process uses.
+    """
     gc.collect()
-    if torch.cuda.is_initialized():
-        try:
-            torch.cuda.empty_cache()
-        except RuntimeError as error:  # a poisoned device answers everything with its error
-            print(f"could not empty the CUDA cache: {error}", file=sys.stderr)  # noqa: T201
+    try:
+        empty_caches(device)
+    except RuntimeError as error:  # a poisoned device answers everything with its error
+        print(f"could not empty the GPU's cache: {error}", file=sys.stderr)  # noqa: T201
 
 
 def _chain(exception: BaseException) -> Iterator[BaseException]:
@@ -139,25 +200,34 @@ def _causes(exception: BaseException) -> Iterator[BaseException]:
         link = link.__cause__
 
 
-def _kind(exception: BaseException) -> str:
+def _kind(exception: BaseException) -> tuple[str, bool]:
+    """Return the kind and whether it is certain. Class and code go before the text."""
     if isinstance(exception, JobStopped):
-        return exception.reason
+        return exception.reason, True
     if isinstance(exception, FatalJobError):
-        return "fatal"
+        return "fatal", True
     for link in _causes(exception):
         if isinstance(link, (MemoryError, torch.OutOfMemoryError)):
-            return "oom"
-        if isinstance(link, RuntimeError):
-            if _POISONED.search(str(link)):
-                return "poisoned"
-            if _OUT_OF_MEMORY.search(str(link)):
-                return "oom"
-    return "error"
+            return "oom", True
+        if not isinstance(link, RuntimeError):
+            continue
+        code = getattr(link, "error_code", None) if isinstance(link, _ACCELERATOR_ERROR) else None
+        if code in _POISONED_CODES:
+            return "poisoned", True
+        if code == _OUT_OF_MEMORY_CODE:
+            return "oom", True
+        if _POISONED.search(str(link)):
+            return "poisoned", True
+        if _OUT_OF_MEMORY.search(str(link)):
+            return "oom", True
+        if _PERHAPS_POISONED.search(str(link)):
+            return "poisoned", False
+    return "error", True
 
 
 def _is_host_memory(exception: BaseException) -> bool:
     return any(
-        isinstance(link, MemoryError) or "allocate memory" in str(link)
+        isinstance(link, MemoryError) or re.search("allocate memory|HOST_(MEM|ALL)", str(link))
         for link in _causes(exception)
     )
 

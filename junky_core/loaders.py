@@ -13,8 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
+from junky_core.accelerators import synchronize_used_devices
 from junky_core.calls import Call
 from junky_core.seeding import LoaderState, loader_streams
 
@@ -114,7 +113,6 @@ class SharedData:
         with entry.building:
             if not entry.built:
                 entry.data = _build(call, self._seed)
-                if torch.cuda.is_initialized():
-                    torch.cuda.synchronize()  # other slots read it from streams of their own
+                synchronize_used_devices()  # other slots read it from streams of their own
                 entry.built = True
             return entry.data

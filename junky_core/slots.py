@@ -12,10 +12,10 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 
+from junky_core.accelerators import DeviceQueue
 from junky_core.devices import SlotSpec
 from junky_core.loaders import LoaderSets
 from junky_core.scopes import outside_scopes
@@ -51,6 +51,7 @@ class Slot:
         spec: Index and device.
         device: The ``torch.device``.
         loader_sets: What it has built.
+        queue: Its work on the device.
         next_number: The ``n`` of its next attempt's name.
     """
 
@@ -60,11 +61,11 @@ class Slot:
         self.spec = spec
         self.device = torch.device(spec.device)
         self.loader_sets = LoaderSets(seed)
+        self.queue = DeviceQueue(self.device)
         self.next_number = next_number
         self.ready = False
         self.closed = False
         self._threads = threads
-        self._stream: Any = None
 
     def next_name(self) -> str:
         """Return the name of its next attempt, ``Thread-<slot>_<n>``."""
@@ -76,20 +77,11 @@ class Slot:
     def on_device(self) -> Iterator[None]:
         """Set up the calling thread for work on this slot, for the ``with`` block.
 
-        On a GPU: the device is current, so that a bare ``.cuda()`` lands
-        there; work goes to the slot's own stream; backward runs in the calling
-        thread instead of the one autograd thread that all slots of a device
-        would share.
+        On a GPU see :meth:`junky_core.accelerators.DeviceQueue.current`.
         """
-        with contextlib.ExitStack() as stack:
-            if self._threads is not None and torch.get_num_threads() != self._threads:
-                torch.set_num_threads(self._threads)  # this thread's own number
-            if self.device.type == "cuda":
-                stack.enter_context(torch.cuda.device(self.device))
-                if self._stream is None:
-                    self._stream = torch.cuda.Stream(self.device)
-                stack.enter_context(torch.cuda.stream(self._stream))
-                stack.enter_context(torch.autograd.set_multithreading_enabled(False))
+        if self._threads is not None and torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)  # this thread's own number
+        with self.queue.current():
             yield
 
 
@@ -137,6 +129,7 @@ class SlotThreads:
                 )
                 with outside_scopes():
                     self._threads[index].start()
+            slot.queue.follow_caller()
             self._inboxes[index].put(work[index])
 
     def close(self, exit_status: int | None = None) -> None:

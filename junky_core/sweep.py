@@ -40,7 +40,7 @@ from junky_core.events import (
     SweepEnded,
     SweepStarted,
 )
-from junky_core.failures import Failure, describe, free_memory, release_frames
+from junky_core.failures import Failure, describe, free_memory, release_frames, settle
 from junky_core.identity import copy_containers
 from junky_core.interrupts import CheckPoints
 from junky_core.jobs import Attempt, Job, JobResult, JobSource
@@ -533,7 +533,7 @@ class Sweep:
                 info=job.job.info,
             )
         )
-        end = self._execute(job, context, scope)
+        end = self._execute(slot, job, context, scope)
         with self._lock:
             self._active.pop(slot.spec.index, None)
         job.score = context.score
@@ -561,7 +561,9 @@ class Sweep:
             score=job.score,
         )
 
-    def _execute(self, job: RunningJob, context: JobContext, scope: JobScope) -> AttemptEnd:
+    def _execute(
+        self, slot: Slot, job: RunningJob, context: JobContext, scope: JobScope
+    ) -> AttemptEnd:
         started = time.monotonic()
         failure: Failure | None = None
         value: Any = None
@@ -570,9 +572,12 @@ class Sweep:
             with enter_scope(scope), torch.enable_grad():
                 attempt = Attempt(job.job, job.attempts, job.name)
                 value = self._runner.run(attempt, context)
+                slot.queue.synchronize()  # late errors are this attempt's, and so is the time
         except BaseException as error:  # noqa: BLE001 - sys.exit() in a job ends that job alone
             failed_call = context.failed_loaders(error)
             failure = describe(error)
+        if failure is not None:
+            failure = settle(failure, slot.queue.synchronize)
         duration_s = time.monotonic() - started
         if failure is None:
             return AttemptEnd(kind="finished", duration_s=duration_s, value=value)
@@ -582,7 +587,7 @@ class Sweep:
             kind = "interrupted"
             self._signum = self._signum or int(signal.SIGINT)
         if kind in ("oom", "poisoned"):
-            free_memory()
+            free_memory(slot.device)
         if kind == "error" and failed_call is not None:
             kind = "loaders"
         return AttemptEnd(

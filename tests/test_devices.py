@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from fake_accelerator import FakeModule, FakeMps, install
 
 from junky_core.devices import SlotSpec, parse_devices
 from junky_core.errors import DeviceError
@@ -14,8 +15,7 @@ def names(devices):
 @pytest.fixture
 def two_gpus(monkeypatch):
     """Let torch claim two CUDA devices."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    install(monkeypatch, FakeModule(devices=2))
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_slots_go_round_the_devices(given, expected):
 
 
 def test_auto_is_the_cpu_without_a_gpu(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    install(monkeypatch, FakeModule(devices=0))
     assert names("auto") == ["cpu"]
 
 
@@ -99,7 +99,7 @@ def test_bad_devices_are_named_and_the_forms_shown(given, says):
 
 
 def test_an_absent_gpu_is_an_error(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    install(monkeypatch, FakeModule(devices=0))
     with pytest.raises(DeviceError, match="'cuda:0' is absent"):
         parse_devices("cuda:0")
 
@@ -108,3 +108,21 @@ def test_an_absent_gpu_is_an_error(monkeypatch):
 def test_a_gpu_index_beyond_the_machine_is_an_error():
     with pytest.raises(DeviceError, match="shows 2 cuda"):
         parse_devices({"cuda:5": 1})
+
+
+@pytest.mark.parametrize("given", ["mps*2", ["mps", "mps:0"], {"mps": 3}, ["cpu", "auto*2"]])
+def test_more_than_one_slot_on_mps_is_refused(monkeypatch, given):
+    install(monkeypatch, FakeMps(), "mps")
+    with pytest.raises(DeviceError, match="mps takes one slot"):
+        parse_devices(given)
+
+
+@pytest.mark.parametrize("given", ["mps", "auto", "mps:0*1"])
+def test_one_slot_on_mps_is_accepted(monkeypatch, given):
+    install(monkeypatch, FakeMps(), "mps")
+    assert names(given) == ["mps:0"]
+
+
+def test_cpu_slots_beside_the_one_on_mps_are_accepted(monkeypatch):
+    install(monkeypatch, FakeMps(), "mps")
+    assert names({"mps": 1, "cpu": 2}) == ["mps:0", "cpu", "cpu"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from junky_core.errors import JobStopped
-from junky_core.failures import FatalJobError, describe, release_frames
+from junky_core.failures import FatalJobError, describe, release_frames, settle
 
 
 def caught(error):
@@ -138,3 +138,81 @@ def test_a_released_traceback_shows_files_lines_and_names():
         "test_a_released_traceback_shows_files_lines_and_names",
         "wrapped",
     ]
+
+
+def accelerator_error(code, text="CUDA error"):
+    if not hasattr(torch, "AcceleratorError"):
+        pytest.skip("this torch has no AcceleratorError")
+    error = torch.AcceleratorError(text)
+    error.error_code = code
+    return error
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (2, "oom"),
+        (700, "poisoned"),
+        (710, "poisoned"),
+        (719, "poisoned"),
+        (1, "error"),
+        (98, "error"),
+    ],
+)
+def test_an_accelerators_error_is_known_by_its_code_whatever_its_text(code, kind):
+    assert describe(accelerator_error(code)).kind == kind
+
+
+def test_the_code_goes_before_the_text():
+    assert describe(accelerator_error(710, "CUDA error: out of memory")).kind == "poisoned"
+
+
+def test_a_number_that_another_error_carries_is_no_code():
+    error = RuntimeError("server said no")
+    error.error_code = 700
+    assert describe(error).kind == "error"
+
+
+@pytest.mark.parametrize("library", ["CUBLAS", "CUDNN", "CUSOLVER", "CUSPARSE", "HIPBLAS"])
+@pytest.mark.parametrize(
+    ("status", "kind", "certain"),
+    [
+        ("NOT_INITIALIZED", "oom", True),
+        ("ALLOC_FAILED", "oom", True),
+        ("EXECUTION_FAILED", "poisoned", False),
+        ("INVALID_VALUE", "error", True),
+    ],
+)
+def test_the_status_of_a_library_is_known(library, status, kind, certain):
+    failure = describe(RuntimeError(f"error: {library}_STATUS_{status} when calling `f(handle)`"))
+    assert (failure.kind, failure.certain) == (kind, certain)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "host"),
+    [
+        ("level_zero backend failed with error: 20 (UR_RESULT_ERROR_DEVICE_LOST)", "poisoned", False),
+        ("level_zero backend failed with error: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)", "oom", False),
+        ("level_zero backend failed with error: 38 (UR_RESULT_ERROR_OUT_OF_HOST_MEMORY)", "oom", True),
+        ("MPS backend out of memory (MPS allocated: 9 GB)", "oom", False),
+        ("HIP error: an illegal memory access was encountered", "poisoned", False),
+        ("CUDA error: the launch timed out and was terminated", "poisoned", False),
+    ],
+)  # fmt: skip
+def test_other_backends_errors_are_known(text, kind, host):
+    failure = describe(RuntimeError(text))
+    assert (failure.kind, failure.host_memory) == (kind, host)
+
+
+def test_settling_keeps_the_end_of_a_sweep_and_a_fatal_error():
+    def synchronize():
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    for error in (JobStopped("^C", "interrupted"), FatalJobError("x"), KeyboardInterrupt()):
+        failure = describe(error)
+        assert settle(failure, synchronize) is failure
+
+
+def test_settling_without_a_device_leaves_a_doubt_as_it_was():
+    failure = describe(RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED"))
+    assert settle(failure, lambda: False).kind == "poisoned"

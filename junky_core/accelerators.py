@@ -1,0 +1,169 @@
+"""Any of torch's accelerators, worked in the same way: CUDA, ROCm, XPU, MTIA, MPS, plug-ins.
+
+All that is asked of one is asked of ``torch.get_device_module(type)``, so that a backend works
+as far as its module goes. With streams, each slot has one of its own, in this order:
+
+    who calls run()   tensors made ──┐
+    default stream    tensors made ──┤ waited for as a slot opens and at each attempt's start
+    slot's stream                    └► attempt 1 ► synchronize ► attempt 2 ► synchronize
+
+Without streams (MPS has one for the whole process) the order is the backend's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+__all__ = [
+    "DeviceQueue",
+    "device_module",
+    "empty_caches",
+    "synchronize_used_devices",
+    "visible_devices",
+]
+
+
+def device_module(kind: str) -> Any | None:
+    """Return torch's module for devices of type ``kind`` (``torch.cuda``), ``None`` if none."""
+    try:
+        return torch.get_device_module(kind)
+    except (AttributeError, RuntimeError):
+        return None
+
+
+def visible_devices() -> list[str]:
+    """Return the accelerator devices that this machine shows, ``[]`` if none."""
+    kind = _accelerator_type()
+    module = None if kind is None else device_module(kind)
+    if module is None or not module.is_available():
+        return []
+    return [f"{kind}:{index}" for index in range(int(module.device_count()))]
+
+
+def _accelerator_type() -> str | None:
+    """Return the one type of accelerator that this torch works with, here or not; starts none."""
+    if not hasattr(torch, "accelerator"):  # torch before 2.6
+        return "cuda"
+    found = torch.accelerator.current_accelerator()
+    return None if found is None else found.type
+
+
+def _started(kind: str | None = None) -> Any | None:
+    """Return the module of ``kind``, or of torch's accelerator, if the process uses it already."""
+    kind = kind or _accelerator_type()
+    module = None if kind is None else device_module(kind)
+    return module if module is not None and _call(module, "is_initialized") else None
+
+
+def _call(module: Any, name: str, *args: Any) -> Any:
+    """Return what the module's function gives, ``None`` if it has no such function."""
+    function = getattr(module, name, None)
+    return None if function is None else function(*args)
+
+
+def _used(module: Any) -> list[int]:
+    """Return the devices on which torch holds memory.
+
+    The others are left alone: to synchronise with a device is to start a context on it, which
+    takes some hundred MB there.
+    """
+    every = range(int(module.device_count()))
+    if not hasattr(module, "memory_reserved"):
+        return list(every)
+    return [index for index in every if module.memory_reserved(index)]
+
+
+def synchronize_used_devices() -> None:
+    """Wait for all work on each device that the process uses, whichever is current."""
+    module = _started()
+    if module is not None and hasattr(module, "Stream"):  # without: one queue, in order
+        for index in _used(module):
+            module.synchronize(index)
+
+
+def empty_caches(device: torch.device | None = None) -> None:
+    """Give back what the allocators of ``device``'s type, and of one in use, keep for later."""
+    modules = [_started()]
+    if device is not None and device.type != "cpu":
+        modules.append(device_module(device.type))
+    for module in {id(module): module for module in modules if module is not None}.values():
+        _call(module, "empty_cache")
+
+
+class DeviceQueue:
+    """One slot's work on its device: what it has to wait for, and when it is done.
+
+    ``follow_caller`` is for the thread that sets the slot to work; the rest for the slot's own
+    thread and those of its job.
+
+    Args:
+        device: The slot's device. On the CPU the queue is that of the accelerator the job may
+            use all the same, once it does: the calling thread's current stream there.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._stream: Any = None
+        self._callers: Any = None
+
+    def follow_caller(self) -> None:
+        """Have the slot wait, when it next begins, for what the calling thread has launched."""
+        module = None if self.device.type == "cpu" else _started(self.device.type)
+        if module is not None:  # else nothing was launched yet
+            self._callers = _call(module, "current_stream", self.device)
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        """Have the calling thread launch its work here inside the ``with`` block.
+
+        Its device is current, so that a bare ``.cuda()`` lands there; work goes to the slot's
+        own stream, after what the default stream holds; backward runs in the calling thread
+        instead of the one autograd thread that all slots of a device would share.
+        """
+        module = None if self.device.type == "cpu" else device_module(self.device.type)
+        if module is None:
+            yield
+            return
+        with contextlib.ExitStack() as stack:
+            if hasattr(module, "device"):
+                stack.enter_context(module.device(self.device))
+            if hasattr(module, "Stream"):
+                if self._stream is None:
+                    self._stream = module.Stream(self.device)
+                default = module.current_stream(self.device)
+                for earlier in (default, self._callers if self._callers != default else None):
+                    if earlier is not None and earlier != self._stream:
+                        self._stream.wait_stream(earlier)
+                stack.enter_context(module.stream(self._stream))
+            stack.enter_context(torch.autograd.set_multithreading_enabled(False))
+            yield
+
+    def synchronize(self) -> bool:
+        """Wait until the device has done what the slot launched; return whether it was asked.
+
+        Only streams are waited for, never the whole device: neighbours go on, and those that
+        capture a graph may not be disturbed.
+
+        Raises:
+            RuntimeError: What went wrong there since the last error.
+        """
+        on_cpu = self.device.type == "cpu"
+        module = _started() if on_cpu else device_module(self.device.type)
+        if module is None:
+            return False
+        if not hasattr(module, "Stream"):
+            if on_cpu:
+                return False  # another slot may be at work there, and MPS bears one thread
+            module.synchronize()
+            return True
+        if self._stream is not None:
+            self._stream.synchronize()
+        for index in _used(module):
+            stream = module.current_stream(index)
+            if stream != self._stream:
+                stream.synchronize()
+        return True

@@ -1,0 +1,341 @@
+"""Accelerators: whose work is waited for, and when."""
+
+import subprocess
+import sys
+import textwrap
+import threading
+
+import pytest
+import torch
+from fake_accelerator import FakeModule, FakeMps, FakeStream, install
+
+from junky_core.accelerators import (
+    DeviceQueue,
+    empty_caches,
+    synchronize_used_devices,
+    visible_devices,
+)
+from junky_core.best import BestModel
+from junky_core.devices import parse_devices
+from junky_core.errors import SweepFailed
+from junky_core.jobs import GridSource, Job
+from junky_core.sweep import Sweep, SweepSettings
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    return install(monkeypatch, FakeModule())
+
+
+def cuda_error(code, text="CUDA error: device-side assert triggered"):
+    error = (
+        torch.AcceleratorError(text) if hasattr(torch, "AcceleratorError") else RuntimeError(text)
+    )
+    error.error_code = code
+    return error
+
+
+class Runner:
+    """Runs ``function(job_number)`` for each job."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def open_slot(self, slot):
+        pass
+
+    def run(self, attempt, context):
+        return self.function(attempt.job.num)
+
+
+def run(tmp_path, function, jobs=1, devices="cuda:0", **settings):
+    settings = {"max_retries": 0, "fail_fast": None, **settings}
+    sweep = Sweep(
+        parse_devices(devices),
+        Runner(function),
+        BestModel(tmp_path / "model.pt"),
+        settings=SweepSettings(**settings),
+    )
+    try:
+        return sweep.run(GridSource((Job(num, {}) for num in range(jobs)), jobs))
+    finally:
+        sweep.close()
+
+
+def test_work_on_a_slot_comes_after_the_default_stream(gpu):
+    queue = DeviceQueue(torch.device("cuda:1"))
+    with queue.current():
+        gpu.note("work")
+        assert gpu.current_stream(1) == FakeStream(gpu, 1, 1)
+    assert gpu.log == ["enter device 1", "1.1 waits for 1.0", "work", "leave device 1"]
+    assert gpu.current_stream(1) == FakeStream(gpu, 1, 0)
+
+
+def test_a_slot_waits_again_at_each_attempt_and_keeps_its_stream(gpu):
+    queue = DeviceQueue(torch.device("cuda:0"))
+    for _ in range(2):
+        with queue.current():
+            pass
+    assert gpu.log.count("0.1 waits for 0.0") == 2
+
+
+def test_a_slot_waits_for_the_stream_of_who_set_it_to_work(gpu):
+    queue, mine = DeviceQueue(torch.device("cuda:0")), gpu.Stream("cuda:0")
+    with gpu.stream(mine):
+        queue.follow_caller()
+    with queue.current():
+        pass
+    assert gpu.log[1:3] == ["0.2 waits for 0.0", f"0.2 waits for {mine!r}"]
+
+
+def test_following_the_caller_starts_no_accelerator(gpu):
+    gpu.started = False
+    gpu.current_stream = None  # raises if called
+    DeviceQueue(torch.device("cuda:0")).follow_caller()
+
+
+def test_backward_runs_in_the_calling_thread(gpu):
+    with DeviceQueue(torch.device("cuda:0")).current():
+        assert not torch.autograd.is_multithreading_enabled()
+    assert torch.autograd.is_multithreading_enabled()
+
+
+def test_two_slots_of_a_device_have_streams_of_their_own(gpu):
+    for queue in (DeviceQueue(torch.device("cuda:0")), DeviceQueue(torch.device("cuda:0"))):
+        with queue.current():
+            pass
+    assert [line for line in gpu.log if "waits" in line] == [
+        "0.1 waits for 0.0",
+        "0.2 waits for 0.0",
+    ]
+
+
+def test_an_attempt_ends_when_its_device_has_done_its_work(gpu, tmp_path):
+    run(tmp_path, lambda num: gpu.note(f"job {num}"), jobs=2)
+    order = [line for line in gpu.log if "job" in line or "synchronize" in line]
+    assert order == ["job 0", "synchronize 0.1", "job 1", "synchronize 0.1"]
+
+
+def test_no_attempt_waits_for_the_whole_device(gpu, tmp_path):
+    gpu.reserved = {0: 1, 1: 1}
+    run(tmp_path, lambda _num: None, devices="cuda:0*2", jobs=4)
+    assert not [line for line in gpu.log if "synchronize device" in line]
+
+
+def test_a_job_of_a_cpu_slot_that_uses_a_gpu_is_waited_for_too(gpu, tmp_path):
+    gpu.reserved = {0: 1}
+    run(tmp_path, lambda _num: None, devices="cpu")
+    assert gpu.log == ["synchronize 0.0"]
+
+
+def test_devices_that_hold_nothing_are_left_alone(gpu):
+    gpu.reserved = {1: 1}
+    DeviceQueue(torch.device("cuda:0")).synchronize()
+    assert gpu.log == ["synchronize 1.0"]
+
+
+def test_a_stream_that_a_job_made_current_is_waited_for(gpu):
+    gpu.reserved = {0: 1}
+    queue = DeviceQueue(torch.device("cuda:0"))
+    with queue.current(), gpu.stream(gpu.Stream("cuda:0")):
+        queue.synchronize()
+    assert gpu.log[2:4] == ["synchronize 0.1", "synchronize 0.2"]
+
+
+def test_the_time_of_an_attempt_is_that_of_its_work_on_the_device(gpu, tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("junky_core.sweep.time.monotonic", lambda: clock[0])
+
+    def synchronize(stream):
+        clock[0] = 7.0
+
+    monkeypatch.setattr(FakeStream, "synchronize", synchronize)
+    (result,) = run(tmp_path, lambda _num: None)
+    assert result.duration_s == 7.0
+
+
+def test_an_error_that_comes_late_is_the_attempts_that_caused_it(gpu, tmp_path):
+    def job(num):
+        if num == 0:
+            gpu.errors = [cuda_error(1, "CUDA error: invalid argument")]
+
+    results = run(tmp_path, job, jobs=2)
+    assert [result.status for result in results] == ["failed", "finished"]
+    assert "invalid argument" in results[0].error
+
+
+def test_a_late_error_that_stays_poisons_the_device_whatever_the_job_raised(gpu, tmp_path):
+    def job(num):
+        gpu.errors = [cuda_error(999, "CUDA error: unknown error") for _ in range(2)]
+        raise ValueError("shapes")
+
+    with pytest.raises(SweepFailed, match="no slot is left") as caught:
+        run(tmp_path, job, jobs=2)
+    (result,) = caught.value.failed
+    assert "unknown error" in result.error
+    assert "ValueError: shapes" in result.traceback
+
+
+def test_a_late_error_that_is_over_leaves_the_jobs_own(gpu, tmp_path):
+    def job(num):
+        if num == 0:
+            gpu.errors = [RuntimeError("index out of bounds")]
+            raise ValueError("shapes")
+
+    results = run(tmp_path, job, jobs=2)
+    assert [result.status for result in results] == ["failed", "finished"]
+    assert results[0].error == "ValueError: shapes"
+
+
+def test_a_poisoned_device_closes_its_slots_and_the_other_goes_on(gpu, tmp_path):
+    poisoned = threading.Event()
+
+    def job(num):
+        if not poisoned.is_set():
+            poisoned.set()
+            gpu.errors = [cuda_error(710) for _ in range(3)]
+
+    results = run(tmp_path, job, jobs=4, devices=["cuda:0", "cuda:1"], max_retries=1)
+    assert [result.status for result in results] == ["finished"] * 4
+
+
+def test_an_execution_that_failed_is_an_error_of_the_job_where_the_device_answers(gpu, tmp_path):
+    def job(num):
+        if num == 0:
+            raise RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
+
+    results = run(tmp_path, job, jobs=2)
+    assert [result.status for result in results] == ["failed", "finished"]
+
+
+def test_a_library_that_cannot_be_set_up_on_a_poisoned_device_is_no_want_of_memory(gpu, tmp_path):
+    def job(num):
+        gpu.errors = [cuda_error(710) for _ in range(2)]
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate`")
+
+    (result,) = run(tmp_path, job)
+    assert "device-side assert" in result.error
+
+
+def test_shared_data_are_there_on_every_device_in_use(gpu):
+    gpu.reserved = {0: 1, 1: 1}
+    synchronize_used_devices()
+    assert gpu.log == ["synchronize device 0", "synchronize device 1"]
+
+
+def test_shared_data_start_no_accelerator(gpu):
+    gpu.started, gpu.reserved = False, {0: 1}
+    synchronize_used_devices()
+    assert gpu.log == []
+
+
+def test_what_a_job_made_on_the_default_stream_is_seen_by_its_threads(gpu, tmp_path):
+    def job(_num):
+        thread = threading.Thread(target=lambda: gpu.note(f"on {gpu.current_stream(0)!r}"))
+        thread.start()
+        thread.join()
+
+    run(tmp_path, job)
+    at = gpu.log.index("on 0.1")
+    assert gpu.log[at - 1] == "0.1 waits for 0.0"
+
+
+def test_memory_is_given_back_by_the_devices_own_allocator(gpu):
+    gpu.started = False
+    empty_caches(torch.device("cpu"))
+    assert gpu.log == []
+    empty_caches(torch.device("cuda:0"))
+    assert gpu.log == ["empty_cache"]
+
+
+@pytest.mark.parametrize("kind", ["cuda", "xpu", "mtia"])
+def test_auto_is_each_device_of_whatever_accelerator_there_is(monkeypatch, kind):
+    install(monkeypatch, FakeModule(devices=2), kind)
+    assert visible_devices() == [f"{kind}:0", f"{kind}:1"]
+    assert [slot.device for slot in parse_devices("auto*2")] == [f"{kind}:0", f"{kind}:1"] * 2
+
+
+def test_an_accelerator_with_no_device_shows_none(monkeypatch):
+    install(monkeypatch, FakeModule(devices=0))
+    assert visible_devices() == []
+
+
+def test_a_torch_without_torch_accelerator_shows_cuda(monkeypatch):
+    install(monkeypatch, FakeModule(devices=1))
+    monkeypatch.delattr(torch, "accelerator")
+    assert visible_devices() == ["cuda:0"]
+
+
+@pytest.mark.parametrize("kind", ["xpu", "mtia"])
+def test_jobs_run_on_another_kind_of_accelerator(monkeypatch, tmp_path, kind):
+    module = install(monkeypatch, FakeModule(), kind)
+    results = run(tmp_path, lambda num: num, jobs=2, devices=f"{kind}:1")
+    assert [result.value for result in results] == [0, 1]
+    assert "1.1 waits for 1.0" in module.log
+
+
+def test_mps_is_synchronised_though_it_has_no_streams(monkeypatch, tmp_path):
+    mps = install(monkeypatch, FakeMps(), "mps")
+    run(tmp_path, lambda _num: mps.log.append("job"), devices="mps")
+    assert mps.log == ["job", "synchronize"]
+
+
+def test_slots_on_the_cpu_leave_mps_alone(monkeypatch, tmp_path):
+    mps = install(monkeypatch, FakeMps(), "mps")
+
+    def job(_num):
+        raise MemoryError
+
+    run(tmp_path, job, devices="cpu*2", jobs=2)
+    synchronize_used_devices()
+    assert mps.log == []
+
+
+PLUG_IN = """
+    import sys, torch
+    from torch.utils import backend_registration
+    sys.path.insert(0, {tests!r})
+    from fake_accelerator import FakeModule
+    module = FakeModule(devices=2)
+    module.manual_seed_all = lambda seed: None
+    module.current_device = lambda: 0
+    backend_registration._setup_privateuseone_for_python_backend("npu", module)
+
+    from junky_core import current_job, torch_autotrain
+    from junky_core.devices import parse_devices
+    assert [slot.device for slot in parse_devices("auto")] == ["npu:0", "npu:1"]
+
+    def train(device, loaders, model, save_best, log_prefix):
+        module.note(f"job on {{current_job().device}}")
+        save_best(model, 1.0)
+
+    class Model(torch.nn.Linear):
+        def to(self, device):  # the backend has no kernels
+            return self
+
+    torch_autotrain(lambda: Model(1, 1), train, devices="npu:0*2")
+    print([line for line in module.log if "job" in line or "waits" in line or "sync" in line])
+"""
+
+
+@pytest.mark.skipif(
+    not hasattr(
+        __import__("torch.utils.backend_registration", fromlist=["x"]),
+        "_setup_privateuseone_for_python_backend",
+    ),
+    reason="this torch takes no backend written in Python",
+)
+def test_a_backend_that_a_plug_in_registers_is_worked_as_cuda_is(tmp_path):
+    from pathlib import Path
+
+    code = textwrap.dedent(PLUG_IN).format(tests=str(Path(__file__).parent))
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    last = done.stdout.splitlines()[-1]
+    assert last == "['0.1 waits for 0.0', '0.1 waits for 0.0', 'job on npu:0', 'synchronize 0.1']"
