@@ -1,6 +1,6 @@
 """Measure this project beside its peers, and print a table of ratios.
 
-    pip install -c constraints.txt -e '.[bench]'
+    pip install -c constraints.txt -c benchmarks/constraints.txt -e '.[bench]'
     python -m benchmarks                 # all of it; half an hour on 2 cores
     python -m benchmarks --quick         # smaller and once; minutes
     python -m benchmarks --only digits   # one benchmark, or several

@@ -303,7 +303,7 @@ def test_concurrent_writers_leave_one_whole_file(tmp_path):
 
 def test_durable_flushes_file_then_renames_then_flushes_folder(tmp_path, monkeypatch):
     done = []
-    fsync, replace = os.fsync, os.replace
+    fsync, replace = os.fsync, Path.replace
     monkeypatch.setattr(
         os,
         "fsync",
@@ -312,7 +312,7 @@ def test_durable_flushes_file_then_renames_then_flushes_folder(tmp_path, monkeyp
             fsync(fd),
         ),
     )
-    monkeypatch.setattr(os, "replace", lambda a, b: (done.append("replace"), replace(a, b)))
+    monkeypatch.setattr(Path, "replace", lambda a, b: (done.append("replace"), replace(a, b)))
     write_atomically(
         tmp_path / "f", put(b"x"), before_replace=lambda _digest: done.append("before")
     )
