@@ -13,7 +13,7 @@ from typing import Any
 
 __all__ = ["read_loosely", "read_params", "split_balanced"]
 
-_ESCAPE = r"\\(?:[\n\\'\"abfnrtv]|[0-3]?[0-7]{1,2}|x[0-9a-fA-F]{2}|[uUN])"
+_ESCAPE = r"\\(?:[\n\\'\"abfnrtv]|[0-3][0-7]{0,2}|[4-7][0-7]?(?![0-7])|x[0-9a-fA-F]{2}|[uUN])"
 _SINGLE = rf"'[^'\\\n]*(?:{_ESCAPE}[^'\\\n]*)*'"
 _DOUBLE = rf'"[^"\\\n]*(?:{_ESCAPE}[^"\\\n]*)*"'
 _STRING = rf"(?<![\w'\"])[bB]?(?:{_SINGLE}|{_DOUBLE})"

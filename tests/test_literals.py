@@ -37,6 +37,7 @@ def test_reads_names_of_floats_that_are_no_literals():
         "(('a', 1 if 2 else 3),)",
         r"(('a', '\d'),)",
         r"(('a', '\777'),)",
+        r"(('a', '\4777'),)",
         "(('a', 1+1),)",
         "(('a', {[]: 1}),)",
         "((1, 2), (3, 4))",
@@ -64,3 +65,7 @@ def test_splits_after_the_closing_bracket():
     assert split_balanced("(('a', ')'), [')']) rest") == ("(('a', ')'), [')'])", " rest")
     assert split_balanced("(('a', 1)") == (None, "(('a', 1)")
     assert split_balanced("(('a', don't),)") == (None, "(('a', don't),)")
+
+
+def test_reads_octal_escapes_that_python_takes_without_a_warning():
+    assert read_params(r"(('a', '\0 \12 \377 \47 \7 \4'),)") == {"a": "\0 \12 \377 \47 \7 \4"}
