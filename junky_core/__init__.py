@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from junky_core.autotrain import torch_autotrain
     from junky_core.context import JobContext, current_job
-    from junky_core.errors import JunkyError, SweepFailed, SweepInterrupted
+    from junky_core.errors import BestModelError, JunkyError, SweepFailed, SweepInterrupted
     from junky_core.grammar import expand_fit_params
     from junky_core.log_parser import parse_autotrain_log
     from junky_core.results import AutotrainResult
 
 __all__ = [
     "AutotrainResult",
+    "BestModelError",
     "JobContext",
     "JunkyError",
     "SweepFailed",
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AutotrainResult": "results",
+    "BestModelError": "errors",
     "JobContext": "context",
     "JunkyError": "errors",
     "SweepFailed": "errors",

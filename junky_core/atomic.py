@@ -25,6 +25,7 @@ import re
 import shutil
 import stat
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -37,6 +38,7 @@ except ImportError:  # not on this system: a temporary file's owner is told by i
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
+    "FileContent",
     "KeptFile",
     "file_sha256",
     "fsync_folder",
@@ -59,8 +61,8 @@ def write_atomically(
 ) -> str:
     """Write ``path`` as a whole: all of the new content, or the old file untouched.
 
-    A symbolic link is followed: the file it points to is replaced, the link
-    stays. The permissions of a file that is replaced are kept; a new one gets
+    A symbolic link is replaced, never followed: what it points to stays as it
+    is. The permissions of a file that is replaced are kept; a new one gets
     those of the umask. A folder that is missing (deleted since) is made.
 
     Args:
@@ -77,7 +79,8 @@ def write_atomically(
 
     Raises:
         OSError: The file cannot be written; the class and ``errno`` are the
-            system's own. The old file, if any, is whole.
+            system's own. The old file, if any, is whole; the new one is in
+            its place if only flushing the folder failed.
 
     Safe to call from several threads and processes, for one path too: the last
     to finish wins.
@@ -89,7 +92,7 @@ def write_atomically(
     ba7816bf abc
     """
     try:
-        target = _resolve(Path(path))
+        target = _checked(Path(path).absolute())
         target.parent.mkdir(parents=True, exist_ok=True)
         _clean_once(target)
         with _temporary(target) as (file, temporary):
@@ -139,7 +142,7 @@ def remove_stale_temporaries(path: str | os.PathLike[str]) -> list[Path]:
 
     A file that somebody is still writing stays, in whatever process.
     """
-    target = _resolve(Path(path))
+    target = Path(path).absolute()
     pattern = re.compile(re.escape(f".{target.name}.") + r"(\d+)(-\d+)?\.tmp")
     removed = []
     with contextlib.suppress(OSError), os.scandir(target.parent) as entries:
@@ -150,6 +153,37 @@ def remove_stale_temporaries(path: str | os.PathLike[str]) -> list[Path]:
                     Path(entry.path).unlink()
                     removed.append(Path(entry.path))
     return removed
+
+
+@dataclass(frozen=True, slots=True)
+class FileContent:
+    """What a file held when it was last looked at.
+
+    Attributes:
+        sha256: The hash of its content, ``""`` if there was no file.
+        mark: Inode, size and time of the last change in ns, by which to see
+            without reading it that the file is still the same.
+    """
+
+    sha256: str = ""
+    mark: tuple[int, int, int] | None = None
+
+    @classmethod
+    def of(cls, path: Path, sha256: str | None = None) -> FileContent:
+        """Look at the file at ``path``; its content is read unless its hash is given."""
+        try:
+            found = path.lstat()
+            digest = file_sha256(path) if sha256 is None else sha256
+        except OSError:
+            return cls(sha256 or "")
+        return cls(digest, (found.st_ino, found.st_size, found.st_mtime_ns))
+
+    def is_at(self, path: Path) -> bool:
+        """Return whether the file at ``path`` still holds this."""
+        seen = FileContent.of(path, self.sha256)
+        if seen.mark is None:
+            return False
+        return seen.mark == self.mark or FileContent.of(path).sha256 == self.sha256
 
 
 class KeptFile:
@@ -234,17 +268,16 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _resolve(path: Path) -> Path:
-    """Follow links, and refuse what is there and is no ordinary file."""
-    target = Path(os.path.realpath(path))
+def _checked(target: Path) -> Path:
+    """Refuse what is there and is neither an ordinary file nor a link, which is replaced."""
     try:
-        mode = target.stat().st_mode
+        mode = target.lstat().st_mode
     except OSError:
         return target
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not stat.S_ISREG(mode):  # replacing /dev/null by a model would harm the whole system
-        raise OSError(errno.EINVAL, "not an ordinary file", str(path))
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):  # replacing /dev/null would harm all
+        raise OSError(errno.EINVAL, "not an ordinary file", str(target))
     return target
 
 
@@ -302,7 +335,9 @@ def _fill(file: BinaryIO, temporary: Path, write: Callable[[BinaryIO], Any]) -> 
 def _keep_mode(file: BinaryIO, target: Path) -> None:
     if hasattr(os, "fchmod"):
         with contextlib.suppress(OSError):
-            os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
+            mode = target.lstat().st_mode
+            if stat.S_ISREG(mode):
+                os.fchmod(file.fileno(), stat.S_IMODE(mode))
 
 
 class _HashingFile:

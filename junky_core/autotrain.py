@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,11 +10,13 @@ from typing import Any
 
 import torch
 
-from junky_core.best import BestModel, unwrapped
+from junky_core.best import BestModel
+from junky_core.best_path import best_model_path
 from junky_core.calls import Call
 from junky_core.context import JobContext
 from junky_core.devices import parse_devices
 from junky_core.errors import (
+    BestModelError,
     ConfigError,
     DeviceError,
     ModelError,
@@ -27,7 +28,7 @@ from junky_core.events import Notice, Observer
 from junky_core.failures import FatalJobError
 from junky_core.grammar import expand_fit_params
 from junky_core.identity import copy_containers, digest
-from junky_core.jobs import Attempt, GridSource, Job, JobResult, rank_key
+from junky_core.jobs import Attempt, GridSource, Job, JobResult
 from junky_core.leaderboard import publish_leaderboard
 from junky_core.preview import preview_text
 from junky_core.progress import Progress
@@ -38,6 +39,7 @@ from junky_core.slots import Slot
 from junky_core.sweep import Sweep, SweepSettings
 from junky_core.sweep_log import FileWriter, SweepLog
 from junky_core.sweep_record import Plan, SweepRecord, open_record
+from junky_core.weights import unwrapped
 
 __all__ = ["torch_autotrain"]
 
@@ -135,6 +137,9 @@ def torch_autotrain(
         JunkyError: A wrong argument, before any training.
         SweepFailed: No job succeeded, or the first ones all died alike.
         ModelError: ``make_model_method`` returned no module.
+        BestModelError: The best model could not be written by the end of the
+            sweep; the result, with the best that is on disk, is in its
+            attribute ``result``.
         ModelLoadError: The best model could not be loaded; the result is in
             its attribute ``result``.
         SweepInterrupted: Ctrl-C or SIGTERM; all there is has been saved, and
@@ -186,7 +191,8 @@ def torch_autotrain(
         resume_hint="" if sweep_dir is None else hint,
         spec={"fit_params": repr(make_model_fit_params), "devices": str(devices)},
     )
-    best = BestModel(folder / _file_name(best_model_file_name), direction)
+    best_path = best_model_path(best_model_file_name, None if sweep_dir is None else folder)
+    best = BestModel(best_path, direction)
     if dry_run:
         sys.stdout.write(preview_text(len(grid), grid.explain(), grid.__getitem__))
         return AutotrainResult.empty(direction)
@@ -320,7 +326,8 @@ class _Autotrain:
             results = [*plan.done, *sweep.run(plan.source, already_finished=len(plan.done))]
         except SweepInterrupted as interrupt:
             results = [*plan.done, *interrupt.result]
-            interrupt.result = self.result(results, sweep, None)
+            direction = sweep.settings.direction
+            interrupt.result = AutotrainResult.of(results, sweep.best.saved, direction)
             raise
         finally:
             results = results or [*plan.done, *sweep.results()]
@@ -334,36 +341,10 @@ class _Autotrain:
         failed = [result for result in results if result.status == "failed"]
         if not finished and results:
             raise _nothing_succeeded(sweep, results, failed)
-        return self.result(results, sweep, device)
-
-    def result(self, results: Sequence[JobResult], sweep: Sweep, device: Any) -> AutotrainResult:
-        """Rank the results and load the best model, if a device is given."""
-        best = sweep.best.best
-        listed = [
-            result
-            for result in results
-            if result.status == "finished" or (best is not None and result.num == best.job)
-        ]
-        direction = sweep.settings.direction
-        listed.sort(key=lambda result: rank_key(result.score, result.num, direction))
-        lead = next((r for r in listed if best is not None and r.num == best.job), None)
-        model, trouble = None, None
-        if lead is not None and device is not None:
-            try:
-                with enter_scope(sweep.scope_of(lead)):
-                    model = self.load(sweep.best.path, lead.params, device)
-            except Exception as error:  # noqa: BLE001 - days of training must not be lost by it
-                trouble = error
-        result = AutotrainResult(
-            best_model=model,
-            best_model_name=None if lead is None else lead.name,
-            best_model_score=None if best is None or lead is None else best.score,
-            best_model_params=None if lead is None else dict(lead.params),
-            stats=[(r.name, r.score, dict(r.params), r.value) for r in listed],
-            failed=[result for result in results if result.status == "failed"],
-            jobs=results,
-            direction=direction,
-        )
+        model, trouble = self.best_model(sweep, results, device)
+        result = AutotrainResult.of(results, sweep.best.saved, sweep.settings.direction, model)
+        if sweep.best.problem:
+            raise BestModelError(sweep.best.problem, result) from trouble
         if trouble is not None:
             raise ModelLoadError(
                 f"the sweep is complete, but its best model could not be loaded to {device}: "
@@ -372,6 +353,20 @@ class _Autotrain:
                 result,
             ) from trouble
         return result
+
+    def best_model(
+        self, sweep: Sweep, results: Sequence[JobResult], device: Any
+    ) -> tuple[torch.nn.Module | None, Exception | None]:
+        """Load the best model on disk to ``device``, if one is given; return what went wrong."""
+        best = sweep.best.saved
+        lead = next((r for r in results if best is not None and r.num == best.job), None)
+        if lead is None or device is None:
+            return None, None
+        try:
+            with enter_scope(sweep.scope_of(lead)):
+                return self.load(sweep.best.path, lead.params, device), None
+        except Exception as error:  # noqa: BLE001 - days of training must not be lost by it
+            return None, error
 
     def load(self, path: Path, params: Mapping[str, Any], device: Any) -> torch.nn.Module:
         """Build the best model again and load its weights."""
@@ -415,18 +410,6 @@ def _keywords(name: str, values: Any) -> dict[str, Any]:
     if isinstance(values, Mapping) and all(isinstance(key, str) for key in values):
         return dict(values)
     raise ConfigError(f"{name} must be a dict with names as keys, it is {values!r}")
-
-
-def _file_name(given: Any) -> Path:
-    try:
-        text = os.fspath(given)
-    except TypeError:
-        text = None
-    if not isinstance(text, str):
-        raise ConfigError(f"best_model_file_name must be a string or a path, it is {given!r}")
-    if text.endswith(("/", os.sep)):
-        raise ConfigError(f"best_model_file_name names a folder, not a file: {text}")
-    return Path(text).expanduser()
 
 
 def _check_listeners(progress: Any, observers: Any) -> None:

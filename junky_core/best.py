@@ -16,32 +16,24 @@ which of the two it was.
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from junky_core.atomic import KeptFile, write_atomically
-from junky_core.errors import ConfigError, ModelError
+from junky_core.atomic import FileContent, KeptFile, write_atomically
+from junky_core.errors import ConfigError
 from junky_core.events import BestSaved, BestSaving, Event, Notice
 from junky_core.jobs import rank_key
 from junky_core.scopes import outside_scopes
+from junky_core.weights import check_weights, copy_weights, state_of
 
-__all__ = ["Best", "BestModel", "Standing", "copy_weights", "unwrapped"]
-
-# Modules that hold the model as `module` and put that before every name in the state dict.
-_WRAPPERS = (
-    torch.nn.DataParallel,
-    torch.nn.parallel.DistributedDataParallel,
-    torch.optim.swa_utils.AveragedModel,
-)
+__all__ = ["Best", "BestModel", "Standing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,78 +55,6 @@ class Standing:
     serial: int  # of the save it led to; 0 for none
 
 
-def copy_weights(model: Any) -> dict[str, Any]:
-    """Return a copy of the model's state dict on the CPU; tied weights stay tied.
-
-    Args:
-        model: A module, or anything with ``state_dict()``. Of a wrapper it is
-            the model inside, see :func:`unwrapped`.
-
-    Raises:
-        ModelError: It has no ``state_dict()``.
-    """
-    _check_model(model)
-    copies: dict[Any, torch.Tensor] = {}
-
-    def copied(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            if value.layout != torch.strided or value.is_quantized or value.is_meta:
-                return value.detach().cpu().clone()
-            storage = value.untyped_storage()
-            key = (
-                storage.data_ptr(),
-                value.storage_offset(),
-                value.shape,
-                value.stride(),
-                value.dtype,
-            )
-            if value.numel() == 0 or key not in copies:
-                # clone() keeps strides; for a view it copies what is seen, not the whole storage.
-                fresh = value.detach().to("cpu", copy=True)
-                if value.numel() == 0:
-                    return fresh
-                copies[key] = fresh
-            return copies[key]
-        return copy.deepcopy(value)
-
-    state = unwrapped(model).state_dict()
-    result: OrderedDict[str, Any] = OrderedDict()
-    for name, value in state.items():
-        result[name] = copied(value)
-    metadata = getattr(state, "_metadata", None)
-    if metadata is not None:
-        result._metadata = copy.copy(metadata)  # type: ignore[attr-defined]  # noqa: SLF001 - load_state_dict reads it
-    return result
-
-
-def unwrapped(model: Any) -> Any:
-    """Return the model inside ``torch.compile``, ``DataParallel`` and the like.
-
-    What ``make_model_method`` returns can then load the weights, whatever the
-    training wrapped round its model.
-
-    >>> model = torch.nn.Linear(1, 1)
-    >>> unwrapped(torch.nn.DataParallel(model)) is model
-    True
-    """
-    while True:
-        compiled = getattr(model, "_orig_mod", None)  # torch.compile's OptimizedModule
-        if isinstance(compiled, torch.nn.Module):
-            model = compiled
-        elif isinstance(model, _WRAPPERS):
-            model = model.module
-        else:
-            return model
-
-
-def _check_model(model: Any) -> None:
-    if not callable(getattr(model, "state_dict", None)):
-        raise ModelError(
-            "save_best needs a torch.nn.Module, it was given "
-            f"{type(model).__name__}: {_short(model)}"
-        )
-
-
 class BestModel:
     """Keeps the best model of a sweep in one file.
 
@@ -146,7 +66,7 @@ class BestModel:
         emit: Where its events go.
 
     Raises:
-        ConfigError: The direction is neither, or the folder cannot be written.
+        ConfigError: The direction is neither.
     """
 
     def __init__(
@@ -164,8 +84,10 @@ class BestModel:
         self._best: Best | None = None  # the leader, on disk or on its way there
         self._waiting: tuple[Best, dict[str, Any]] | None = None
         self._saved: Best | None = None
+        self._saved_file = FileContent()
         self._writing = False
         self._trouble = ""  # the last write's error, said once
+        self._problem = ""
         self._retry = False
         self._on_saved: list[tuple[int, Callable[[], None]]] = []
         self._writer: threading.Thread | None = None
@@ -184,6 +106,12 @@ class BestModel:
         """The one on disk."""
         with self._changed:
             return self._saved
+
+    @property
+    def problem(self) -> str:
+        """What the last :meth:`flush` found wrong: why the leader is not on disk, and what is."""
+        with self._changed:
+            return self._problem
 
     def check_place(self) -> None:
         """Make sure, as far as a look can tell, that the file can be written; touch nothing.
@@ -231,46 +159,66 @@ class BestModel:
                 except OSError:
                     break
 
-    def restore(self, job: int, name: str, score: float) -> None:
-        """Take the file on disk as the best so far (a resumed sweep)."""
+    def restore(self, job: int, name: str, score: float, sha256: str) -> None:
+        """Take the file on disk, with this content, as the best so far (a resumed sweep)."""
         with self._changed:
             self._best = self._saved = Best(job, name, score)
+            self._saved_file = FileContent.of(self.path, sha256)
         with self._kept_lock:
             self._kept.hold()
 
     def rename(self, job: int, name: str) -> None:
-        """Tell under which name the job that leads is listed (its last attempt's)."""
+        """Use ``name`` (that of its last attempt) where this job's model is the best."""
         with self._changed:
             if self._best is not None and self._best.job == job:
-                self._best = Best(job, name, self._best.score, self._best.serial)
+                self._best = replace(self._best, name=name)
+            if self._saved is not None and self._saved.job == job:
+                self._saved = replace(self._saved, name=name)
+            if self._waiting is not None and self._waiting[0].job == job:
+                self._waiting = (replace(self._waiting[0], name=name), self._waiting[1])
 
-    def offer(self, job: int, name: str, score: float, model: Any) -> Standing:
+    def offer(
+        self, job: int, name: str, score: float, model: Any, *, check: bool = False
+    ) -> Standing:
         """Copy the model's weights if ``score`` leads; the lower job number wins ties.
 
         Waits for nothing but the copy itself.
 
+        Args:
+            job: The job's number.
+            name: Name of its attempt.
+            score: Its score.
+            model: A module, or anything with ``state_dict()``.
+            check: Check the model even if it does not lead.
+
         Raises:
-            ModelError: It has no ``state_dict()``, whether it leads or not.
+            ModelError: It has no ``state_dict()``; or its weights, if it leads
+                or ``check`` is true, could not be loaded again.
         """
-        _check_model(model)
         with self._changed:
-            if not self._leads(job, score):
-                return Standing(leads=False, best=self._best, serial=0)
-        weights = copy_weights(model)
+            leads = self._leads(job, score)
+            if not leads:
+                self._try_again()
+        if not leads:
+            if check or not callable(getattr(model, "state_dict", None)):
+                check_weights(state_of(model), model)
+            return Standing(leads=False, best=self.best, serial=0)
+        state = state_of(model)
+        check_weights(state, model)
+        weights = copy_weights(state, model)
         with self._changed:
             if not self._leads(job, score):  # another job was faster
                 return Standing(leads=False, best=self._best, serial=0)
             serial = 1 + (self._best.serial if self._best is not None else 0)
             self._best = Best(job, name, score, serial)
             self._waiting = (self._best, weights)
-            self._retry = True
-            if self._writer is None:
+            self._try_again()
+            if self._writer is None or not self._writer.is_alive():
                 self._writer = threading.Thread(
                     target=self._write_all, name="junky-best-model", daemon=True
                 )
                 with outside_scopes():  # its starter is a job's thread; it belongs to no job
                     self._writer.start()
-            self._changed.notify_all()
             return Standing(leads=True, best=self._best, serial=serial)
 
     def when_saved(self, serial: int, callback: Callable[[], None]) -> None:
@@ -285,20 +233,22 @@ class BestModel:
         callback()
 
     def flush(self) -> bool:
-        """Wait until what waits is written; return whether the best is on disk.
+        """Wait until what waits is written; return whether the leader is on disk.
 
         A write that failed before is tried once more; a file that was deleted
-        after its save is written anew.
+        after its save is written again. :attr:`problem` says what is wrong.
         """
         with self._changed:
-            self._retry = True
-            self._changed.notify_all()
+            self._try_again()
             while self._writing or (self._waiting is not None and self._retry):
-                if self._writer is None:
+                if self._writer is None or not self._writer.is_alive():
                     break
                 self._changed.wait(0.5)  # bounded: a signal must get through to the main thread
-            written = self._waiting is None
-        return written and self._bring_back()
+            problem = self._not_written()
+        problem = problem or self._changed_by_others()
+        with self._changed:
+            self._problem = problem
+        return not problem
 
     def close(self) -> None:
         """End the writer thread. What could not be written by now is given up."""
@@ -316,6 +266,27 @@ class BestModel:
         mine = rank_key(score, job, self.direction)
         return mine < rank_key(self._best.score, self._best.job, self.direction)
 
+    def _try_again(self) -> None:
+        """Let the writer try what it could not write before. Under the lock."""
+        if self._waiting is not None:
+            self._retry = True
+            self._changed.notify_all()
+
+    def _not_written(self) -> str:
+        """Say what is not on disk, ``""`` if all is. Under the lock."""
+        if self._waiting is None:
+            return ""
+        best = self._waiting[0]
+        failed = f"the best model could not be written to {self.path}: {self._trouble or 'gave up'}"
+        if self._saved == best:
+            return f"{failed}. The file is in place, but a power cut may lose it"
+        return f"{failed}. {_of(best)} leads, and its weights are not on disk; {self._on_disk()}"
+
+    def _on_disk(self) -> str:
+        if self._saved is None:
+            return "no model of this sweep is"
+        return f"the file holds the model of {_of(self._saved, small=True)}"
+
     def _write_all(self) -> None:
         while True:
             with self._changed:
@@ -326,62 +297,93 @@ class BestModel:
                 assert self._waiting is not None
                 best, weights = self._waiting
                 self._waiting, self._writing, self._retry = None, True, False
-            error = self._write(best, weights)
-            with self._changed:
-                first = bool(error) != bool(self._trouble)
-                self._trouble = error
-                ready: list[Callable[[], None]] = []
-                if not error:
-                    self._saved = best
-                    ready = [call for serial, call in self._on_saved if serial <= best.serial]
-                    self._on_saved = [entry for entry in self._on_saved if entry[0] > best.serial]
-                elif self._waiting is None:
-                    self._waiting = (best, weights)  # tried again with the next save
+            try:
+                self._write_one(best, weights)
+            finally:
                 del weights
-            if first:
-                self.emit(self._notice(error))
-            for call in ready:
-                call()
-            with self._changed:  # only now: who flushes must find the callbacks done
-                self._writing = False
-                self._changed.notify_all()
+                with self._changed:  # only now: who flushes must find the callbacks done
+                    self._writing = False
+                    self._changed.notify_all()
 
-    def _write(self, best: Best, weights: Mapping[str, Any]) -> str:
-        """Write one model; return what went wrong, ``""`` if nothing."""
+    def _write_one(self, best: Best, weights: dict[str, Any]) -> None:
+        error, file = self._write(best, weights)
+        with self._changed:
+            first = bool(error) != bool(self._trouble)
+            self._trouble = error
+            ready: list[Callable[[], None]] = []
+            if file is not None:
+                # A retry may have been named while this was written.
+                led = self._best is not None and self._best.serial == best.serial
+                self._saved, self._saved_file = self._best if led else best, file
+            if not error:
+                ready = [call for serial, call in self._on_saved if serial <= best.serial]
+                self._on_saved = [entry for entry in self._on_saved if entry[0] > best.serial]
+            elif self._waiting is None:
+                self._waiting = (best, weights)  # tried again with the next save
+        if first:
+            self.emit(self._notice(error))
+        for call in ready:
+            call()
+
+    def _write(self, best: Best, weights: Mapping[str, Any]) -> tuple[str, FileContent | None]:
+        """Write one model; return what went wrong, if anything, and the file if it is in place."""
         facts: dict[str, Any] = {
             "job": best.job,
             "name": best.name,
             "score": best.score,
             "path": str(self.path),
         }
+        digest = ""
+
+        def saving(sha256: str) -> None:
+            nonlocal digest
+            digest = sha256
+            self.emit(BestSaving(sha256=sha256, **facts))
+
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            sha256 = write_atomically(
-                self.path,
-                lambda file: torch.save(weights, file),
-                before_replace=lambda digest: self.emit(BestSaving(sha256=digest, **facts)),
+            write_atomically(
+                self.path, lambda file: torch.save(weights, file), before_replace=saving
             )
         except Exception as error:  # noqa: BLE001 - a failed save must not end training
-            return f"{type(error).__name__}: {error}"
-        with self._kept_lock:
-            self._kept.hold()
-        self.emit(BestSaved(sha256=sha256, **facts))
-        return ""
+            trouble = f"{type(error).__name__}: {error}"
+            in_place = bool(digest) and FileContent.of(self.path).sha256 == digest
+        else:
+            trouble, in_place = "", True
+        if in_place:
+            with self._kept_lock:
+                self._kept.hold()
+        if not trouble:
+            self.emit(BestSaved(sha256=digest, **facts))
+        return trouble, FileContent.of(self.path, digest) if in_place else None
 
-    def _bring_back(self) -> bool:
+    def _changed_by_others(self) -> str:
+        """Say how the file is no longer what was saved; write it again if it was deleted."""
+        with self._changed:
+            saved, file = self._saved, self._saved_file
+        if saved is None:
+            return ""
+        trouble = "another program deleted or changed it (do two sweeps write to it?)"
         try:
             with self._kept_lock:
-                if self._kept.bring_back():
-                    self.emit(
-                        Notice(
-                            level="warning",
-                            message=f"the best model had been deleted; it is back: {self.path}",
-                        )
-                    )
+                brought_back = self._kept.bring_back()
         except OSError as error:
-            self.emit(self._notice(f"{type(error).__name__}: {error}"))
-            return False
-        return True
+            trouble = f"it was deleted, and could not be written again: {error}"
+        else:
+            if brought_back:
+                message = f"the best model had been deleted; it is back: {self.path}"
+                self.emit(Notice(level="warning", message=message))
+                file = FileContent.of(self.path, file.sha256)
+            if file.is_at(self.path):
+                with self._changed:
+                    if self._saved == saved:
+                        self._saved_file = file
+                return ""
+        with self._changed:
+            self._saved = None
+        return (
+            f"the best model is no longer in {self.path}: {trouble}. "
+            f"It was that of {_of(saved, small=True)}"
+        )
 
     def _notice(self, error: str) -> Notice:
         if not error:
@@ -394,6 +396,5 @@ class BestModel:
         )
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else text[:200] + "..."
+def _of(best: Best, *, small: bool = False) -> str:
+    return f"{'job' if small else 'Job'} {best.job} with the score {best.score:.6g}"

@@ -15,7 +15,7 @@ import torch
 from junky_core.best import BestModel, Standing
 from junky_core.calls import Call
 from junky_core.devices import parse_devices
-from junky_core.errors import JobStopped
+from junky_core.errors import BestModelError, JobStopped
 from junky_core.events import Event, ScoreReported
 from junky_core.jobs import rank_key
 from junky_core.loaders import LoaderSets, SharedData
@@ -84,6 +84,7 @@ class JobContext:
         self._lock = threading.Lock()  # guards the scores and the save's serial
         self._score = score
         self._serial = 0
+        self._saved_once = False
         self._stop: tuple[str, str] | None = None
         self._loader_failure: tuple[BaseException, Call] | None = None
 
@@ -145,11 +146,16 @@ class JobContext:
 
         Raises:
             TypeError: ``score`` is no number.
-            ModelError: ``model`` has no ``state_dict()``.
+            ModelError: ``model`` has no ``state_dict()``, or its weights could
+                not be loaded again with ``weights_only=True``.
         """
         self.check()
         value = _as_float(score)
         self._look_at(model, model=model)
+        with self._lock:
+            first, self._saved_once = not self._saved_once, True
+        # The score counts only if the model could be saved.
+        standing = self._best.offer(self.num, self.name, value, model, check=first)
         with self._lock:
             improved = self._score is None or (
                 rank_key(value, 0, self._best.direction)
@@ -157,10 +163,7 @@ class JobContext:
             )
             if improved:
                 self._score = value
-        standing = self._best.offer(self.num, self.name, value, model)
-        if standing.leads:
-            with self._lock:
-                self._serial = max(self._serial, standing.serial)
+            self._serial = max(self._serial, standing.serial)
         self._report(value, improved, standing)
         return standing.leads
 
@@ -297,7 +300,7 @@ class _StandaloneJob(JobContext):
     def save_best(self, model: Any, score: float) -> bool:
         leads = super().save_best(model, score)
         if leads and not self._best.flush():
-            raise OSError(f"the best model could not be saved to {self._best.path}")
+            raise BestModelError(self._best.problem)
         return leads
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
+    "BestModelError",
     "ConfigError",
     "DeviceError",
     "FitParamsError",
@@ -66,7 +67,20 @@ class JobExited(JunkyError, RuntimeError):
 
 
 class ModelError(JunkyError, TypeError):
-    """``make_model_method`` returned no ``torch.nn.Module``."""
+    """What should be a model is none, or its weights could not be loaded again once saved."""
+
+
+class BestModelError(JunkyError, OSError):
+    """The sweep is over, and its best model is not on disk.
+
+    Attributes:
+        result: What ``torch_autotrain`` would have returned, with the best
+            model that *is* on disk, if there is one.
+    """
+
+    def __init__(self, message: str, result: Any = None) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 class ModelLoadError(JunkyError, RuntimeError):

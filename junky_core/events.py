@@ -170,12 +170,13 @@ class Notice(Event):
 class SweepEnded(Event):
     """The sweep, or this batch of it, is over."""
 
-    reason: str  # "completed", "interrupted", "timeout", "fail_fast", "no_slots", "error"
+    # "completed", "interrupted", "timeout", "fail_fast", "no_slots", "best_not_saved", "error"
+    reason: str
     finished: int
     failed: int
-    left: int  # not run, or stopped
+    left: int  # not run, stopped, or not counted as finished because its best model is not on disk
     duration_s: float
-    best_job: int | None = None
+    best_job: int | None = None  # of the best model on disk, as the three below
     best_name: str | None = None
     best_score: float | None = None
     best_path: str | None = None

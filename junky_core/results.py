@@ -6,7 +6,8 @@ import html
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from junky_core.jobs import JobResult
+from junky_core.best import Best
+from junky_core.jobs import JobResult, rank_key
 from junky_core.leaderboard import (
     duration_text,
     leaderboard_rows,
@@ -69,16 +70,43 @@ class AutotrainResult(_Five):
         return self
 
     @classmethod
-    def empty(cls, direction: str = "maximize") -> AutotrainResult:
-        """Return the result of a sweep that ran nothing."""
+    def of(
+        cls,
+        results: Sequence[JobResult],
+        best: Best | None,
+        direction: str,
+        model: Any = None,
+    ) -> AutotrainResult:
+        """Return what ``results`` add up to.
+
+        Args:
+            results: How the jobs ended, in any order.
+            best: The best model on disk. Its job is listed even if it failed in the end.
+            direction: ``"maximize"`` or ``"minimize"``.
+            model: The best model, loaded.
+        """
+        listed = [
+            result
+            for result in results
+            if result.status == "finished" or (best is not None and result.num == best.job)
+        ]
+        listed.sort(key=lambda result: rank_key(result.score, result.num, direction))
+        lead = next((r for r in listed if best is not None and r.num == best.job), None)
         return cls(
-            best_model=None,
-            best_model_name=None,
-            best_model_score=None,
-            best_model_params=None,
-            stats=[],
+            best_model=model,
+            best_model_name=None if lead is None else lead.name,
+            best_model_score=None if best is None or lead is None else best.score,
+            best_model_params=None if lead is None else dict(lead.params),
+            stats=[(r.name, r.score, dict(r.params), r.value) for r in listed],
+            failed=[result for result in results if result.status == "failed"],
+            jobs=results,
             direction=direction,
         )
+
+    @classmethod
+    def empty(cls, direction: str = "maximize") -> AutotrainResult:
+        """Return the result of a sweep that ran nothing."""
+        return cls.of([], None, direction)
 
     def __reduce__(self) -> tuple[Any, ...]:
         state = {"failed": self.failed, "jobs": self.jobs, "direction": self.direction}

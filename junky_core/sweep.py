@@ -174,6 +174,7 @@ class Sweep:
         self._crash: BaseException | None = None
         self._opening = 0  # slots that are being set up
         self._results: dict[int, JobResult] = {}  # guarded by the scheduler's lock
+        self._unsaved: set[int] = set()  # finished jobs whose best model is not on disk yet
         self._scheduler: Scheduler | None = None
         self._starter: JobScope | None = None
         self._signum: int | None = None
@@ -193,6 +194,7 @@ class Sweep:
         started = time.monotonic()
         self._starter = current_scope()  # a sweep inside a job
         self._results = {}
+        self._unsaved = set()
         self._crash = None
         self.stop_reason = ""
         self._signum = None
@@ -219,8 +221,10 @@ class Sweep:
                 self._watch(scheduler, slots, started)
             if self.threads is not None:
                 torch.set_num_threads(torch_threads_before)  # new threads start from the last set
-            self.best.flush()
             self._keep_unfinished(scheduler)
+            if not self.best.flush():
+                self.stop_reason = self.stop_reason or "best_not_saved"
+                self._notice("error", self.best.problem + self._how_to_resume())
             if self._signum is not None:
                 # SweepInterrupted may end the script without a word: say it here.
                 self._notice("warning", self._interrupted())
@@ -448,13 +452,14 @@ class Sweep:
 
     def _emit_ended(self, scheduler: Scheduler, started: float) -> None:
         results = self._results.values()
-        best = self.best.best
+        best = self.best.saved
         self.emit(
             SweepEnded(
                 reason=self.stop_reason or "completed",
-                finished=sum(result.status == "finished" for result in results),
+                finished=sum(result.status == "finished" for result in results)
+                - len(self._unsaved),
                 failed=sum(result.status == "failed" for result in results),
-                left=self._left(scheduler) or 0,
+                left=(self._left(scheduler) or 0) + len(self._unsaved),
                 duration_s=time.monotonic() - started,
                 best_job=None if best is None else best.job,
                 best_name=None if best is None else best.name,
@@ -644,8 +649,14 @@ class Sweep:
         }
         if result.status == "finished":
             event = JobFinished(value=result.value, **common)
+
+            def saved() -> None:
+                self._unsaved.discard(result.num)
+                self.emit(event)
+
             # Finished only once its best model is on disk: a crash now must not lose it.
-            self.best.when_saved(serial, lambda: self.emit(event))
+            self._unsaved.add(result.num)
+            self.best.when_saved(serial, saved)
         elif result.status == "failed":
             self.emit(JobFailed(error=result.error, traceback=result.traceback, **common))
 

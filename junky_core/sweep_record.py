@@ -193,7 +193,7 @@ class SweepRecord:
         record = self.state.match_best_file(best.path)
         lead = self.state.best_job()
         if record is not None:
-            best.restore(record.job, record.name, record.score)
+            best.restore(record.job, record.name, record.score, record.sha256)
         if lead is None or not self.state.bests:
             return
         direction = self.state.direction

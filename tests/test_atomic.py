@@ -133,20 +133,31 @@ def test_text_wrapper_works(tmp_path):
     assert (tmp_path / "f").read_text(encoding="utf-8") == "é\n"
 
 
-def test_follows_a_link(tmp_path):
+def test_a_link_is_replaced_and_what_it_points_to_is_left_alone(tmp_path):
     (tmp_path / "far").mkdir()
     (tmp_path / "far" / "real").write_bytes(b"old")
+    (tmp_path / "far" / "real").chmod(0o600)
     (tmp_path / "link").symlink_to(tmp_path / "far" / "real")
     write_atomically(tmp_path / "link", put(b"new"))
-    assert (tmp_path / "link").is_symlink()
-    assert (tmp_path / "far" / "real").read_bytes() == b"new"
+    assert not (tmp_path / "link").is_symlink()
+    assert (tmp_path / "link").read_bytes() == b"new"
+    assert (tmp_path / "far" / "real").read_bytes() == b"old"
+    assert sorted(path.name for path in (tmp_path / "far").iterdir()) == ["real"]
 
 
-def test_follows_a_dangling_link(tmp_path):
+def test_a_dangling_link_is_replaced(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "real")
     write_atomically(tmp_path / "link", put(b"new"))
-    assert (tmp_path / "link").is_symlink()
-    assert (tmp_path / "real").read_bytes() == b"new"
+    assert (tmp_path / "link").read_bytes() == b"new"
+    assert not (tmp_path / "real").exists()
+
+
+def test_a_folder_that_is_a_link_is_followed(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "folder").symlink_to(tmp_path / "real")
+    write_atomically(tmp_path / "folder" / "file", put(b"new"))
+    assert (tmp_path / "folder").is_symlink()
+    assert (tmp_path / "real" / "file").read_bytes() == b"new"
 
 
 def test_keeps_permissions(tmp_path):

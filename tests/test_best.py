@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import junky_core.best as best_module
-from junky_core.best import BestModel, copy_weights, unwrapped
+from junky_core.best import BestModel
 from junky_core.errors import ConfigError, ModelError
 from junky_core.events import BestSaved, BestSaving, Notice
 
@@ -206,40 +206,6 @@ def test_threads_that_race_leave_the_best(best):
     top = max((w * 37 + s * 101) % 997 for w in range(8) for s in range(50))
     assert best.best.score == top
     assert value_in(best.path) == top
-
-
-def test_tied_weights_are_saved_once():
-    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
-    model[1].weight = model[0].weight
-    copies = copy_weights(model)
-    assert copies["0.weight"].data_ptr() == copies["1.weight"].data_ptr()
-    assert copies["0.weight"].data_ptr() != model[0].weight.data_ptr()
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own imports
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        torch.compile,
-        torch.nn.DataParallel,
-        torch.optim.swa_utils.AveragedModel,
-        lambda model: torch.compile(torch.nn.DataParallel(model)),
-    ],
-)
-def test_the_weights_of_a_wrapped_model_are_those_of_the_model_inside(wrap):
-    weights = copy_weights(wrap(model_of(3)))
-    assert {name: value.item() for name, value in weights.items()} == {"weight": 3}
-
-
-def test_what_wraps_nothing_is_itself():
-    model = model_of(1)
-    assert unwrapped(model) is model
-
-
-def test_a_view_is_copied_without_the_storage_behind_it():
-    model = torch.nn.Module()
-    model.register_buffer("part", torch.zeros(1_000_000)[:2])
-    assert copy_weights(model)["part"].untyped_storage().nbytes() == 8
 
 
 def test_what_is_no_model_is_refused(best):

@@ -21,12 +21,16 @@ from hydra.core.utils import (
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.hydra_junky_launcher._compose import composer_of
-from hydra_plugins.hydra_junky_launcher._errors import HydraDeviceError, hydra_error
+from hydra_plugins.hydra_junky_launcher._errors import (
+    HydraBestModelError,
+    HydraDeviceError,
+    hydra_error,
+)
 from hydra_plugins.hydra_junky_launcher._isolation import isolated_launch, private_log_config
 from hydra_plugins.hydra_junky_launcher._job import JobPayload, JobRunner
 from hydra_plugins.hydra_junky_launcher._preflight import shared_environment
 from hydra_plugins.hydra_junky_launcher._quick import quick_run_job
-from junky_core.best import BestModel
+from junky_core.best import Best, BestModel
 from junky_core.devices import SlotSpec, parse_devices
 from junky_core.errors import DeviceError, JunkyError, SweepFailed
 from junky_core.events import Notice, Observer
@@ -35,6 +39,7 @@ from junky_core.jobs import Job, JobResult
 from junky_core.leaderboard import publish_leaderboard
 from junky_core.progress import Progress
 from junky_core.report import publish_report
+from junky_core.results import AutotrainResult
 from junky_core.sweep import Sweep, SweepSettings
 from junky_core.sweep_log import FileWriter, SweepLog
 from junky_core.sweep_record import Plan, SweepRecord
@@ -78,7 +83,7 @@ class HydraSweepSpec:
         resume: Go on with the sweep in the folder.
         progress: As ``hydra.launcher.progress``.
         report: As ``hydra.launcher.report``.
-        best_model_file_name: File in the sweep's folder.
+        best_model_path: The best model's file.
         device_key: Key of a job's config that gets the slot's device, if any.
     """
 
@@ -91,7 +96,7 @@ class HydraSweepSpec:
     resume: bool
     progress: bool | None
     report: bool
-    best_model_file_name: str
+    best_model_path: Path
     device_key: str | None = None
 
 
@@ -124,11 +129,24 @@ class HydraSweep:
         return [found[num] for num in sorted(found)]
 
     @property
+    def saved_best(self) -> Best | None:
+        """Whose model the best model's file holds, ``None`` if there is none."""
+        return None if self._sweep is None else self._sweep.best.saved
+
+    @property
     def best_model_path(self) -> Path | None:
         """The best model's file, ``None`` if there is none."""
         if self._sweep is None or self._sweep.best.saved is None:
             return None
         return self._sweep.best.path
+
+    def best_model_error(self) -> HydraBestModelError | None:
+        """Return why the best model is not on disk after the last launch, ``None`` if it is."""
+        if self._sweep is None or not self._sweep.best.problem:
+            return None
+        direction = self._spec.settings.direction
+        result = AutotrainResult.of(self.results, self.saved_best, direction)
+        return HydraBestModelError(self._sweep.best.problem, result)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], first_num: int) -> list[JobReturn]:
         """Run jobs; return how each ended, in their order.
@@ -198,7 +216,7 @@ class HydraSweep:
                 )
             except JunkyError as error:
                 raise hydra_error(error) from error
-            self._best = BestModel(folder / spec.best_model_file_name, spec.settings.direction)
+            self._best = BestModel(spec.best_model_path, spec.settings.direction)
             try:
                 self._best.check_folder()
             except JunkyError as error:

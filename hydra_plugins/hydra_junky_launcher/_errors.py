@@ -5,6 +5,7 @@ from __future__ import annotations
 from hydra.errors import CompactHydraException
 
 from junky_core.errors import (
+    BestModelError,
     ConfigError,
     DeviceError,
     IsolationError,
@@ -15,6 +16,7 @@ from junky_core.errors import (
 )
 
 __all__ = [
+    "HydraBestModelError",
     "HydraConfigError",
     "HydraDeviceError",
     "HydraIsolationError",
@@ -23,6 +25,10 @@ __all__ = [
     "HydraSweepFolderError",
     "hydra_error",
 ]
+
+
+class HydraBestModelError(BestModelError, CompactHydraException):
+    """The sweep is over, and its best model is not on disk."""
 
 
 class HydraConfigError(ConfigError, CompactHydraException):

@@ -19,6 +19,8 @@ from omegaconf import DictConfig
 
 if TYPE_CHECKING:
     from hydra_plugins.hydra_junky_launcher._core import HydraSweep
+    from junky_core.best import Best
+    from junky_core.errors import BestModelError
     from junky_core.jobs import JobResult
 
 __all__ = ["JunkyLauncher", "JunkyLauncherConf"]
@@ -35,6 +37,8 @@ class JunkyLauncher(Launcher):
         super().__init__()
         self.options = options
         self.sweep: Optional[HydraSweep] = None  # noqa: UP045
+        # A sweeper that launches several times and raises best_model_error() itself sets it.
+        self.sweeper_raises = False
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -49,11 +53,23 @@ class JunkyLauncher(Launcher):
     ) -> Sequence[JobReturn]:
         """Run jobs; return how each ended, in their order (sweepers call this)."""
         assert self.sweep is not None
-        return self.sweep.launch(job_overrides, initial_job_idx)
+        returns = self.sweep.launch(job_overrides, initial_job_idx)
+        error = self.best_model_error()
+        if error is not None and not self.sweeper_raises:
+            raise error
+        return returns
 
     def sweep_results(self) -> "list[JobResult]":
         """Return how the jobs of all launches so far ended, by number."""
         return [] if self.sweep is None else self.sweep.results
+
+    def saved_best(self) -> "Best | None":
+        """Return whose model the best model's file holds, ``None`` if there is none."""
+        return None if self.sweep is None else self.sweep.saved_best
+
+    def best_model_error(self) -> "BestModelError | None":
+        """Return why the best model is not on disk after the last launch, ``None`` if it is."""
+        return None if self.sweep is None else self.sweep.best_model_error()
 
     def best_model_path(self) -> Optional[Path]:  # noqa: UP045
         """Return the best model's file, ``None`` if no job saved one."""

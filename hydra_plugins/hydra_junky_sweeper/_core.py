@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from hydra.plugins.launcher import Launcher
     from hydra.types import HydraContext
 
+    from junky_core.best import Best
+    from junky_core.errors import BestModelError
     from junky_core.jobs import JobResult
 
 __all__ = ["RESULTS_FILE", "SweepRun", "check_batch_size"]
@@ -117,6 +119,11 @@ class SweepRun:
             self._conclude(runner, jobs, folder / RESULTS_FILE)
             raise
         failed = self._conclude(runner, jobs, folder / RESULTS_FILE)
+        best_model_error = runner.best_model_error()
+        if best_model_error is not None:
+            if failed:
+                log.error(failure_text(failed, len(jobs), jobs.overrides_of))
+            raise best_model_error
         if failed:
             raise HydraSweepFailed(
                 failure_text(failed, len(jobs), jobs.overrides_of)
@@ -132,7 +139,7 @@ class SweepRun:
         if not results:  # refused before any job ran: what the folder holds stays
             return []
         failed = [result for result in results if result.status == "failed"]
-        best = best_of(results, self.direction)
+        best, model_path = _told_best(runner, results, self.direction)
         overrides = jobs.overrides_of(best) if best else []
         try:
             write_results(
@@ -141,15 +148,17 @@ class SweepRun:
                 overrides=overrides,
                 direction=self.direction,
                 failed=failed,
-                model_path=runner.model_path(),
+                model_path=model_path,
             )
         except OSError as error:
             log.error("The results could not be written to %s: %s", path, error)  # noqa: TRY400
         if best is not None:
             log.info("Best job: #%d, score %s", best.num, best.score)
             log.info("Best overrides: %s", " ".join(overrides))
-            if runner.model_path() is not None:
-                log.info("Best model: %s", runner.model_path())
+            if model_path is not None:
+                log.info("Best model: %s", model_path)
+        elif runner.best_model_error() is not None:
+            log.error("No model is on disk, so no job is named as the best one")
         elif results:
             log.warning("No job has a score, so there is no best one: return a number from the job")
         log.info("Results: %s", path)
@@ -161,6 +170,7 @@ class _OwnRunner:
 
     def __init__(self, launcher: Any, jobs: JobOverrides) -> None:
         self._launcher = launcher
+        self._launcher.sweeper_raises = True  # only after the last launch
         self._jobs = jobs
         self.returns: list[Any] = []
 
@@ -171,10 +181,17 @@ class _OwnRunner:
     def results(self) -> list[JobResult]:
         return list(self._launcher.sweep_results())
 
+    def saved_best(self) -> Best | None:
+        best: Best | None = self._launcher.saved_best()
+        return best
+
     def model_path(self) -> Path | None:
-        path = getattr(self._launcher, "best_model_path", None)
-        path = path() if callable(path) else path
-        return None if path is None else Path(path)
+        path: Path | None = self._launcher.best_model_path()
+        return path
+
+    def best_model_error(self) -> BestModelError | None:
+        error: BestModelError | None = self._launcher.best_model_error()
+        return error
 
 
 class _ForeignRunner:
@@ -212,8 +229,42 @@ class _ForeignRunner:
     def results(self) -> list[JobResult]:
         return list(self._results.values())
 
+    def saved_best(self) -> Best | None:
+        return None
+
     def model_path(self) -> Path | None:
         return None
+
+    def best_model_error(self) -> BestModelError | None:
+        return None
+
+
+def _told_best(
+    runner: _OwnRunner | _ForeignRunner, results: Sequence[JobResult], direction: str
+) -> tuple[JobResult | None, Path | None]:
+    """Return the job to name as the best, and the file of its model if it has one.
+
+    If the leader's model could not be written, it is the job whose model is on disk.
+    """
+    saved = runner.saved_best()
+    if runner.best_model_error() is not None:
+        held = (result for result in results if saved is not None and result.num == saved.job)
+        best = next(held, None)
+        if best is not None and saved is not None:
+            best = dataclasses.replace(best, score=saved.score)
+    else:
+        best = best_of(results, direction)
+    if best is None or saved is None:
+        return best, None
+    if best.num == saved.job:
+        return best, runner.model_path()
+    log.warning(
+        "Job #%d has the best score and saved no model; %s holds that of job #%d",
+        best.num,
+        runner.model_path(),
+        saved.job,
+    )
+    return best, None
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from junky_core.autotrain import torch_autotrain
+from junky_core.errors import BestModelError
 from junky_core.events import JobStarted, SweepStarted
 
 OPTIONS = json.loads(Path(sys.argv[1]).read_text())
@@ -171,6 +172,14 @@ def main():
     faulthandler.enable()
     if OPTIONS.get("kill_at_call"):
         kill_at_call(OPTIONS["kill_at_call"])
+    try:
+        run()
+    except BestModelError as error:
+        write_result(error.result)
+        raise
+
+
+def run():
     result = torch_autotrain(
         make_model,
         train,
@@ -185,6 +194,10 @@ def main():
         best_model_device=OPTIONS.get("best_model_device"),
         **OPTIONS.get("kwargs", {}),
     )
+    write_result(result)
+
+
+def write_result(result):
     Path(OPTIONS["result"]).write_text(
         json.dumps(
             {

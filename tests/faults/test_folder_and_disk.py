@@ -87,10 +87,13 @@ def test_disk_that_refuses_to_the_end_lets_training_finish(tmp_path, bad_disk, u
     child.start()
     status = child.wait()
     text = child.output()
-    assert status == 0, text
+    assert status == 1, text
+    assert "BestModelError" in text
     assert ranking(child.result()) == ranking(undisturbed(**SIZE))
     assert len(child.starts()) == 18
-    check_best_file(child)  # the old one, whole
+    record = check_best_file(child)  # the old one, whole
+    name, score, _ = child.result()["best"]
+    assert (name, score) == (record.name, record.score)
     assert said_once(text, "COULD NOT BE SAVED") == 1
     # With room again, what is on record is not run again, and all comes out as it should.
     make_good(bad_disk)
