@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -14,7 +13,6 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from hydra_plugins.hydra_junky_launcher._core import (
     HOW_TO_RESUME,
-    LOG_NAME,
     HydraSweep,
     HydraSweepSpec,
     read_devices,
@@ -27,9 +25,10 @@ from hydra_plugins.hydra_junky_launcher._errors import (
 )
 from hydra_plugins.hydra_junky_launcher.junky_launcher import JunkyLauncherConf
 from junky_core.best import BestModel
+from junky_core.best_path import best_model_path
 from junky_core.errors import ConfigError
 from junky_core.sweep import SweepSettings
-from junky_core.sweep_folder import JOURNAL_NAME, LOCK_NAME, SweepFolder
+from junky_core.sweep_folder import SweepFolder
 from junky_core.sweep_record import is_spent, refusal
 
 if TYPE_CHECKING:
@@ -39,16 +38,6 @@ __all__ = ["make_sweep"]
 
 # Whose jobs are the same each time they are asked for.
 _SWEEPERS_TO_RESUME = ("JunkySweeper", "BasicSweeper")
-# What is written to a sweep's folder besides the best model.
-_SWEEP_FILES = (
-    JOURNAL_NAME,
-    LOCK_NAME,
-    LOG_NAME,
-    "leaderboard.csv",
-    "multirun.yaml",
-    "optimization_results.yaml",
-    "report.html",
-)
 # Keys that the engine takes as they are.
 _ENGINE_KEYS = (
     "max_retries",
@@ -108,8 +97,7 @@ def make_sweep(
     folder = Path(str(config.hydra.sweep.dir)).absolute()
     resume = bool(given["resume"])
     _check_folder(folder, resume, config)
-    best_model = str(given["best_model_file_name"])
-    _check_best_model(folder, best_model, settings.direction)
+    best_path = _best_model_path(folder, given["best_model_file_name"], settings.direction)
     return HydraSweep(
         HydraSweepSpec(
             config=config,
@@ -121,7 +109,7 @@ def make_sweep(
             resume=resume,
             progress=given["progress"],
             report=bool(given["report"]),
-            best_model_file_name=best_model,
+            best_model_path=best_path,
             device_key=given["device_key"],
         )
     )
@@ -144,28 +132,22 @@ def _check_folder(folder: Path, resume: bool, config: DictConfig) -> None:
         raise HydraSweepFolderError(refusal(folder, HOW_TO_RESUME))
 
 
-def _check_best_model(folder: Path, name: str, direction: str) -> None:
-    """Refuse a best model's file that cannot be written, or that is another one's place.
+def _best_model_path(folder: Path, name: Any, direction: str) -> Path:
+    """Return the best model's file.
 
     Raises:
-        ConfigError: It is such a file; says why.
+        ConfigError: It cannot be written, or is another one's place; says why.
     """
-    key = f"hydra.launcher.best_model_file_name={name}"
-    folder = Path(os.path.normpath(folder))
-    path = Path(os.path.normpath(folder / name))
-    if path == folder or path in folder.parents:  # the folder may not be there yet
-        raise HydraConfigError(f"{key} names a folder, not a file: {path}")
-    if path.parent == folder and path.name in _SWEEP_FILES:
-        raise HydraConfigError(
-            f"{key}: the sweep itself writes that file; choose another name, model.pt say"
-        )
-    best = BestModel(path, direction)
     try:
-        best.check_place()
+        path = best_model_path(name, folder)
+        best = BestModel(path, direction)
+        try:
+            best.check_place()
+        finally:
+            best.close()
     except ConfigError as error:
         raise HydraConfigError(f"hydra.launcher: {error}") from error
-    finally:
-        best.close()
+    return path
 
 
 def _how_to_resume(config: DictConfig) -> str:

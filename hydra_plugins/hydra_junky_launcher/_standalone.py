@@ -37,6 +37,7 @@ def run_settings() -> dict[str, Any] | None:
         "best_model_path": folder / "model.pt",
     }
     from hydra_plugins.hydra_junky_launcher._direction import one_direction
+    from junky_core.best_path import best_model_path
 
     launcher: Any = OmegaConf.select(hydra_config, "launcher", default={})
     settings["direction"] = one_direction(OmegaConf.select(hydra_config, "sweeper"), launcher)
@@ -47,6 +48,6 @@ def run_settings() -> dict[str, Any] | None:
         settings |= {
             "devices": devices,
             "seed": launcher.seed,
-            "best_model_path": folder / launcher.best_model_file_name,
+            "best_model_path": best_model_path(launcher.best_model_file_name, folder),
         }
     return settings
