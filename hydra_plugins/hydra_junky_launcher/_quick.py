@@ -22,8 +22,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
 import functools
 import inspect
+import logging
 import re
 import sys
 import threading
@@ -50,6 +52,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["quick_run_job"]
+
+log = logging.getLogger(__name__)
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
 def _set_config(self: HydraConfig, cfg: DictConfig) -> None:
@@ -113,15 +119,23 @@ class _PendingAttribute:
 
 
 def _save_config(cfg: DictConfig, filename: str, output_dir: Path) -> None:
-    """Do as Hydra's ``_save_config`` does."""
+    """Do as Hydra's ``_save_config`` does; but a full disk does not fail the job."""
     path = output_dir / filename
+    text = yaml_text(cfg)
     try:
-        file = path.open("w", encoding="utf-8")
-    except OSError:  # mostly the folder is there: from the file before
-        output_dir.mkdir(parents=True, exist_ok=True)
-        file = path.open("w", encoding="utf-8")
-    with file:
-        file.write(yaml_text(cfg))
+        try:
+            file = path.open("w", encoding="utf-8")
+        except FileNotFoundError:  # mostly the folder is there: from the file before
+            output_dir.mkdir(parents=True, exist_ok=True)
+            file = path.open("w", encoding="utf-8")
+        with file:
+            file.write(text)
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        log.warning("%s could not be written: %s. The job goes on without it", path, error.strerror)
+        with contextlib.suppress(OSError):
+            path.unlink()  # no half of a file
 
 
 _installs_lock = threading.Lock()  # guards _installs and the patches

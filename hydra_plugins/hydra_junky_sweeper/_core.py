@@ -152,6 +152,8 @@ class SweepRun:
             )
         except OSError as error:
             log.error("The results could not be written to %s: %s", path, error)  # noqa: TRY400
+        else:
+            log.info("Results: %s", path)
         if best is not None:
             log.info("Best job: #%d, score %s", best.num, best.score)
             log.info("Best overrides: %s", " ".join(overrides))
@@ -161,7 +163,6 @@ class SweepRun:
             log.error("No model is on disk, so no job is named as the best one")
         elif results:
             log.warning("No job has a score, so there is no best one: return a number from the job")
-        log.info("Results: %s", path)
         return failed
 
 

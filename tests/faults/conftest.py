@@ -1,3 +1,5 @@
+import subprocess
+
 import pytest
 from fault_harness import Child
 
@@ -14,3 +16,17 @@ def undisturbed(tmp_path_factory):
         return known[key]
 
     return get
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own of 400 KiB, where this test may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)], capture_output=True
+    )
+    if made.returncode:
+        pytest.skip("needs to mount a file system")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)

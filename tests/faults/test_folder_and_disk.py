@@ -11,20 +11,6 @@ from junky_core.journal_reader import read_journal
 SIZE = {"a": 3, "b": 6}
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of its own of 400 KiB, where this test may mount one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)], capture_output=True
-    )
-    if made.returncode:
-        pytest.skip("needs to mount a file system")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
 def set_read_only(folder, on):
     """Let nobody make or rename files there; root needs the file system's own mark for that."""
     if os.geteuid() == 0:

@@ -161,3 +161,63 @@ def test_new_sweep_does_not_overwrite_one_and_foreign_folder_is_refused(tmp_path
     process = start(tmp_path, plain, "a=100,101", "hydra.launcher.resume=true")
     out, _ = process.communicate(timeout=120)
     assert process.returncode != 0
+
+
+FULL_DISK_APP = """
+import os
+import hydra, torch
+from junky_core import current_job
+
+@hydra.main(config_path=None, config_name="config", version_base="1.3")
+def main(cfg):
+    if cfg.a == 3:
+        try:
+            with open(os.environ["FILLER"], "wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(1024))
+        except OSError:
+            pass
+    current_job().save_best(torch.nn.Linear(60, 60), cfg.a)
+    with open(os.environ["RAN"], "a") as file:
+        file.write(f"{cfg.a}\\n")
+
+if __name__ == "__main__":
+    from hydra.core.config_store import ConfigStore
+    ConfigStore.instance().store(name="config", node={
+        "a": 0,
+        "defaults": ["_self_", {"override hydra/launcher": "junky"},
+                     {"override hydra/sweeper": "junky"}],
+    })
+    main()
+"""
+
+
+def test_training_goes_on_when_the_disk_is_full(tmp_path, small_disk):
+    """No job fails for its config files; the end says what is not on disk."""
+    app = tmp_path / "app.py"
+    app.write_text(FULL_DISK_APP)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "FILLER": str(small_disk / "filler"),
+        "RAN": str(tmp_path / "ran"),
+    }
+    command = [sys.executable, str(app), "--multirun", "a=range(10)"]
+    command.append(f"hydra.sweep.dir={small_disk}/sweep")
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert (tmp_path / "ran").read_text().split() == [str(a) for a in range(10)]
+    assert ended.returncode == 1
+    assert "Job 9 with the score 9 leads, and its weights are not on disk" in ended.stderr
+    assert "0 failed" in ended.stdout
+    assert "The results could not be written" in ended.stdout + ended.stderr
+    assert "Results: " not in ended.stdout
+    (small_disk / "filler").unlink()
+    again = subprocess.run(
+        [*command, "hydra.launcher.resume=true"],
+        env={**environment, "FILLER": "/dev/full"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert best_of(small_disk / "sweep")["best_job_num"] == 9
