@@ -26,6 +26,7 @@ from junky_core.errors import (
 )
 from junky_core.events import Notice, Observer
 from junky_core.failures import FatalJobError
+from junky_core.fixed_arguments import FixedArguments, fixed_arguments
 from junky_core.grammar import expand_fit_params
 from junky_core.identity import copy_containers, digest
 from junky_core.jobs import Attempt, GridSource, Job, JobResult
@@ -202,6 +203,7 @@ def torch_autotrain(
     listeners: list[Observer] = [display, SweepLog(), *observers]
     record: SweepRecord | None = None
     with contextlib.ExitStack() as stack:
+        stack.callback(best.close)
         if sweep_dir is None:
             best.check_folder()
             jobs: Iterable[Job] = (Job(num, params) for num, params in enumerate(grid))
@@ -214,11 +216,12 @@ def torch_autotrain(
                     direction=direction,
                     seed=seed,
                     how_to_resume="resume=True",
+                    fixed=runner.fixed(),
                 )
             )
             best.check_folder()
             settings = record.begin(best, settings)
-            jobs = (Job(num, params, key=runner.key(params)) for num, params in enumerate(grid))
+            jobs = (Job(num, params, key=digest(dict(params))) for num, params in enumerate(grid))
             plan = record.plan(jobs, len(grid), best)
             plan.done += record.leftovers()
             file_log = SweepLog(FileWriter(record.path / LOG_NAME))
@@ -273,10 +276,14 @@ class _Autotrain:
                 "make_model_fit_params; it can stand in one of them"
             )
 
-    def key(self, params: Mapping[str, Any]) -> str:
-        """Return a job's identity: its parameters and the fixed arguments' names."""
-        fixed = sorted([*self.make_model_kwargs, *self.train_kwargs])
-        return digest((dict(params), fixed))
+    def fixed(self) -> FixedArguments:
+        """Return what all jobs share: to be asked before any of them runs."""
+        return fixed_arguments(
+            make_model_args=self.make_model_args,
+            make_model_kwargs=self.make_model_kwargs,
+            train_args=self.train_args,
+            train_kwargs=self.train_kwargs,
+        )
 
     def open_slot(self, slot: Slot) -> None:
         """Build the slot's loaders, in its own thread."""

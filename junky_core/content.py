@@ -5,13 +5,16 @@ from __future__ import annotations
 import array
 import ctypes
 import functools
+import hashlib
 import re
 import sys
 import types
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-__all__ = ["children", "data", "found_by_name"]
+__all__ = ["children", "data", "found_by_name", "state_of"]
+
+_LARGE = 1 << 24  # bytes; content beyond it is hashed piece by piece, without a copy of it all
 
 
 def found_by_name(value: Any) -> bytes | None:
@@ -76,6 +79,36 @@ def children(value: Any) -> Iterable[Any] | None:
     return None
 
 
+def state_of(value: Any) -> Iterable[Any] | None:
+    """Return the state of an object that has a value, ``None`` if it is only itself.
+
+    Those are modules of torch, and objects of classes that define ``__eq__``
+    (``argparse.Namespace``, attrs, pydantic).
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "nn") and isinstance(value, torch.nn.Module):
+        # Not the hooks and flags that torch itself keeps there: they change with its version.
+        held = dict(vars(value))
+        base = vars(torch.nn.Module()).keys()
+        state = {name: item for name, item in held.items() if name not in base}
+        for name in ("_parameters", "_buffers", "_modules"):
+            state[name] = dict(held.get(name) or {})
+        return [state, held.get("training")]
+    kind: Any = type(value)
+    if kind.__eq__ is object.__eq__:
+        return None
+    names = [name for cls in kind.__mro__ for name in _slots(cls) if hasattr(value, name)]
+    slots = {name: getattr(value, name) for name in names}
+    own = dict(getattr(value, "__dict__", None) or {})
+    # One with neither keeps its state where only it can look: a tensor without storage.
+    return [own, slots] if own or slots else None
+
+
+def _slots(cls: type) -> list[str]:
+    names = vars(cls).get("__slots__", ())
+    return [name for name in ([names] if isinstance(names, str) else names) if name[:2] != "__"]
+
+
 def data(value: Any) -> Iterable[Any] | None:
     """Return what tells NumPy, torch or OmegaConf data apart, ``None`` for anything else.
 
@@ -98,12 +131,19 @@ def _numpy_parts(value: Any) -> Iterable[Any] | None:
         return None
     if isinstance(value, np.ma.MaskedArray):
         return [np.ma.getdata(value), np.ma.getmaskarray(value)]
-    content = np.array(value, subok=False)  # a copy
-    if content.dtype.hasobject:
-        return [repr(content.dtype), content.shape, content.tolist()]
-    if content.dtype.kind in "fc":
-        content[np.isnan(content)] = np.nan  # a NaN has many bit patterns
-    return [repr(content.dtype), content.shape, content.tobytes()]
+    whole = np.asarray(value)
+    if whole.dtype.hasobject:
+        return [repr(whole.dtype), whole.shape, whole.tolist()]
+
+    def raw(content: Any) -> bytes:
+        content = np.array(content, subok=False)  # a copy
+        if content.dtype.kind in "fc":
+            content[np.isnan(content)] = np.nan  # a NaN has many bit patterns
+        return bytes(content.tobytes())
+
+    flat = whole.reshape(-1) if whole.flags.c_contiguous else whole.flat
+    found = raw(whole) if whole.nbytes <= _LARGE else _hashed(flat, whole.size, whole.itemsize, raw)
+    return [repr(whole.dtype), whole.shape, found]
 
 
 def _torch_parts(value: Any) -> Iterable[Any] | None:
@@ -126,12 +166,27 @@ def _tensor_bytes(torch: Any, tensor: Any) -> bytes:
         raise TypeError
     content = tensor.detach()
     content = content.to_dense() if content.layout != torch.strided else content
-    content = content.cpu().resolve_conj().resolve_neg()
-    if content.dtype.itemsize > 1 and (content.is_floating_point() or content.is_complex()):
-        content = torch.where(torch.isnan(content), torch.nan, content)  # NaN: many bit patterns
-    content = content.contiguous()
-    # Tensor.numpy() knows no bfloat16, and torch may be there without NumPy.
-    return ctypes.string_at(content.data_ptr(), content.numel() * content.element_size())
+
+    def raw(content: Any) -> bytes:
+        content = content.cpu().resolve_conj().resolve_neg()
+        if content.dtype.itemsize > 1 and (content.is_floating_point() or content.is_complex()):
+            content = torch.where(torch.isnan(content), torch.nan, content)  # many bit patterns
+        content = content.contiguous()
+        # Tensor.numpy() knows no bfloat16, and torch may be there without NumPy.
+        return ctypes.string_at(content.data_ptr(), content.numel() * content.element_size())
+
+    if content.numel() * content.element_size() <= _LARGE:
+        return raw(content)
+    return _hashed(content.reshape(-1), content.numel(), content.element_size(), raw)
+
+
+def _hashed(flat: Any, size: int, itemsize: int, raw: Callable[[Any], bytes]) -> bytes:
+    """Return a hash of large content, from its pieces."""
+    sha = hashlib.sha256()
+    step = max(1, _LARGE // itemsize)
+    for start in range(0, size, step):
+        sha.update(raw(flat[start : start + step]))
+    return sha.digest()
 
 
 def _omegaconf_parts(value: Any) -> Iterable[Any] | None:

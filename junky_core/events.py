@@ -51,6 +51,7 @@ class SweepStarted(Event):
     direction: str = "maximize"
     max_retries: int = 1
     spec: Mapping[str, Any] = field(default_factory=dict)  # what was asked for
+    superseded: Sequence[int] = ()  # jobs of the journal that do not count: they ran otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

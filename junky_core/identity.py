@@ -27,6 +27,10 @@ anything else                           it is the very object
 every process, whatever its hash seed. A value that holds "the very object" somewhere cannot be
 known in another process: its digest starts with ``~`` and is equal to no other process's.
 
+:func:`fingerprint` is for noticing in another process that a value changed. It also looks into
+modules of torch (their state) and objects of classes that define ``__eq__``, and knows
+what remains by its class alone.
+
 All functions here may be called from several threads at once, as long as nobody changes the
 value meanwhile.
 """
@@ -48,9 +52,9 @@ import uuid
 from collections.abc import Generator, Hashable, Iterable, Mapping
 from typing import Any
 
-from junky_core.content import children, data, found_by_name
+from junky_core.content import children, data, found_by_name, state_of
 
-__all__ = ["copy_containers", "digest", "freeze"]
+__all__ = ["copy_containers", "digest", "fingerprint", "freeze"]
 
 # Made once a process; with the process id, since a forked child inherits it.
 _NONCE = os.urandom(16)
@@ -119,6 +123,28 @@ def digest(value: Any) -> str:
     return "~" + text if state.held else text
 
 
+def fingerprint(value: Any) -> tuple[str, bool]:
+    """Return 32 hex digits that change when the value does, in any process.
+
+    Returns:
+        The digits, and whether they tell all: ``False`` if the value holds an
+        object that has neither a value nor a name to import it by. Of such an
+        object only the class counts.
+
+    >>> fingerprint({"epochs": 10}) == fingerprint({"epochs": 10})
+    True
+    >>> fingerprint([object()]) == fingerprint([object()]), fingerprint([object()])[1]
+    (True, False)
+    """
+    state = _State(across_processes=True)
+    try:
+        token = state.token(value)
+    except Exception:  # noqa: BLE001 - anybody's properties and __eq__; it is known by its class
+        state = _State(across_processes=True)
+        token = state.the_very_object(value)
+    return hashlib.sha256(token).hexdigest()[:32], not state.held
+
+
 def copy_containers(value: Any) -> Any:
     """Return ``value`` with every list, dict, set, tuple and bytearray in it made anew.
 
@@ -177,9 +203,10 @@ class _Held:
 class _State:
     """One walk through a value: objects known by their id, and containers being walked."""
 
-    __slots__ = ("active", "held")
+    __slots__ = ("across_processes", "active", "held")
 
-    def __init__(self) -> None:
+    def __init__(self, *, across_processes: bool = False) -> None:
+        self.across_processes = across_processes
         self.held: list[Any] = []
         self.active: dict[int, int] = {}  # id -> depth, to meet a cycle without end
 
@@ -189,8 +216,11 @@ class _State:
         return token
 
     def the_very_object(self, value: Any) -> bytes:
-        """Return a token that no other object has, here or in another process."""
+        """Return a token that no other object has; across processes, all of its class have it."""
         self.held.append(value)
+        if self.across_processes:
+            cls = value if isinstance(value, type) else type(value)
+            return f"any:{cls.__module__}:{cls.__qualname__}".encode("utf-8", "surrogatepass")
         return b"here:%s:%d:%d" % (_NONCE, os.getpid(), id(value))
 
 
@@ -283,6 +313,8 @@ def _token_of_compound(value: Any, state: _State) -> _Walk:
         pairs = [(name, getattr(value, name, ...)) for name in fields]
         return _node(b"dataclass", [cls, *(yield _parts(pairs, state))])
     parts = children(value)
+    if parts is None and state.across_processes:
+        parts = state_of(value)
     if parts is not None:
         return _node(b"of", [cls, *(yield _parts(parts, state))])
     name = found_by_name(value) if callable(value) else None

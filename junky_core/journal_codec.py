@@ -58,7 +58,7 @@ _KINDS: dict[type[Event], tuple[str, list[str]]] = {
             "sweep_started",
             (
                 "sweep_id kind total resumed already_finished devices threads_per_slot seed "
-                "direction max_retries spec"
+                "direction max_retries spec superseded"
             ),
         ),
         (JobStarted, "job_started", "job key name slot device attempt params info"),
@@ -127,6 +127,8 @@ def encode_event(event: Event, *, lean: bool = False) -> bytes | None:
             record[field] = value
         elif field == "devices":
             record[field] = [str(device) for device in value]
+        elif field == "superseded":
+            record[field] = list(value)
         else:
             _put(record, field, value)
     line = _encoder.encode(record)

@@ -68,6 +68,10 @@ class JournaledJob:
         error: Last line of its last error, ``""`` if none.
         traceback: That error's traceback.
         info: What its runner noted (Hydra: the overrides).
+        fixed: What the fixed arguments that it ran with are known by
+            (:class:`junky_core.fixed_arguments.FixedArguments`); ``None`` if that was not noted.
+        superseded: Whether it does not count any more, for the sweep was resumed
+            with other fixed arguments.
         finished_times: How often a ``job_finished`` was noted; more than once
             means that a finished job ran again.
     """
@@ -87,6 +91,8 @@ class JournaledJob:
     error: str = ""
     traceback: str = ""
     info: dict[str, Any] = field(default_factory=dict)
+    fixed: dict[str, str] | None = None
+    superseded: bool = False
     finished_times: int = 0
 
 
@@ -113,7 +119,7 @@ class JournalState:
         seed: The last session's seed.
         direction: ``"maximize"`` or ``"minimize"``.
         jobs: Every job that was started, by key; of several jobs with one key
-            the first. Jobs without a key are only in ``by_num``.
+            the first that is not superseded. Jobs without a key are only in ``by_num``.
         by_num: Every job that was started, by number.
         slot_counters: Slot -> the next free ``n`` of its names.
         bests: Best models, oldest first.
@@ -139,9 +145,13 @@ class JournalState:
         """The highest number of a job; -1 if there is none."""
         return max(self.by_num, default=-1)
 
+    def counting(self) -> list[JournaledJob]:
+        """Return the jobs that are not superseded, by number."""
+        return [job for _, job in sorted(self.by_num.items()) if not job.superseded]
+
     def best_job(self) -> JournaledJob | None:
         """Return the finished job that ranks first; ``None`` if none gave a score."""
-        done = [j for j in self.by_num.values() if j.status == "finished" and j.score is not None]
+        done = [j for j in self.counting() if j.status == "finished" and j.score is not None]
         return min(done, key=lambda j: rank_key(j.score, j.num, self.direction), default=None)
 
     def match_best_file(self, path: str | os.PathLike[str]) -> BestRecord | None:
@@ -218,7 +228,7 @@ def load_state(path: str | os.PathLike[str]) -> JournalState:
                     f"{path}, record {number}: a {record['event']} record that lacks something: "
                     f"{exc!r}"
                 ) from exc
-    for job in state.by_num.values():
+    for job in sorted(state.by_num.values(), key=lambda job: job.superseded):
         if job.key:
             state.jobs.setdefault(job.key, job)
     return state
@@ -299,6 +309,11 @@ def _note_sweep_started(state: JournalState, record: dict[str, Any]) -> None:
     state.direction = record.get("direction", "maximize")
     state.sessions += 1
     state.ended = None
+    superseded = set(record.get("superseded") or ())
+    for job in state.by_num.values():
+        job.superseded = job.num in superseded
+        if job.fixed is None and not job.superseded:
+            job.fixed = state.spec.get("fixed")  # taken over by this run
 
 
 def _note_job_started(state: JournalState, record: dict[str, Any]) -> None:
@@ -306,6 +321,7 @@ def _note_job_started(state: JournalState, record: dict[str, Any]) -> None:
     job.key = record["key"]
     job.params = decode_field(record, "params")
     job.info = decode_field(record, "info") or {}
+    job.fixed, job.superseded = state.spec.get("fixed"), False
     job.status = "unfinished"
     if record["attempt"] == 1:  # also: run again in a resumed sweep
         job.score = None

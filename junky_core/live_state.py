@@ -70,6 +70,8 @@ class LiveState:
         self.best: tuple[float, int, str] | None = None
         self.ended: str | None = None
         self.began = 0.0
+        self._scores: dict[int, tuple[float, str]] = {}  # the best of each job, and its name
+        self._superseded: frozenset[int] = frozenset()  # jobs that do not count any more
         self._durations: collections.deque[float] = collections.deque(maxlen=_RECENT)
         self._first: dict[str, Hashable] = {}  # of each parameter, the value it was first seen with
         self._varying: set[str] = set()
@@ -142,6 +144,12 @@ class LiveState:
         self.kind, self.direction = event.kind, event.direction
         if event.resumed:  # what failed or was cut short runs again
             self.finished, self.failed = event.already_finished, 0
+        superseded = frozenset(event.superseded)
+        if superseded != self._superseded:
+            self._superseded, self.best = superseded, None
+            for num, (score, name) in self._scores.items():
+                if num not in superseded:
+                    self._lead(score, num, name)
         self.waiting.clear()
         done = self.finished + self.failed
         self.total = None if event.total is None else done + event.total
@@ -170,9 +178,18 @@ class LiveState:
         self._seen += 1
 
     def _offer(self, score: float, job: int, name: str) -> None:
-        if math.isfinite(score) and (
-            self.best is None
-            or rank_key(score, job, self.direction) < rank_key(*self.best[:2], self.direction)
+        if not math.isfinite(score):
+            return
+        known = self._scores.get(job)
+        if known is None or rank_key(score, 0, self.direction) <= rank_key(
+            known[0], 0, self.direction
+        ):
+            self._scores[job] = (score, name)
+        self._lead(score, job, name)
+
+    def _lead(self, score: float, job: int, name: str) -> None:
+        if self.best is None or (
+            rank_key(score, job, self.direction) < rank_key(*self.best[:2], self.direction)
         ):
             self.best = (score, job, name)
 

@@ -17,7 +17,8 @@ message                                what it says
 =====================================  ============================================
 
 ``AUTOTRAIN STARTED`` begins a section with names of its own. Sections of the
-same sweep id (a resumed sweep, the next batch) are one sweep.
+same sweep id (a resumed sweep, the next batch) are one sweep. ``superseded:
+jobs 0, 1`` in the head of a section names jobs of it that do not count any more.
 """
 
 from __future__ import annotations
@@ -53,10 +54,11 @@ _ENDED = re.compile(r"AUTOTRAIN FINISHED(?: \((\w+)\))?\s*$")
 _STARTED = re.compile(r"AUTOTRAIN STARTED\s*$")
 _REPEATING = re.compile(r"=== \d+ threads? \w+ terminated abnormally")
 _SWEEP = re.compile(r"(?:^|[-\]>\s])sweep: (\S+)( \(resumed\))?\s*$")
+_SUPERSEDED = re.compile(r"(?:^|[-\]>\s])superseded: jobs (\d{1,18}(?:, \d{1,18})*)\s*$")
 _DIRECTION = re.compile(r"direction: (maximize|minimize)\s*$")
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")
 _BLANKS = {ord(c): " " for c in "\xa0\u2007\u202f"} | dict.fromkeys(map(ord, "\u200b\ufeff"))
-_MARK = re.compile("Thread-|AUTOTRAIN|sweep: |direction: |terminated abnormally")
+_MARK = re.compile("Thread-|AUTOTRAIN|sweep: |superseded: |direction: |terminated abnormally")
 _MAX_CONTINUED = 200  # lines one parameter text may be spread over
 
 
@@ -89,6 +91,8 @@ class _Sweep:
         self.jobs: list[_Job] = []
         self.by_num: dict[int, _Job] = {}
         self.by_name: dict[str, _Job] = {}
+        self.superseded: set[int | None] = set()
+        self.begun: set[int] = set()  # in its current section
         self.of_thread: dict[str, list[_Job]] = {}
         self.round = 0
 
@@ -98,6 +102,7 @@ class _Sweep:
         self.by_name[name] = job
         if num is not None:
             self.by_num[num] = job
+            self.begun.add(num)
         else:
             thread = self.of_thread.setdefault(name.rpartition("_")[0], [])
             if thread:  # the old tool gave a thread its next job when the one before was done
@@ -108,7 +113,7 @@ class _Sweep:
     def rows(self) -> list[_Job]:
         """Return the jobs, without attempts that the old tool ran again."""
         if not self.round:
-            return self.jobs
+            return [job for job in self.jobs if job.num not in self.superseded]
         last_round: dict[str, int] = {}
         for job in self.jobs:
             if job.text is not None:
@@ -202,6 +207,9 @@ class LogReader:
             self.ended = found[1] or "completed"
         elif found := _SWEEP.search(line):
             self._name_sweep(found[1], found[2] is not None)
+        elif found := _SUPERSEDED.search(line):
+            if not self._sweep.by_name:  # in the head of its section
+                self._sweep.superseded = {int(num) for num in found[1].split(", ")}
         elif found := _DIRECTION.search(line):
             if self._sweeps and not self._sweep.jobs:  # in the head, not in somebody's config
                 self._sweep.direction = found[1]
@@ -223,7 +231,7 @@ class LogReader:
             self._sweeps.remove(earlier)
             self._sweeps.append(earlier)
         self._by_id[sweep_id] = earlier
-        earlier.by_name = {}
+        earlier.by_name, earlier.superseded, earlier.begun = {}, set(), set()
 
     def _read_message(self, name: str, line: str, start: int) -> int:
         """Read the message at ``start``; return where the next one may begin."""
@@ -259,12 +267,14 @@ class LogReader:
         self.seen = True
         sweep = self._sweep
         job = sweep.by_num.get(num)
-        if job is not None and job.finished:  # another sweep, pasted without its header
+        if job is not None and job.finished and num in sweep.begun:
+            # Another sweep, pasted without its header.
             self._sweeps.append(_Sweep())
             self._sweep.direction, sweep, job = sweep.direction, self._sweep, None
         if job is None:
             sweep.add(name, num)
             return
+        sweep.begun.add(num)
         if job.name != name:  # another attempt; where the name is the same, the line came twice
             sweep.by_name[name] = job
             job.name, job.finished = name, False

@@ -79,7 +79,7 @@ def read_log(path: str | os.PathLike[str]) -> tuple[list[Entry], str | None]:
         return found.jobs(), found.ended
     jobs: list[Entry] = [
         (found.direction, j.num, j.name, j.score, j.params, j.status == "finished")
-        for _, j in sorted(found.by_num.items())
+        for j in found.counting()
     ]
     return jobs, found.ended
 
@@ -163,7 +163,7 @@ def _read_journal(path: Path) -> JournalState:
 
 
 def _journal_rows(state: JournalState) -> list[Row]:
-    jobs = sorted(state.by_num.values(), key=lambda j: rank_key(j.score, j.num, state.direction))
+    jobs = sorted(state.counting(), key=lambda j: rank_key(j.score, j.num, state.direction))
     return [(job.name, job.score, job.params, job.status == "finished") for job in jobs]
 
 

@@ -66,6 +66,7 @@ class SweepSettings:
         resume_hint: How to resume this sweep, for messages.
         next_numbers: By slot, the ``n`` its next name gets.
         spec: What was asked for, for the journal.
+        superseded: Jobs of the journal that do not count any more.
     """
 
     direction: str = "maximize"
@@ -80,6 +81,7 @@ class SweepSettings:
     resumed: bool = False
     next_numbers: Mapping[int, int] = field(default_factory=dict)
     spec: Mapping[str, Any] = field(default_factory=dict)
+    superseded: Sequence[int] = ()
     sweep_id: str = ""
 
     def __post_init__(self) -> None:
@@ -447,6 +449,7 @@ class Sweep:
                 direction=settings.direction,
                 max_retries=settings.max_retries,
                 spec=settings.spec,
+                superseded=settings.superseded,
             )
         )
 

@@ -109,7 +109,9 @@ class SweepHistory:
         seed: Its seed.
         total: Jobs there will be, if that is known.
         devices: Device of each slot, the first slot's first.
-        jobs: Jobs that were started, by number.
+        jobs: Jobs that were started, by number, without those that are superseded.
+        superseded: Jobs that do not count any more: the sweep was resumed with
+            other fixed arguments.
         spans: Attempts, in the order they began.
         bests: ``(time, score, job)`` whenever the best of the sweep changed.
         sessions: ``[first, last]`` time of each start or resume.
@@ -125,6 +127,7 @@ class SweepHistory:
         self.total: int | None = None
         self.devices: list[str] = []
         self.jobs: dict[int, JobFacts] = {}
+        self.superseded: dict[int, JobFacts] = {}
         self.spans: list[Span] = []
         self.bests: list[tuple[float, float, int]] = []
         self.sessions: list[list[float]] = []
@@ -185,6 +188,7 @@ class SweepHistory:
         for job in self.jobs.values():
             if job.status in ("running", "waiting"):
                 job.status = "stopped"
+        self._supersede(set(event.superseded))
         self.sweep_id, self.direction, self.seed = event.sweep_id, event.direction, event.seed
         before = event.already_finished if event.resumed else self.count("finished")
         before += 0 if event.resumed else self.count("failed")
@@ -192,6 +196,19 @@ class SweepHistory:
         self.devices = list(event.devices)
         self.sessions.append([event.time, event.time])
         self.ended = None
+
+    def _supersede(self, nums: set[int]) -> None:
+        """Put the jobs that do not count aside, and those back that count again."""
+        if not nums and not self.superseded:
+            return
+        jobs = {**self.jobs, **self.superseded}
+        self.jobs = {num: job for num, job in jobs.items() if num not in nums}
+        self.superseded = {num: job for num, job in jobs.items() if num in nums}
+        self.bests = []
+        known = [job for job in self.jobs.values() if job.score is not None]
+        for job in sorted(known, key=lambda job: job.ended or 0.0):
+            assert job.score is not None
+            self._offer(job.ended or self.sessions[-1][1], job.score, job.num)
 
     def _job_started(self, event: JobStarted) -> None:
         job = self._job(event.job, event.name)

@@ -224,6 +224,7 @@ class SweepLog:
             "=================",
             f"sweep: {event.sweep_id}{' (resumed)' if event.resumed else ''}",
             f"jobs: {total}",
+            *([f"superseded: jobs {_listed(event.superseded)}"] if event.superseded else ()),
             f"direction: {event.direction}",
             f"seed: {'none' if event.seed is None else event.seed}",
             f"slots: {slots or 'none'}; {torch_threads}",
@@ -321,6 +322,10 @@ def params_text(params: Mapping[str, Any]) -> str:
     """
     pairs = [f"({key!r}, {_repr(value)})" for key, value in params.items()]
     return f"({pairs[0]},)" if len(pairs) == 1 else f"({', '.join(pairs)})"
+
+
+def _listed(nums: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(nums)))
 
 
 def _repr(value: Any) -> str:

@@ -1,7 +1,7 @@
 """A sweep's folder as the sweep itself uses it: written while it runs, read to resume it.
 
 Ties together the folder's lock, the journal and the best model's file, for
-both front ends. What resuming means, job by job, told by its key:
+both front ends. What resuming means, job by job (:mod:`junky_core.known_jobs` says which is which):
 
     in the journal as      then it
     finished               is not run; keeps number, name, score and value
@@ -10,11 +10,13 @@ both front ends. What resuming means, job by job, told by its key:
     unfinished             is run again under its number
     not there              is new, numbered on from the highest
     finished, not asked    stays among the results
+    superseded             is no result any more, nor is its model
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,11 +26,14 @@ from junky_core.atomic import remove_stale_temporaries
 from junky_core.best import BestModel
 from junky_core.errors import JournalError, ResumeError, SweepFolderError
 from junky_core.events import Event, Notice
+from junky_core.fixed_arguments import FixedArguments
 from junky_core.jobs import GridSource, Job, JobResult, rank_key
 from junky_core.journal import Journal
 from junky_core.journal_reader import JournaledJob, JournalState, load_state
+from junky_core.known_jobs import KnownJobs
 from junky_core.sweep import SweepSettings
 from junky_core.sweep_folder import SweepFolder
+from junky_core.wording import count
 
 __all__ = ["Plan", "SweepRecord", "is_spent", "open_record", "refusal"]
 
@@ -59,6 +64,7 @@ class SweepRecord:
         how_to_resume: For the message that refuses to overwrite a sweep.
         spent_may_go: Start anew in a folder whose sweep is spent, see :func:`is_spent`;
             its journal is kept under another name.
+        fixed: What the jobs share besides their parameters; ``None`` if their keys say all.
 
     Attributes:
         state: What the journal held, ``None`` for a new sweep.
@@ -80,6 +86,7 @@ class SweepRecord:
         seed: int | None,
         how_to_resume: str,
         spent_may_go: bool = False,
+        fixed: FixedArguments | None = None,
     ) -> None:
         self.state: JournalState | None = None
         self.notices: list[Notice] = []
@@ -102,6 +109,9 @@ class SweepRecord:
         except BaseException:
             self._folder.release()
             raise
+        self._fixed = fixed
+        self._jobs = None if self.state is None else KnownJobs(self.state, fixed)
+        self._model_of_superseded: tuple[Path, int] | None = None
         self.journal: Journal | None = None
         self.tell: Callable[[Event], None] = self.notices.append  # type: ignore[assignment]
         self._reopened: set[int] = set()
@@ -111,6 +121,7 @@ class SweepRecord:
 
     def open_journal(self) -> Journal:
         """Start writing; from now on the folder holds this sweep."""
+        self._put_superseded_model_away()
         self.journal = Journal(
             self._folder.journal_path,
             on_trouble=lambda message: self.tell(Notice(level="error", message=message)),
@@ -120,11 +131,16 @@ class SweepRecord:
 
     def begin(self, best: BestModel, settings: SweepSettings) -> SweepSettings:
         """Take over what lies on disk; return the settings to go on with. Call it once."""
-        if self.state is None:
+        if self._fixed is not None:
+            settings = replace(settings, spec={**settings.spec, "fixed": dict(self._fixed.values)})
+        if self.state is None or self._jobs is None:
             return settings
+        for num, job in self.state.by_num.items():
+            job.superseded = num in self._jobs.superseded
         self._restore_best(best)
         return replace(
             settings,
+            superseded=sorted(self._jobs.superseded),
             resumed=True,
             next_numbers=dict(self.state.slot_counters),
             sweep_id=self.state.sweep_id,
@@ -150,7 +166,7 @@ class SweepRecord:
             return []
         return [
             _result(Job(before.num, before.params), before)
-            for before in self.state.by_num.values()
+            for before in self.state.counting()
             if before.status == "finished" and before.num not in self._known
         ]
 
@@ -192,15 +208,19 @@ class SweepRecord:
         remove_stale_temporaries(best.path)  # a kill amid a save leaves one
         record = self.state.match_best_file(best.path)
         lead = self.state.best_job()
+        if record is not None and self._jobs and record.job in self._jobs.superseded:
+            self._model_of_superseded = best.path, record.job
+            record = None
         if record is not None:
             best.restore(record.job, record.name, record.score, record.sha256)
-        if lead is None or not self.state.bests:
+        saved_by = {saved.job for saved in self.state.bests}
+        if lead is None or not any(job.num in saved_by for job in self.state.counting()):
             return
         direction = self.state.direction
         if record is None or (
             rank_key(lead.score, lead.num, direction)
             < rank_key(record.score, record.job, direction)
-            and any(saved.job == lead.num for saved in self.state.bests)
+            and lead.num in saved_by
         ):
             self._reopened.add(lead.num)
             self._note(
@@ -211,12 +231,17 @@ class SweepRecord:
     def _split(self, jobs: Iterable[Job], best: BestModel) -> Plan:
         """Split ``jobs`` into those still to run and the results of those that are done."""
         assert self.state is not None
+        assert self._jobs is not None
         first_plan = not self._known
         todo: list[Job] = []
+        replaced: list[Job] = []  # that were run with other fixed arguments
+        unknown: list[Job] = []  # whose parameters cannot be compared
         plan = Plan(GridSource(iter(todo), 0), nums=[])
         for job in jobs:
-            before = self.state.jobs.get(job.key)
+            before = self._jobs.find(job)
             if before is None:
+                replaced += [job] if self._jobs.were_superseded(job) else []
+                unknown += [job] if job.key.startswith("~") else []
                 todo.append(replace(job, num=self._next_num))
                 plan.nums.append(self._next_num)
                 self._next_num += 1
@@ -227,14 +252,38 @@ class SweepRecord:
                 plan.done.append(_result(job, before))
             else:
                 todo.append(replace(job, num=before.num, score=_score_on_disk(before, best)))
-        if self.state.jobs and not self._known and first_plan:
+        if self.state.jobs and not self._known and not replaced and first_plan:
             raise ResumeError(
-                f"{self.path} holds another sweep: none of its {len(self.state.jobs)} jobs "
-                f"is among the {len(todo)} asked for. Choose another folder, or start without "
-                "resume in a new one"
+                f"{self.path} holds another sweep: none of its "
+                f"{count(len(self.state.jobs), 'job')} is among the {len(todo)} asked for. "
+                + "".join(f"{why}. " for why in self._jobs.incomparable(unknown))
+                + "Choose another folder, or start without resume in a new one"
             )
+        for message in self._jobs.notes(replaced, unknown):
+            self._note("warning", message)
         plan.source = GridSource(iter(todo), len(todo))
         return plan
+
+    def _put_superseded_model_away(self) -> None:
+        """Keep the model of a job that does not count under a name of its own."""
+        if self._model_of_superseded is None:
+            return
+        path, job = self._model_of_superseded
+        kept = path.with_name(f"{path.stem}-superseded-job{job}{path.suffix}")
+        try:
+            os.replace(path, kept)  # noqa: PTH105 - it may take the place of an older one
+        except OSError as error:
+            self._note(
+                "error",
+                f"{path} holds the model of job {job}, which is superseded, and could not be "
+                f"renamed: {error.strerror}. It is replaced by this sweep's first best",
+            )
+        else:
+            self._note(
+                "warning",
+                f"the best model so far was that of job {job}, which is superseded: "
+                f"its file is now {kept.name}",
+            )
 
     def _distinct(self, jobs: Iterable[Job]) -> Iterator[Job]:
         """Give jobs that are alike, key for key, keys of their own: the later ones are counted."""

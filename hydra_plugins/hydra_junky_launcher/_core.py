@@ -252,6 +252,7 @@ class HydraSweep:
             return record.plan(jobs, len(job_overrides), self._best)
         except JunkyError as error:
             record.close()
+            self._best.close()
             self._record = None  # its sweep is another one
             raise hydra_error(error) from error
 

@@ -63,6 +63,7 @@ def payload_of(history: SweepHistory, title: str) -> dict[str, Any]:
         "spans": [
             [s.job, s.slot, clock(s.start), clock(s.end if s.end is not None else now), s.outcome]
             for s in history.spans
+            if s.job in history.jobs
         ],
     }
 

@@ -1,0 +1,126 @@
+"""Which jobs of a journal a resumed sweep may take over: those that were run as it would run them.
+
+A job is known by its key. A Python job's key is made of its parameters; the fixed arguments that
+it was run with are noted at each start of the sweep. For a job that is asked for:
+
+    in the journal                               then the journal's job is
+    same key, same fixed arguments               the job that is asked for
+    same key, other fixed arguments              superseded
+    not asked for, other fixed arguments         superseded
+    no fixed arguments noted (older journals)
+    .. same names of them                        taken as the job asked for, and this is said
+    .. other names                               superseded
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from junky_core.fixed_arguments import FixedArguments, earlier_key
+from junky_core.identity import digest
+from junky_core.jobs import Job
+from junky_core.journal_reader import JournaledJob, JournalState
+from junky_core.wording import count
+
+__all__ = ["KnownJobs"]
+
+_NO_VALUE = "an object that has neither a value nor a name to import it by"
+
+
+class KnownJobs:
+    """The jobs of a journal, to be found by those that are asked for.
+
+    Args:
+        state: What the journal adds up to.
+        fixed: The fixed arguments of this run; ``None`` where a job's key says all (Hydra).
+
+    Attributes:
+        superseded: Numbers of the jobs that were run with other fixed arguments.
+        changed: Names of the fixed arguments that they differ in.
+        undated: Whether jobs count whose fixed arguments were not noted.
+    """
+
+    def __init__(self, state: JournalState, fixed: FixedArguments | None) -> None:
+        self._fixed = fixed
+        self._by_key: dict[str, list[JournaledJob]] = defaultdict(list)
+        self.superseded: set[int] = set()
+        self.changed: list[str] = []
+        self.undated = False
+        self._newly = False  # some were superseded only now
+        for job in state.by_num.values():
+            changes = self._changes(job)
+            if changes:
+                self.superseded.add(job.num)
+                self._newly = self._newly or not job.superseded
+                self.changed += [name for name in changes if name not in self.changed]
+            self.undated |= fixed is not None and job.fixed is None and not changes
+            keys = {job.key} if fixed is None else {job.key, digest(dict(job.params))}
+            for key in keys - {""}:
+                self._by_key[key].append(job)
+
+    def find(self, job: Job) -> JournaledJob | None:
+        """Return the journal's job that ``job`` is, ``None`` if there is none."""
+        return next((j for j in self._alike(job) if j.num not in self.superseded), None)
+
+    def were_superseded(self, job: Job) -> bool:
+        """Return whether there are superseded jobs with the parameters of ``job``."""
+        return any(j.num in self.superseded for j in self._alike(job))
+
+    def notes(self, replaced: Sequence[Job], unknown: Sequence[Job]) -> list[str]:
+        """Return what a user should read of what changed.
+
+        Args:
+            replaced: Jobs that run again because fixed arguments changed.
+            unknown: Jobs whose parameters cannot be compared.
+        """
+        found = []
+        if replaced or self._newly:
+            again = f"; {count(len(replaced), 'job')} to run again, with new numbers"
+            found.append(
+                f"{', '.join(self.changed)} changed since {count(len(self.superseded), 'job')} of "
+                f"this sweep ran{again if replaced else ''}. The old rows stay in the journal as "
+                "superseded: they are no results any more"
+            )
+        if self.undated:
+            found.append(
+                "the journal was written by a version that did not note the values of "
+                "make_model_args, make_model_kwargs, train_args and train_kwargs: its jobs are "
+                "taken as if run with those of now. If one has changed, use another folder"
+            )
+        if self._fixed is not None and self._fixed.unknown:
+            found.append(
+                f"{', '.join(self._fixed.unknown)} cannot be compared with what it was: it holds "
+                f"{_NO_VALUE}. It is taken as unchanged"
+            )
+        return found + [f"{why}. They run again" for why in self.incomparable(unknown)]
+
+    def incomparable(self, jobs: Sequence[Job]) -> list[str]:
+        """Say of which parameters there is no telling whether they are the same."""
+        if not jobs:
+            return []
+        names = [name for name, value in jobs[0].params.items() if digest(value)[0] == "~"]
+        what = f"{count(len(jobs), 'job')} cannot be compared with those of before"
+        return [f"{what}: {', '.join(names)} holds {_NO_VALUE}"]
+
+    def _alike(self, job: Job) -> list[JournaledJob]:
+        found = self._by_key.get(job.key, [])
+        if not found and self._fixed is not None:
+            found = self._by_key.get(earlier_key(job.params, self._fixed.names), [])
+        return found
+
+    def _changes(self, job: JournaledJob) -> list[str]:
+        """Return the fixed arguments that ``job`` was run with otherwise."""
+        if self._fixed is None:
+            return []
+        if job.fixed is not None:
+            return self._fixed.changes(job.fixed)
+        if _is_exact(job.params) and job.key != earlier_key(job.params, self._fixed.names):
+            return ["the names in make_model_kwargs and train_kwargs"]
+        return []
+
+
+def _is_exact(params: Mapping[str, Any]) -> bool:
+    """Return whether a journal could hold parameters as they were, and not as their text."""
+    return "'__repr__'" not in repr(params)

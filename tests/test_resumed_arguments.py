@@ -1,0 +1,294 @@
+"""A resumed sweep and the arguments that its jobs share: what changed runs again, and no more."""
+
+import argparse
+import json
+
+import pytest
+import torch
+
+from junky_core import parse_autotrain_log, torch_autotrain
+from junky_core.errors import ResumeError
+from junky_core.fixed_arguments import earlier_key
+from junky_core.journal_reader import load_state, read_journal
+from junky_core.live_state import LiveState
+from junky_core.sweep_history import event_of, load_history
+
+
+def make(width, bias=True):
+    model = torch.nn.Linear(width, 1, bias=bias)
+    torch.nn.init.constant_(model.weight, width)
+    return model
+
+
+class Runs:
+    """A sweep over ``width`` in one folder; notes which jobs ran."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.ran = []
+
+    def __call__(self, *train_args, widths=(1, 2, 3), sign=1.0, make_model=make, **options):
+        self.ran = []
+
+        def train(_device, _loaders, model, save_best, _prefix, *args, **kwargs):
+            self.ran.append(model.in_features)
+            score = sign * (model.in_features + kwargs.get("epochs", 0))
+            save_best(model, score)
+            return score
+
+        return torch_autotrain(
+            make_model,
+            train,
+            make_model_fit_params=[("width", list(widths))],
+            train_args=train_args,
+            sweep_dir=self.folder,
+            **options,
+        )
+
+    def resume(self, *train_args, **options):
+        return self(*train_args, resume=True, **options)
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    return Runs(tmp_path / "sweep")
+
+
+def test_jobs_whose_fixed_value_changed_run_again(sweep, capsys):
+    sweep(train_kwargs={"epochs": 10})
+    assert sweep.resume(train_kwargs={"epochs": 10}).best_model_score == 13
+    assert sweep.ran == []
+    capsys.readouterr()
+    result = sweep.resume(train_kwargs={"epochs": 100})
+    assert sweep.ran == [1, 2, 3]
+    assert result.best_model_score == 103
+    assert len(result.stats) == 3
+    assert "train_kwargs['epochs'] changed since 3 jobs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ({"train_kwargs": {"a": 1}}, {"train_kwargs": {"a": 2}}, "train_kwargs['a']"),
+        ({"train_kwargs": {"a": 1}}, {"train_kwargs": {"a": True}}, "train_kwargs['a']"),
+        ({"train_kwargs": {"a": 1}}, {}, "train_kwargs['a']"),
+        ({}, {"train_kwargs": {"a": 1}}, "train_kwargs['a']"),
+        ({"train_kwargs": {"a": 1}}, {"train_kwargs": {"b": 1}}, "['b'], train_kwargs['a']"),
+        (
+            {"make_model_kwargs": {"bias": True}},
+            {"make_model_kwargs": {"bias": False}},
+            "make_model_kwargs['bias']",
+        ),
+        (
+            {"train_kwargs": {"a": [torch.ones(2)]}},
+            {"train_kwargs": {"a": [torch.zeros(2)]}},
+            "train_kwargs['a']",
+        ),
+    ],
+)
+def test_each_change_is_noticed_and_named(sweep, capsys, before, after, said):
+    sweep(**before)
+    sweep.resume(**after)
+    assert sweep.ran == [1, 2, 3]
+    assert f"{said} changed since 3 jobs" in capsys.readouterr().out
+
+
+def test_positional_arguments_count_too(sweep, capsys):
+    def make_scaled(scale, width):
+        return make(width * scale)
+
+    sweep("a", 1, make_model=make_scaled, make_model_args=(1,))
+    sweep.resume("a", 2, make_model=make_scaled, make_model_args=(2,))
+    assert sweep.ran == [2, 4, 6]
+    out = capsys.readouterr().out
+    assert "make_model_args[0], train_args[1] changed since 3 jobs" in out
+
+
+def test_superseded_jobs_are_in_no_ranking(sweep):
+    """The superseded ones have the better scores."""
+    sweep(train_kwargs={"epochs": 100})
+    result = sweep.resume(train_kwargs={"epochs": 10})
+    assert [score for _, score, _, _ in result.stats] == [13, 12, 11]
+    assert (sweep.folder / "leaderboard.csv").read_text().count("\n") == 4
+    assert [row[1] for row in parse_autotrain_log(sweep.folder, silent=True)] == [13, 12, 11]
+    journal = sweep.folder / "journal.jsonl"
+    assert [row[1] for row in parse_autotrain_log(journal, silent=True)] == [13, 12, 11]
+    history = load_history(sweep.folder)
+    assert [r.score for r in history.results()] == [11, 12, 13]
+    assert [best[1] for best in history.bests] == [11, 12, 13]
+    state = LiveState()
+    for record in read_journal(journal):
+        state.on_event(event_of(record)) if event_of(record) is not None else None
+    assert state.best[0] == 13
+    assert (state.finished, state.total) == (3, 3)
+
+
+def test_superseded_rows_stay_in_the_journal(sweep):
+    sweep(train_kwargs={"epochs": 100})
+    sweep.resume(train_kwargs={"epochs": 10})
+    state = load_state(sweep.folder)
+    assert {num: (job.superseded, job.score) for num, job in state.by_num.items()} == {
+        0: (True, 101),
+        1: (True, 102),
+        2: (True, 103),
+        3: (False, 11),
+        4: (False, 12),
+        5: (False, 13),
+    }
+    assert state.best_job().num == 5
+
+
+def test_the_model_of_a_superseded_job_is_not_the_best(sweep, capsys):
+    """The superseded best had the better score; its file must not pass for this sweep's."""
+    sweep(train_kwargs={"epochs": 100}, widths=[3])
+    result = sweep.resume(train_kwargs={"epochs": 10}, widths=[3, 2], best_model_device="cpu")
+    assert (result.best_model_score, result.best_model_params) == (13, {"width": 3})
+    weights = torch.load(sweep.folder / "model.pt", weights_only=True)
+    assert weights["weight"].tolist() == [[3.0, 3.0, 3.0]]
+    assert load_state(sweep.folder).match_best_file(sweep.folder / "model.pt").job == 1
+    kept = sweep.folder / "model-superseded-job0.pt"
+    assert load_state(sweep.folder).match_best_file(kept).job == 0
+    assert "model-superseded-job0.pt" in capsys.readouterr().out
+
+
+def test_no_model_of_a_superseded_job_is_left_if_no_other_is_saved(sweep):
+    sweep(train_kwargs={"epochs": 10})
+    result = sweep.resume(train_kwargs={"epochs": 100}, sign=float("nan"))
+    assert (result.best_model_name, result.best_model_score) == (None, None)
+    assert not (sweep.folder / "model.pt").exists()
+
+
+def test_going_back_takes_the_old_jobs_again(sweep):
+    sweep(train_kwargs={"epochs": 10})
+    sweep.resume(train_kwargs={"epochs": 100})
+    result = sweep.resume(train_kwargs={"epochs": 10}, best_model_device="cpu")
+    assert sweep.ran == [3]  # for the best model, whose file was another's meanwhile
+    assert [score for _, score, _, _ in result.stats] == [13, 12, 11]
+    assert result.best_model_score == 13
+    assert [row[1] for row in parse_autotrain_log(sweep.folder, silent=True)] == [13, 12, 11]
+    assert [best[1] for best in load_history(sweep.folder).bests] == [11, 12, 13]
+    sweep.resume(train_kwargs={"epochs": 10})
+    assert sweep.ran == []
+
+
+def test_a_job_no_longer_in_the_grid_is_superseded_with_the_others(sweep):
+    sweep(train_kwargs={"epochs": 100}, widths=[1, 9])
+    result = sweep.resume(train_kwargs={"epochs": 10}, widths=[1, 2])
+    assert [score for _, score, _, _ in result.stats] == [12, 11]
+
+
+def test_a_sweep_that_was_cut_short_after_a_change_goes_on(sweep):
+    sweep(train_kwargs={"epochs": 10})
+    sweep.resume(train_kwargs={"epochs": 100}, widths=[1])
+    result = sweep.resume(train_kwargs={"epochs": 100})
+    assert sweep.ran == [2, 3]
+    assert [score for _, score, _, _ in result.stats] == [103, 102, 101]
+
+
+def test_what_jobs_do_to_a_fixed_argument_is_no_change(sweep):
+    seen = []
+    sweep(train_kwargs={"seen": seen})
+
+    def changing(width):
+        seen.append(width)
+        return make(width)
+
+    other = Runs(sweep.folder.with_name("other"))
+    other(train_kwargs={"seen": seen}, make_model=changing)
+    assert seen == [1, 2, 3]
+    other.resume(train_kwargs={"seen": []})
+    assert other.ran == []
+
+
+def test_what_cannot_be_compared_is_said_once_and_taken_as_unchanged(sweep, capsys):
+    class Logger:
+        pass
+
+    sweep(train_kwargs={"a": {"log": Logger(), "epochs": 10}})
+    assert "cannot be compared" not in capsys.readouterr().out
+    sweep.resume(train_kwargs={"a": {"log": Logger(), "epochs": 10}})
+    assert sweep.ran == []
+    assert capsys.readouterr().out.count("train_kwargs['a'] cannot be compared") == 1
+    sweep.resume(train_kwargs={"a": {"log": Logger(), "epochs": 11}})
+    assert sweep.ran == [1, 2, 3]  # what is beside it counts
+
+
+def test_parameters_that_cannot_be_compared_are_named(sweep, capsys):
+    def make_model(width, extra):
+        return make(width)
+
+    def run(**options):
+        return torch_autotrain(
+            make_model,
+            lambda *_: None,
+            make_model_fit_params=[("width", [1, 2]), ("extra", [None, object()])],
+            sweep_dir=sweep.folder,
+            **options,
+        )
+
+    run()
+    run(resume=True)
+    out = capsys.readouterr().out
+    assert out.count("2 jobs cannot be compared with those of before: extra holds") == 1
+    with pytest.raises(ResumeError, match=r"1 job cannot be compared.*extra holds"):
+        torch_autotrain(
+            make_model,
+            lambda *_: None,
+            make_model_fit_params=[("width", [5]), ("extra", [object()])],
+            sweep_dir=sweep.folder,
+            resume=True,
+        )
+
+
+def test_a_namespace_of_settings_is_compared_by_its_content(sweep):
+    sweep(argparse.Namespace(epochs=10, opt=torch.optim.Adam))
+    sweep.resume(argparse.Namespace(epochs=10, opt=torch.optim.Adam))
+    assert sweep.ran == []
+    sweep.resume(argparse.Namespace(epochs=11, opt=torch.optim.Adam))
+    assert sweep.ran == [1, 2, 3]
+
+
+# --- Journals of versions that did not note the values -------------------------------------------
+
+
+def age(folder, names=()):
+    """Turn the journal into one that does not note fixed values."""
+    path = folder / "journal.jsonl"
+    lines = []
+    for record in read_journal(path):
+        if record["event"] == "sweep_started":
+            del record["spec"]["fixed"], record["superseded"]
+        if record["event"] == "job_started":
+            record["key"] = earlier_key(record["params"], sorted(names))
+        lines.append(json.dumps(record) + "\n")
+    path.write_text("".join(lines))
+
+
+def test_jobs_of_an_older_journal_are_taken_over_and_that_is_said(sweep, capsys):
+    sweep(train_kwargs={"epochs": 10})
+    age(sweep.folder, ["epochs"])
+    sweep.resume(train_kwargs={"epochs": 10})
+    assert sweep.ran == []
+    assert capsys.readouterr().out.count("did not note the values") == 1
+    sweep.resume(train_kwargs={"epochs": 10})
+    assert sweep.ran == []
+    assert "did not note" not in capsys.readouterr().out
+    result = sweep.resume(train_kwargs={"epochs": 100})  # since it was taken over, it is noticed
+    assert sweep.ran == [1, 2, 3]
+    assert len(result.stats) == 3
+
+
+def test_other_names_in_an_older_journal_are_a_change(sweep, capsys):
+    sweep(train_kwargs={"epochs": 10})
+    age(sweep.folder, ["epochs"])
+    result = sweep.resume(train_kwargs={"epochs": 10, "lr": 1})
+    assert sweep.ran == [1, 2, 3]
+    assert len(result.stats) == 3
+    assert "make_model_kwargs and train_kwargs changed since 3 jobs" in capsys.readouterr().out
+
+
+def test_an_older_journal_of_other_jobs_is_another_sweep(sweep):
+    sweep()
+    age(sweep.folder)
+    with pytest.raises(ResumeError, match="holds another sweep: none of its 3 jobs"):
+        sweep.resume(widths=[7, 8])
