@@ -39,7 +39,7 @@ from junky_core.scopes import enter_scope
 from junky_core.slots import Slot
 from junky_core.sweep import Sweep, SweepSettings
 from junky_core.sweep_log import FileWriter, SweepLog
-from junky_core.sweep_record import Plan, SweepRecord, open_record
+from junky_core.sweep_record import REPAIR, Plan, SweepRecord, open_record
 from junky_core.weights import unwrapped
 
 __all__ = ["torch_autotrain"]
@@ -68,7 +68,7 @@ def torch_autotrain(
     job_timeout_s: float | None = None,
     sweep_timeout_s: float | None = None,
     sweep_dir: str | Path | None = None,
-    resume: bool = False,
+    resume: bool | str = False,
     progress: bool | None = None,
     report: bool = False,
     dry_run: bool = False,
@@ -121,7 +121,8 @@ def torch_autotrain(
         sweep_timeout_s: Seconds after which nothing new starts.
         sweep_dir: Folder for journal, log and best model; makes the sweep
             resumable. ``None``: no journal.
-        resume: Go on with the sweep in ``sweep_dir``.
+        resume: Go on with the sweep in ``sweep_dir``. ``"repair"``: also if its
+            journal is damaged, with what is whole in it; what was dropped is said.
         progress: Live progress: ``None`` in a terminal, ``True`` plain lines
             elsewhere too, ``False`` never.
         report: Write ``report.html`` to ``sweep_dir`` at the end.
@@ -177,8 +178,7 @@ def torch_autotrain(
     slots = parse_devices(devices)
     _check_device(best_model_device)
     _check_listeners(progress, observers)
-    if resume and sweep_dir is None:
-        raise ConfigError("resume=True needs sweep_dir, the folder of the sweep to resume")
+    _check_resume(resume, sweep_dir)
     folder = Path() if sweep_dir is None else Path(sweep_dir).expanduser()
     hint = f"torch_autotrain(..., sweep_dir={str(sweep_dir)!r}, resume=True)"
     settings = SweepSettings(
@@ -417,6 +417,13 @@ def _keywords(name: str, values: Any) -> dict[str, Any]:
     if isinstance(values, Mapping) and all(isinstance(key, str) for key in values):
         return dict(values)
     raise ConfigError(f"{name} must be a dict with names as keys, it is {values!r}")
+
+
+def _check_resume(resume: Any, sweep_dir: Any) -> None:
+    if resume is not True and resume is not False and resume != REPAIR:
+        raise ConfigError(f"resume is {resume!r}; it must be True, False or {REPAIR!r}")
+    if resume and sweep_dir is None:
+        raise ConfigError(f"resume={resume!r} needs sweep_dir, the folder of the sweep to resume")
 
 
 def _check_listeners(progress: Any, observers: Any) -> None:

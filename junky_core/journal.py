@@ -1,10 +1,11 @@
 """Write down all that happens in a sweep, so that nothing is lost whatever ends it.
 
-Every event is one line of ``journal.jsonl`` (its form: :mod:`junky_core.journal_codec`;
-reading it back: :mod:`junky_core.journal_reader`), handed to the system with one ``write`` at
-once, so that a killed process has lost none. A thread of the journal flushes the file to the disk
-in groups, so that a power cut costs the last half second; before a best model takes its place, the
-journal is flushed at once, so that whatever model is found on the disk can be told by its hash.
+Every event is one line of ``journal.jsonl`` (its form: :mod:`junky_core.journal_codec` and
+:mod:`junky_core.journal_lines`; reading it back: :mod:`junky_core.journal_reader`), handed to the
+system with one ``write`` at once, so that a killed process has lost none. A thread of the journal
+flushes the file to the disk in groups, so that a power cut costs the last half second; before a
+best model takes its place, the journal is flushed at once, so that whatever model is found on the
+disk can be told by its hash.
 
 What can go wrong with the file, and what becomes of the line:
 
@@ -33,7 +34,8 @@ from junky_core.atomic import fsync_folder
 from junky_core.errors import SweepFolderError
 from junky_core.events import BestSaving, Event, SweepStarted
 from junky_core.journal_codec import encode_event
-from junky_core.journal_reader import whole_length
+from junky_core.journal_lines import seal, whole_length
+from junky_core.journal_repair import seal_old_journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +52,7 @@ class Journal:
 
     A new file begins with the ``SweepStarted``; what is told before waits for
     that. A file that is there is continued; a last line that a kill cut short
-    is taken off first.
+    is taken off first. One without numbers and checksums gets them first.
 
     Args:
         path: The file. Its folder is made if it is not there.
@@ -63,7 +65,8 @@ class Journal:
             if it is not ours any more (``SweepFolder.reclaim``).
 
     Raises:
-        SweepFolderError: The file cannot be opened for writing.
+        SweepFolderError: The file cannot be opened for writing, or its end is damaged.
+        JournalError: It is without checksums, and damaged.
 
     Safe to call from several threads. A flush to the disk does not hold up
     the writers.
@@ -99,9 +102,10 @@ class Journal:
         self._told_at = -_QUIET_S
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            seal_old_journal(self.path)
             self._descriptor = self._open()
             try:
-                self._size = self._cut_off_torn_line()
+                self._size, self._records = self._cut_off_torn_line()
             except BaseException:
                 os.close(self._descriptor)
                 raise
@@ -206,17 +210,19 @@ class Journal:
         flags |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
         return os.open(self.path, flags, 0o666)
 
-    def _cut_off_torn_line(self) -> int:
-        """Make the file end with a whole record and its line end; return its size."""
-        size = whole_length(self._descriptor)
+    def _cut_off_torn_line(self) -> tuple[int, int]:
+        """Make the file end with a whole record and its line end; return its size, and its n."""
+        size, n = whole_length(self._descriptor)
+        if n is None:
+            raise OSError(None, "its last line has no checksum, the first one has")
         if size < os.fstat(self._descriptor).st_size:
             os.ftruncate(self._descriptor, size)
         if size == 0:
-            return 0
+            return 0, 0
         os.lseek(self._descriptor, size - 1, os.SEEK_SET)
         if os.read(self._descriptor, 1) != b"\n":  # only that was lost of the last record
             size += os.write(self._descriptor, b"\n")
-        return size
+        return size, n
 
     def _write_pending(self) -> str | None:
         """Write the lines that wait, oldest first; return what to tell, if anything."""
@@ -225,7 +231,10 @@ class Journal:
                 self._see_to_the_file()
             while self._pending:
                 line = self._pending[0]
-                self._write_line(line if isinstance(line, bytes) else _late_line(line))
+                text = line if isinstance(line, bytes) else _late_line(line)
+                if text:
+                    self._write_line(seal(text, self._records + 1))
+                    self._records += 1
                 self._pending.popleft()
                 self._pending_bytes -= len(line) if isinstance(line, bytes) else 0
                 self._unsynced = True

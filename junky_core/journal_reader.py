@@ -18,7 +18,6 @@ and so does one that was stopped by Ctrl-C.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import dataclass, field
@@ -26,9 +25,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from junky_core.atomic import file_sha256
-from junky_core.errors import JournalError
 from junky_core.jobs import rank_key
-from junky_core.journal_codec import JOURNAL_VERSION, decode_field
+from junky_core.journal_codec import decode_field
+from junky_core.journal_lines import LineReader
+from junky_core.regular_files import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,13 +39,9 @@ __all__ = [
     "JournaledJob",
     "load_state",
     "read_journal",
-    "whole_length",
 ]
 
-_NAME = re.compile(r"Thread-(\d+)_(\d+)")
-_EXCERPT = 60  # characters of a damaged line to show
-_HEAD = b'{"event"'  # how every record begins
-_BLANK = b"\0 \t\r\n"  # a power cut may leave zeros at a file's end
+_NAME = re.compile(r"Thread-(\d{1,9})_(\d{1,9})")
 
 
 @dataclass(slots=True)
@@ -171,43 +167,28 @@ class JournalState:
 
 
 def read_journal(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
-    """Yield the records of a journal, one by one, as they stand there.
+    """Yield the records of a journal, one by one, without their numbers and checksums.
 
-    A last line cut short by a kill or a power cut is left out.
+    A last line cut short by a kill or a power cut is left out. The fields that are known have
+    the types that the journal's writer gives them.
 
     Args:
         path: The file, or the sweep folder that it is in.
 
     Raises:
-        JournalError: A line in the middle is damaged (the message says which),
-            or the file is no journal that this version knows.
+        JournalError: A line is damaged, missing, doubled or out of order (the message says
+            which), or the file is no journal that this version knows.
         FileNotFoundError: There is no such file.
     """
     path = Path(path)
     if path.is_dir():
         path /= "journal.jsonl"
-    damaged: tuple[int, bytes] | None = None
-    first = True
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip(_BLANK):
-                continue
-            if damaged is not None:
-                raise JournalError(
-                    f"{path}, line {damaged[0]}: the journal is damaged there: "
-                    f"{_excerpt(damaged[1])}; restore the line, or move the file away and start "
-                    "afresh"
-                )
-            record = _parse(line)
-            if record is None:
-                damaged = number, line
-                continue
-            if first:
-                _check_first(record, path)
-                first = False
-            yield record
-    if first and damaged is not None and not _may_be_torn_first(damaged[1]):
-        raise JournalError(f"{path} is not the journal of a sweep: {_excerpt(damaged[1])}")
+    lines = LineReader(path)
+    with open_regular(path) as file:
+        for line in file:
+            record = lines.take(line)
+            if record is not None:
+                yield record
 
 
 def load_state(path: str | os.PathLike[str]) -> JournalState:
@@ -218,87 +199,14 @@ def load_state(path: str | os.PathLike[str]) -> JournalState:
         FileNotFoundError: There is no such file.
     """
     state = JournalState()
-    for number, record in enumerate(read_journal(path), 1):
+    for record in read_journal(path):
         note = _NOTES.get(record["event"])
         if note is not None:
-            try:
-                note(state, record)
-            except (KeyError, TypeError, ValueError, AttributeError) as exc:
-                raise JournalError(
-                    f"{path}, record {number}: a {record['event']} record that lacks something: "
-                    f"{exc!r}"
-                ) from exc
+            note(state, record)
     for job in sorted(state.by_num.values(), key=lambda job: job.superseded):
         if job.key:
             state.jobs.setdefault(job.key, job)
     return state
-
-
-def whole_length(descriptor: int) -> int:
-    """Return how many bytes of an open journal are whole, its torn last line left out.
-
-    The last record may lack its line end.
-
-    Raises:
-        OSError: The file cannot be read, or is no journal.
-    """
-    size = os.fstat(descriptor).st_size
-    take = 1 << 16
-    while True:
-        start = max(0, size - take)
-        tail = _read_from(descriptor, start, size)
-        cut = tail.rstrip(_BLANK).rfind(b"\n") + 1
-        if cut or start == 0:
-            break
-        take *= 4
-    last = tail[cut:]
-    if _parse(last) is not None:
-        return start + cut + len(last.rstrip(b"\0"))
-    if start + cut == 0 and not _may_be_torn_first(last):
-        raise OSError(None, f"it is not the journal of a sweep: {_excerpt(last)}")
-    return start + cut
-
-
-def _read_from(descriptor: int, start: int, end: int) -> bytes:
-    os.lseek(descriptor, start, os.SEEK_SET)
-    parts = []
-    while start < end and (part := os.read(descriptor, end - start)):
-        parts.append(part)
-        start += len(part)
-    return b"".join(parts)
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    """Return the record on a line; ``None`` if there is none."""
-    try:
-        record = json.loads(line.rstrip(_BLANK))
-    except (ValueError, RecursionError):
-        return None
-    if isinstance(record, dict) and isinstance(record.get("event"), str):
-        return record
-    return None
-
-
-def _may_be_torn_first(line: bytes) -> bool:
-    """Return whether the only line of a file may be the start of our first record."""
-    text = line.rstrip(_BLANK)
-    return text.startswith(_HEAD) or _HEAD.startswith(text)
-
-
-def _check_first(record: dict[str, Any], path: Path) -> None:
-    version = record.get("journal_version")
-    if version is None:
-        raise JournalError(f"{path} is not the journal of a sweep: its first record has no version")
-    if version != JOURNAL_VERSION:
-        raise JournalError(
-            f"{path} has version {version!r} of the journal; "
-            f"this release reads version {JOURNAL_VERSION}"
-        )
-
-
-def _excerpt(line: bytes) -> str:
-    text = line.strip(b"\r\n").decode("utf-8", "replace")
-    return repr(text if len(text) <= _EXCERPT else text[:_EXCERPT] + "...")
 
 
 def _note_sweep_started(state: JournalState, record: dict[str, Any]) -> None:

@@ -13,6 +13,8 @@ from junky_core.errors import JournalError, LogError, LogNotFoundError
 from junky_core.jobs import rank_key
 from junky_core.journal_reader import JournalState, load_state
 from junky_core.log_lines import Entry, LogReader, Row
+from junky_core.regular_files import open_regular
+from junky_core.sweep_folder import JOURNAL_NAME
 
 __all__ = ["parse_autotrain_log", "read_log"]
 
@@ -91,34 +93,36 @@ def _find(path: Path) -> LogReader | JournalState:
 def _read_folder(folder: Path) -> LogReader | JournalState:
     """Read the log of a sweep folder; its journal where there is no log in it."""
     try:
-        candidates = [folder / "autotrain.log", folder / "journal.jsonl"]
+        candidates = [folder / "autotrain.log", folder / JOURNAL_NAME]
         candidates += sorted(p for p in folder.glob("*.log") if p not in candidates)
         inner = sorted({p.parent.name for p in folder.glob("*/autotrain.log")})
     except OSError as error:
         raise LogError(f"the folder {str(folder)!r} cannot be read: {error}") from error
+    damage = ""
     for path in candidates:
         if path.is_file():
             try:
                 return _read_file(path)
-            except LogError:
-                continue
+            except LogError as error:
+                if path.name == JOURNAL_NAME:
+                    damage = f"; {error}"
     hint = f"; sweeps are in its folders {', '.join(inner[:5])}" if inner else ""
     raise LogError(
         f"the folder {str(folder)!r} holds no log of a sweep:"
-        f" no 'autotrain.log', 'journal.jsonl' or other '*.log' that reads as one{hint}"
+        f" no 'autotrain.log', 'journal.jsonl' or other '*.log' that reads as one{hint}{damage}"
     )
 
 
 def _read_file(path: Path) -> LogReader | JournalState:
     log = LogReader()
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             head = stream.read(4096)
             stream.seek(0)
             if not head and not stream.read(1):
                 raise LogError(f"the log {str(path)!r} is empty")
             utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-            if head.startswith(b'{"event"'):
+            if path.name == JOURNAL_NAME or head.startswith(b'{"event"'):
                 return _read_journal(path)
             # Universal newlines: a progress bar's carriage returns end lines as well.
             if path.suffix == ".ipynb":

@@ -27,10 +27,11 @@ from junky_core.journal_codec import decode_field
 from junky_core.journal_reader import read_journal
 from junky_core.literals import read_loosely
 from junky_core.log_parser import read_log
+from junky_core.regular_files import open_regular
+from junky_core.sweep_folder import JOURNAL_NAME
 
-__all__ = ["JobFacts", "Span", "SweepHistory", "event_of", "load_history"]
+__all__ = ["JobFacts", "Span", "SweepHistory", "event_of", "is_journal", "load_history"]
 
-_JOURNAL = "journal.jsonl"
 _EVENTS: dict[str, type[Event]] = {
     "sweep_started": SweepStarted,
     "job_started": JobStarted,
@@ -280,8 +281,8 @@ def load_history(path: str | os.PathLike[str]) -> SweepHistory:
     path = Path(path)
     if not path.exists():
         raise LogNotFoundError(f"there is no sweep folder or log at {str(path)!r}")
-    journal = path / _JOURNAL if path.is_dir() else path
-    if journal.is_file() and _is_journal(journal):
+    journal = path / JOURNAL_NAME if path.is_dir() else path
+    if is_journal(journal):
         history = SweepHistory()
         history.source = str(journal)
         for record in read_journal(journal):
@@ -292,9 +293,12 @@ def load_history(path: str | os.PathLike[str]) -> SweepHistory:
     return _from_log(path)
 
 
-def _is_journal(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(8) == b'{"event"'
+def is_journal(path: Path) -> bool:
+    """Return whether a file is a journal, damaged perhaps, and no log."""
+    if not path.is_file():
+        return False
+    with open_regular(path) as file:
+        return path.name == JOURNAL_NAME or file.read(8) == b'{"event"'
 
 
 def _from_log(path: Path) -> SweepHistory:

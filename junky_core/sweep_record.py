@@ -11,12 +11,15 @@ both front ends. What resuming means, job by job (:mod:`junky_core.known_jobs` s
     not there              is new, numbered on from the highest
     finished, not asked    stays among the results
     superseded             is no result any more, nor is its model
+
+A damaged journal is refused, unless it is to be repaired first.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,17 +28,21 @@ from typing import Any
 from junky_core.atomic import remove_stale_temporaries
 from junky_core.best import BestModel
 from junky_core.errors import JournalError, ResumeError, SweepFolderError
-from junky_core.events import Event, Notice
+from junky_core.events import Event, Notice, SweepStarted
 from junky_core.fixed_arguments import FixedArguments
 from junky_core.jobs import GridSource, Job, JobResult, rank_key
 from junky_core.journal import Journal
+from junky_core.journal_codec import encode_event
 from junky_core.journal_reader import JournaledJob, JournalState, load_state
+from junky_core.journal_repair import repair_journal
 from junky_core.known_jobs import KnownJobs
 from junky_core.sweep import SweepSettings
 from junky_core.sweep_folder import SweepFolder
 from junky_core.wording import count
 
-__all__ = ["Plan", "SweepRecord", "is_spent", "open_record", "refusal"]
+__all__ = ["REPAIR", "Plan", "SweepRecord", "is_spent", "open_record", "refusal"]
+
+REPAIR = "repair"  # resume with what is whole in a damaged journal
 
 
 @dataclass(slots=True)
@@ -58,7 +65,8 @@ class SweepRecord:
 
     Args:
         path: The sweep's folder; made if it is not there.
-        resume: Go on with the sweep that the folder holds.
+        resume: Go on with the sweep that the folder holds; ``"repair"``: with what is whole
+            in its journal, if that is damaged.
         direction: This run's; it must be that of the sweep resumed.
         seed: This run's; another one than before is noted.
         how_to_resume: For the message that refuses to overwrite a sweep.
@@ -74,14 +82,14 @@ class SweepRecord:
         SweepFolderError: The folder is in use, cannot be written, or holds a
             sweep and ``resume`` is not asked for.
         ResumeError: The folder's sweep goes in the other direction.
-        JournalError: The journal is damaged.
+        JournalError: The journal is damaged, and not to be repaired.
     """
 
     def __init__(
         self,
         path: Path,
         *,
-        resume: bool,
+        resume: bool | str,
         direction: str,
         seed: int | None,
         how_to_resume: str,
@@ -90,6 +98,7 @@ class SweepRecord:
     ) -> None:
         self.state: JournalState | None = None
         self.notices: list[Notice] = []
+        self._repaired = False  # records may be missing
         self._folder = SweepFolder(path)
         self.path = self._folder.path
         self._fresh_folders = [f for f in (self.path, *self.path.parents) if not f.exists()]
@@ -102,6 +111,8 @@ class SweepRecord:
                     raise SweepFolderError(refusal(self.path, how_to_resume))
                 self._set_aside()
             elif self._folder.holds_sweep():
+                if resume == REPAIR:
+                    self._repair(direction, seed)
                 self.state = load_state(self._folder.journal_path)
                 self._check_same_kind(direction, seed)
             elif resume:
@@ -194,6 +205,25 @@ class SweepRecord:
                 except OSError:
                     return
 
+    def _repair(self, direction: str, seed: int | None) -> None:
+        """Leave in a damaged journal what is whole, and take note of what was dropped."""
+
+        def start() -> bytes:
+            event = SweepStarted(
+                sweep_id=uuid.uuid4().hex[:12], kind="", total=None, direction=direction, seed=seed
+            )
+            return encode_event(event) or b""
+
+        try:
+            dropped = repair_journal(self._folder.journal_path, start)
+        except OSError as error:
+            raise SweepFolderError(
+                error.errno, f"the journal cannot be repaired: {error.strerror}"
+            ) from error
+        if dropped is not None:
+            self._repaired = True
+            self._note("warning", dropped)
+
     def _set_aside(self) -> None:
         """Keep the journal of a spent sweep under a name of its own."""
         old = self._folder.journal_path
@@ -214,7 +244,15 @@ class SweepRecord:
         if record is not None:
             best.restore(record.job, record.name, record.score, record.sha256)
         saved_by = {saved.job for saved in self.state.bests}
-        if lead is None or not any(job.num in saved_by for job in self.state.counting()):
+        unknown = (  # what saved it is lost
+            self._repaired
+            and record is None
+            and self._model_of_superseded is None
+            and best.path.exists()
+        )
+        if lead is None or not (
+            unknown or any(job.num in saved_by for job in self.state.counting())
+        ):
             return
         direction = self.state.direction
         if record is None or (

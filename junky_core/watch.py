@@ -9,18 +9,21 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from junky_core.errors import LogNotFoundError
+from junky_core.journal_lines import LineReader
 from junky_core.live_state import LiveState
 from junky_core.live_view import plain_line, render
+from junky_core.regular_files import check_regular, open_regular
 from junky_core.sweep_folder import JOURNAL_NAME, LOCK_NAME
-from junky_core.sweep_history import event_of, load_history
+from junky_core.sweep_history import event_of, is_journal, load_history
 
 __all__ = ["JournalTail", "watch"]
 
 _SILENT_S = 5.0  # without news so long, look whether the sweep's process is there
 _PLAIN_EVERY_S = 10.0
+_FIRST_BYTES = 4096  # of the first record, which tell one sweep's journal from another's
 
 
 class JournalTail:
@@ -28,33 +31,44 @@ class JournalTail:
 
     Args:
         path: The journal.
+
+    Attributes:
+        restarted: Set when a ``read`` begins at the file's start: the first one, and when it is
+            another file now, or was cut off. All that was read before counts no more; whoever
+            has taken note of that clears it.
     """
 
     def __init__(self, path: Path) -> None:
+        self.restarted = True
         self._path = path
         self._offset = 0
         self._inode = -1
+        self._first = b""  # inodes are used again
+        self._lines = LineReader(path)
 
-    def read(self) -> Iterator[dict[str, object]]:
+    def read(self) -> Iterator[dict[str, Any]]:
         """Yield the records that are new and whole.
 
         Raises:
             OSError: The file is away.
+            JournalError: The next line is damaged.
         """
-        with self._path.open("rb") as file:
+        with open_regular(self._path) as file:
             now = os.fstat(file.fileno())
-            if now.st_ino != self._inode or now.st_size < self._offset:  # another file, or cut off
+            first = file.readline(_FIRST_BYTES)
+            same = now.st_ino == self._inode and first.startswith(self._first)
+            if not same or now.st_size < self._offset:
+                self.restarted = True
                 self._inode, self._offset = now.st_ino, 0
+                self._lines = LineReader(self._path)
+            self._first = first
             file.seek(self._offset)
             for line in file:
                 if not line.endswith(b"\n"):
                     return
                 self._offset += len(line)
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(record, dict):
+                record = self._lines.take(line)
+                if record is not None:
                     yield record
 
 
@@ -67,24 +81,52 @@ def watch(path: Path, *, once: bool, interval_s: float, stream: TextIO | None = 
     Raises:
         LogNotFoundError: There is nothing at ``path``.
         LogError: It is no sweep.
+        JournalError: Its journal is damaged.
+        OSError: It is a fifo or a device.
     """
     stream = sys.stdout if stream is None else stream
     journal = path / JOURNAL_NAME if path.is_dir() else path
     if not path.exists():
         raise LogNotFoundError(f"there is no sweep folder or log at {str(path)!r}")
-    if not _is_journal(journal):
+    check_regular(journal)
+    if not is_journal(journal):
         return _watch_log(path, once=once, interval_s=interval_s, stream=stream)
-    state, tail = LiveState(), JournalTail(journal)
+    view = _View(JournalTail(journal))
     if once:
-        _feed(state, tail)
-        _print_once(state, stream)
-        return _status(state, alive=_is_alive(journal.parent), once=True)
+        view.look()
+        _print_once(view.state, stream)
+        return _status(view.state, alive=_is_alive(journal.parent), once=True)
     if stream.isatty():
-        return _watch_on_terminal(state, tail, journal.parent, interval_s)
-    return _watch_in_lines(state, tail, journal.parent, interval_s, stream)
+        return _watch_on_terminal(view, journal.parent, interval_s)
+    return _watch_in_lines(view, journal.parent, interval_s, stream)
 
 
-def _watch_on_terminal(state: LiveState, tail: JournalTail, folder: Path, interval_s: float) -> int:
+class _View:
+    """How a sweep stands, as far as its journal has been read."""
+
+    def __init__(self, tail: JournalTail) -> None:
+        self.state = LiveState()
+        self._tail = tail
+
+    def look(self) -> bool:
+        """Take in what is new; return whether there was anything."""
+        news = False
+        try:
+            for record in self._tail.read():
+                if self._tail.restarted:
+                    self._tail.restarted, self.state = False, LiveState()
+                event = event_of(record)
+                if event is not None:
+                    self.state.on_event(event)
+                    news = True
+        except (
+            OSError
+        ):  # the folder is away for now; that its process is too is found out elsewhere
+            return False
+        return news
+
+
+def _watch_on_terminal(view: _View, folder: Path, interval_s: float) -> int:
     from rich.console import Console
     from rich.live import Live
 
@@ -92,22 +134,21 @@ def _watch_on_terminal(state: LiveState, tail: JournalTail, folder: Path, interv
     news = time.monotonic()
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            if _feed(state, tail):
+            if view.look():
                 news = time.monotonic()
-            live.update(render(state, time.time(), console.width), refresh=True)
-            if _is_over(state, folder, time.monotonic() - news):
+            live.update(render(view.state, time.time(), console.width), refresh=True)
+            if _is_over(view.state, folder, time.monotonic() - news):
                 break
             time.sleep(interval_s)
-    return _say_end(state, folder, sys.stdout)
+    return _say_end(view.state, folder, sys.stdout)
 
 
-def _watch_in_lines(
-    state: LiveState, tail: JournalTail, folder: Path, interval_s: float, stream: TextIO
-) -> int:
+def _watch_in_lines(view: _View, folder: Path, interval_s: float, stream: TextIO) -> int:
     news, printed, shown = time.monotonic(), 0.0, None
     while True:
-        if _feed(state, tail):
+        if view.look():
             news = time.monotonic()
+        state = view.state
         over = _is_over(state, folder, time.monotonic() - news)
         facts = (state.finished, state.failed, state.best)
         if over or (facts != shown and time.monotonic() - printed >= _PLAIN_EVERY_S):
@@ -136,20 +177,6 @@ def _watch_log(path: Path, *, once: bool, interval_s: float, stream: TextIO) -> 
         if once:
             return 0
         time.sleep(interval_s)
-
-
-def _feed(state: LiveState, tail: JournalTail) -> bool:
-    """Take in what is new; return whether there was anything."""
-    fed = False
-    try:
-        for record in tail.read():
-            event = event_of(record)
-            if event is not None:
-                state.on_event(event)
-                fed = True
-    except OSError:  # the folder is away for now; that its process is too is found out elsewhere
-        return False
-    return fed
 
 
 def _is_over(state: LiveState, folder: Path, silent_s: float) -> bool:
@@ -183,14 +210,6 @@ def _print_once(state: LiveState, stream: TextIO) -> None:
     console.print(render(state, time.time(), console.width))
 
 
-def _is_journal(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(8) == b'{"event"'
-    except OSError:
-        return False
-
-
 def _is_alive(folder: Path) -> bool:
     """Return whether the process that locked ``folder`` is there; true if that cannot be told."""
     try:
@@ -198,7 +217,7 @@ def _is_alive(folder: Path) -> bool:
         pid, host = int(holder["pid"]), holder["host"]
     except FileNotFoundError:
         return False
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return True
     if host != socket.gethostname():
         return True
@@ -206,7 +225,7 @@ def _is_alive(folder: Path) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:
+    except (OSError, OverflowError):
         return True
     try:
         # A killed process that nobody waits for (containers without an init) stays as a zombie.

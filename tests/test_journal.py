@@ -33,6 +33,7 @@ from junky_core.events import (
 )
 from junky_core.journal import Journal
 from junky_core.journal_codec import MAX_VALUE_BYTES, decode_field, encode_event
+from junky_core.journal_lines import seal
 from junky_core.journal_reader import load_state, read_journal
 from junky_core.sweep_folder import SweepFolder
 
@@ -565,14 +566,15 @@ def test_file_that_is_no_journal_is_refused(path, text):
 
 def test_record_that_lacks_a_field_is_damage(path):
     write(path, [started()])
-    path.write_text(path.read_text() + '{"event": "job_finished", "job": 0}\n')
-    with pytest.raises(JournalError, match="record 2"):
+    path.write_bytes(path.read_bytes() + seal(b'{"event": "job_finished", "job": 0}\n', 2))
+    with pytest.raises(JournalError, match=r"line 2: .*lacks params"):
         load_state(path)
 
 
 def test_unknown_events_are_passed_over(path):
     write(path)
-    path.write_text(path.read_text() + '{"event": "weather", "time": 1}\n')
+    line = seal(b'{"event": "weather", "time": 1}\n', len(ALL) + 1)
+    path.write_bytes(path.read_bytes() + line)
     assert len(load_state(path).by_num) == 2
 
 

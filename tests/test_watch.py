@@ -9,6 +9,7 @@ import threading
 import pytest
 from sweep_events import begin, ended, fail, finish, started, write_journal
 
+from junky_core.errors import JournalError
 from junky_core.journal_codec import encode_event
 from junky_core.sweep_folder import LOCK_NAME
 from junky_core.watch import JournalTail, watch
@@ -125,14 +126,85 @@ def test_a_log_is_followed_too(tmp_path):
 
 def test_tail_waits_for_whole_lines_and_notices_another_file(tmp_path):
     path = tmp_path / "journal.jsonl"
-    line = encode_event(begin(0))
-    path.write_bytes(line + line[:20])
+    first, line = encode_event(started(3)), encode_event(begin(0))
+    path.write_bytes(first + line[:20])
     tail = JournalTail(path)
     assert len(list(tail.read())) == 1
     assert list(tail.read()) == []
-    path.write_bytes(line + line)
+    path.write_bytes(first + line)
     assert len(list(tail.read())) == 1
     other = tmp_path / "other"
-    other.write_bytes(line * 3)
+    other.write_bytes(first + line * 3)
     other.replace(path)
-    assert len(list(tail.read())) == 3
+    assert len(list(tail.read())) == 4
+
+
+def follow(tmp_path, monkeypatch, journal, *steps):
+    """Watch a journal; each nap of the watch does the next step, the last one ends the sweep."""
+    hold(tmp_path, os.getpid())
+    waiting = list(steps)
+    monkeypatch.setattr("junky_core.watch.time.sleep", lambda _s: waiting.pop(0)())
+    monkeypatch.setattr("junky_core.watch._PLAIN_EVERY_S", 0.0)
+    stream = io.StringIO()
+    watch(tmp_path, once=False, interval_s=0.1, stream=stream)
+    return stream.getvalue().splitlines()
+
+
+DONE = [started(3), begin(0), finish(0, 0.5), begin(1), finish(1, 0.6)]
+REST = [begin(2), finish(2, 0.7), ended(finished=3)]
+
+
+def test_a_journal_that_was_made_anew_counts_once(tmp_path, monkeypatch):
+    journal = write_journal(tmp_path / "journal.jsonl", DONE)
+
+    def make_anew():
+        copy = tmp_path / "copy"
+        copy.write_bytes(journal.read_bytes())
+        copy.replace(journal)
+        with journal.open("ab") as file:
+            file.writelines(encode_event(event) for event in REST)
+
+    lines = follow(tmp_path, monkeypatch, journal, make_anew)
+    assert "2 of 3 jobs finished" in lines[0]
+    assert "3 of 3 jobs finished" in lines[-1]
+
+
+def test_a_journal_that_was_emptied_and_written_again_counts_once(tmp_path, monkeypatch):
+    journal = write_journal(tmp_path / "journal.jsonl", DONE)
+    lines = follow(
+        tmp_path,
+        monkeypatch,
+        journal,
+        lambda: journal.write_bytes(b""),
+        lambda: write_journal(journal, [*DONE, *REST]),
+    )
+    assert "3 of 3 jobs finished" in lines[-1]
+
+
+def test_another_sweep_in_the_same_file_counts_afresh(tmp_path, monkeypatch):
+    journal = write_journal(tmp_path / "journal.jsonl", DONE)
+    other = [started(9, time=2000.0, sweep_id="other"), *DONE[1:], *REST]
+    lines = follow(tmp_path, monkeypatch, journal, lambda: write_journal(journal, other))
+    assert "3 of 9 jobs finished" in lines[-1]
+
+
+def test_damage_is_refused_with_the_line(tmp_path):
+    journal = write_journal(tmp_path / "journal.jsonl", DONE)
+    journal.write_bytes(journal.read_bytes().replace(b'"attempt": 1', b'"attempt": [', 1))
+    with pytest.raises(JournalError, match="line 2"):
+        watch(tmp_path, once=True, interval_s=0.1, stream=io.StringIO())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs fifos")
+def test_a_fifo_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "journal.jsonl")
+    for path in (tmp_path, tmp_path / "journal.jsonl"):
+        with pytest.raises(OSError, match="fifo"):
+            watch(path, once=True, interval_s=0.1, stream=io.StringIO())
+
+
+@pytest.mark.parametrize("pid", [2**70, -(2**70), "x", 1e400, None, [1]])
+def test_a_lock_file_with_a_strange_holder_harms_nobody(tmp_path, pid):
+    write_journal(tmp_path / "journal.jsonl", DONE)
+    hold(tmp_path, pid)
+    assert watch(tmp_path, once=True, interval_s=0.1, stream=io.StringIO()) == 0

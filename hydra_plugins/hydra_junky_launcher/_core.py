@@ -80,7 +80,7 @@ class HydraSweepSpec:
         slots: The seats.
         settings: How the engine runs it.
         folder: The sweep's.
-        resume: Go on with the sweep in the folder.
+        resume: Go on with the sweep in the folder; ``"repair"``: with what is whole of it.
         progress: As ``hydra.launcher.progress``.
         report: As ``hydra.launcher.report``.
         best_model_path: The best model's file.
@@ -93,7 +93,7 @@ class HydraSweepSpec:
     slots: Sequence[SlotSpec]
     settings: SweepSettings
     folder: Path
-    resume: bool
+    resume: bool | str
     progress: bool | None
     report: bool
     best_model_path: Path

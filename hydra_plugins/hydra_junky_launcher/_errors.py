@@ -9,6 +9,7 @@ from junky_core.errors import (
     ConfigError,
     DeviceError,
     IsolationError,
+    JournalError,
     JunkyError,
     ResumeError,
     SweepFailed,
@@ -20,6 +21,7 @@ __all__ = [
     "HydraConfigError",
     "HydraDeviceError",
     "HydraIsolationError",
+    "HydraJournalError",
     "HydraResumeError",
     "HydraSweepFailed",
     "HydraSweepFolderError",
@@ -43,6 +45,10 @@ class HydraIsolationError(IsolationError, CompactHydraException):
     """Jobs cannot be kept apart with the Hydra or Python that is installed."""
 
 
+class HydraJournalError(JournalError, CompactHydraException):
+    """The sweep's journal is damaged; the message names the line."""
+
+
 class HydraResumeError(ResumeError, CompactHydraException):
     """A sweep cannot be resumed from its folder."""
 
@@ -60,6 +66,7 @@ def hydra_error(error: JunkyError) -> Exception:
     for plain, compact in (
         (SweepFolderError, HydraSweepFolderError),
         (ResumeError, HydraResumeError),
+        (JournalError, HydraJournalError),
         (ConfigError, HydraConfigError),
     ):
         if isinstance(error, plain):

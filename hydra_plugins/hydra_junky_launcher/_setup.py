@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import BooleanNode, DictConfig, ListConfig, OmegaConf, ValidationError
 
 from hydra_plugins.hydra_junky_launcher._core import (
     HOW_TO_RESUME,
@@ -29,7 +29,7 @@ from junky_core.best_path import best_model_path
 from junky_core.errors import ConfigError
 from junky_core.sweep import SweepSettings
 from junky_core.sweep_folder import SweepFolder
-from junky_core.sweep_record import is_spent, refusal
+from junky_core.sweep_record import REPAIR, is_spent, refusal
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
@@ -95,7 +95,7 @@ def make_sweep(
     except ConfigError as error:
         raise HydraConfigError(f"hydra.launcher: {error}") from error
     folder = Path(str(config.hydra.sweep.dir)).absolute()
-    resume = bool(given["resume"])
+    resume = _read_resume(given["resume"])
     _check_folder(folder, resume, config)
     best_path = _best_model_path(folder, given["best_model_file_name"], settings.direction)
     return HydraSweep(
@@ -115,7 +115,23 @@ def make_sweep(
     )
 
 
-def _check_folder(folder: Path, resume: bool, config: DictConfig) -> None:
+def _read_resume(given: Any) -> bool | str:
+    """Return what ``hydra.launcher.resume`` asks for.
+
+    Raises:
+        ConfigError: It is none of what it can be.
+    """
+    if given == REPAIR:
+        return REPAIR
+    try:
+        return bool(BooleanNode(given)._value())  # noqa: SLF001 - all that a flag can be in YAML
+    except ValidationError as error:
+        raise HydraConfigError(
+            f"hydra.launcher.resume={given}: it must be true, false or {REPAIR}"
+        ) from error
+
+
+def _check_folder(folder: Path, resume: bool | str, config: DictConfig) -> None:
     """Refuse before anything is written: Hydra's sweepers write to the folder before they launch.
 
     Raises:

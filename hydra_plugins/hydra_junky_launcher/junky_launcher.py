@@ -113,8 +113,9 @@ class JunkyLauncherConf:
     # Seconds after which no job starts any more; those that run go on to their end.
     sweep_timeout_s: Optional[float] = None  # noqa: UP045
 
-    # Go on with the sweep that the sweep's folder holds.
-    resume: bool = False
+    # false | true | repair: go on with the sweep that the sweep's folder holds; repair: also if
+    # its journal is damaged, with what is whole in it.
+    resume: Any = False
 
     # Key of the job's config that gets the device of its slot, trainer.device say; it must exist.
     device_key: Optional[str] = None  # noqa: UP045

@@ -1,0 +1,57 @@
+"""Ordinary files only: a fifo would hang whoever opens it, a device keeps nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+__all__ = ["check_regular", "open_regular"]
+
+_KINDS = {
+    stat.S_IFIFO: "a fifo",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def check_regular(path: Path) -> None:
+    """Refuse a path at which there is something that is neither a file nor a folder.
+
+    Raises:
+        OSError: There is; the message says what.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # nothing is there, or whoever opens it learns the same
+        return
+    _check(mode, path)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading, as bytes.
+
+    Raises:
+        OSError: It cannot be opened, or is no ordinary file.
+    """
+    file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - Path has no opener
+    try:
+        _check(os.fstat(file.fileno()).st_mode, path)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting for the writer of a fifo."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _check(mode: int, path: Path) -> None:
+    kind = _KINDS.get(stat.S_IFMT(mode))
+    if kind is not None:
+        raise OSError(errno.EINVAL, f"it is {kind}, not an ordinary file", str(path))

@@ -1,0 +1,80 @@
+"""``hydra.launcher.resume=repair``: a damaged journal is refused, or goes on with what is whole."""
+
+import json
+
+import pytest
+from launching import multirun
+
+from junky_core.errors import ConfigError, JournalError
+from junky_core.journal_reader import load_state
+
+
+class Sweep:
+    def __init__(self, folder):
+        self.folder = folder
+        self.journal = folder / "sweep" / "journal.jsonl"
+        self.ran = []
+
+    def run(self, *overrides):
+        self.ran.clear()
+
+        def task(cfg):
+            self.ran.append(cfg.width)
+            return cfg.width
+
+        multirun(task, ["width=1,2,3", *overrides], {"width": 0}, self.folder)
+
+    def damage(self, job):
+        """Change a bit of the record of a job's end; return its line."""
+        lines = self.journal.read_bytes().splitlines(keepends=True)
+        records = [json.loads(line) for line in lines]
+        at = next(
+            i
+            for i, record in enumerate(records)
+            if record["event"] == "job_finished" and record["job"] == job
+        )
+        lines[at] = lines[at].replace(b'"score"', b'"scorf"', 1)
+        self.journal.write_bytes(b"".join(lines))
+        return at + 1
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    sweep = Sweep(tmp_path)
+    sweep.run()
+    return sweep
+
+
+def test_damage_is_refused_with_the_line_and_no_traceback(sweep):
+    from hydra.errors import CompactHydraException
+
+    line = sweep.damage(1)
+    with pytest.raises(
+        JournalError, match=f"line {line}: .*hydra.launcher.resume=repair"
+    ) as caught:
+        sweep.run("hydra.launcher.resume=true")
+    assert isinstance(caught.value, CompactHydraException)
+    assert sweep.ran == []
+
+
+def test_repair_runs_what_was_lost(sweep, capsys):
+    line = sweep.damage(1)
+    sweep.run("hydra.launcher.resume=repair")
+    assert sweep.ran == [2]
+    assert f"line {line} (" in capsys.readouterr().out
+    assert (sweep.folder / "sweep" / "journal.jsonl.damaged").exists()
+    assert [job.score for job in load_state(sweep.journal).by_num.values()] == [1, 2, 3]
+    sweep.run("hydra.launcher.resume=true")
+    assert sweep.ran == []
+
+
+@pytest.mark.parametrize("resume", ["false", "no", "null"])
+def test_a_sweep_is_not_resumed_unasked(sweep, resume):
+    with pytest.raises(OSError, match="holds a sweep already"):
+        sweep.run(f"hydra.launcher.resume={resume}")
+
+
+@pytest.mark.parametrize("resume", ["repiar", "[true]", "2.5"])
+def test_resume_must_be_one_of_three(sweep, resume):
+    with pytest.raises(ConfigError, match=r"resume=.*must be true, false or repair"):
+        sweep.run(f"hydra.launcher.resume={resume}")

@@ -1,0 +1,542 @@
+"""A journal with changed bits, with lines lost, doubled or swapped, with fields of a wrong type."""
+
+import io
+import json
+import random
+import zlib
+
+import pytest
+import torch
+from sweep_events import attempt_failed, begin, ended, fail, finish, score, started
+
+from junky_core import parse_autotrain_log, torch_autotrain
+from junky_core.__main__ import main as run_command
+from junky_core.errors import ConfigError, JournalError, LogError, SweepFolderError
+from junky_core.events import BestSaved, BestSaving, Notice, SlotClosed
+from junky_core.journal import Journal
+from junky_core.journal_codec import encode_event
+from junky_core.journal_lines import seal
+from junky_core.journal_reader import load_state, read_journal
+from junky_core.journal_repair import repair_journal
+from junky_core.report import report_html
+from junky_core.sweep_history import load_history
+from junky_core.watch import watch
+
+SAVE = {"job": 0, "name": "Thread-1_0", "score": 0.5, "path": "/x/model.pt", "sha256": "00ff"}
+EVENTS = [
+    started(3, spec={"crc": 1, "n": 2}),
+    begin(0, params={"lr": 0.1, "n": 7, "crc": 12}),
+    score(0, 0.5),
+    BestSaving(time=1001.0, **SAVE),
+    BestSaved(time=1001.5, **SAVE),
+    finish(0, 0.5, params={"lr": 0.1, "n": 7, "crc": 12}),
+    begin(1, params={"a": (1, float("inf"))}),
+    attempt_failed(1),
+    begin(1, attempt=2),
+    fail(1, attempt=2),
+    SlotClosed(time=1003.0, slot=2, device="cpu", reason="gone"),
+    Notice(time=1004.0, level="info", message='x, "n": 4, "crc": 5}'),
+    begin(2),
+    finish(2, 0.7),
+    ended(finished=2, failed=1),
+]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "journal.jsonl"
+
+
+@pytest.fixture
+def lines(path):
+    """The lines of a whole journal, which lies at ``path``."""
+    with Journal(path) as journal:
+        for event in EVENTS:
+            journal.on_event(event)
+    return path.read_bytes().splitlines(keepends=True)
+
+
+def old_lines():
+    """The lines of a journal as the first version wrote it."""
+    return [encode_event(event) for event in EVENTS]
+
+
+def numbers(path):
+    """The numbers in a journal, which is whole."""
+    assert len(list(read_journal(path))) == len(path.read_bytes().splitlines())
+    return [json.loads(line)["n"] for line in path.read_bytes().splitlines()]
+
+
+def start_of(name="start"):
+    return encode_event(started(0, sweep_id=name))
+
+
+def test_each_line_has_its_number_and_the_checksum_of_what_is_before_it(lines):
+    for number, line in enumerate(lines, 1):
+        record = json.loads(line)
+        assert list(record)[-2:] == ["n", "crc"]
+        assert record["n"] == number
+        assert record["crc"] == zlib.crc32(line[: line.rindex(b', "crc"')])
+
+
+def test_numbers_go_on_when_a_journal_is_continued(path, lines):
+    with Journal(path) as journal:
+        journal.on_event(Notice(level="info", message="more"))
+    assert numbers(path) == [*range(1, len(lines) + 2)]
+
+
+# -- changed bits --------------------------------------------------------------------------------
+
+
+def check_flip(path, data, whole, at, bit):
+    """Change one bit: the journal is refused with the line, or has the same content."""
+    flipped = bytearray(data)
+    flipped[at] ^= 1 << bit
+    path.write_bytes(flipped)
+    try:
+        assert list(read_journal(path)) == whole, (at, bit)
+    except JournalError as error:
+        line = data.count(b"\n", 0, at) + 1
+        said = str(error)
+        assert any(f"line {n}: " in said for n in (line, line + 1)), (at, bit, said)
+        return 1
+    return 0
+
+
+def test_no_changed_bit_changes_content(path, lines):
+    data = path.read_bytes()
+    whole = list(read_journal(path))
+    refused = sum(
+        check_flip(path, data, whole, at, bit) for at in range(len(data)) for bit in (0, 5)
+    )
+    assert refused == 2 * len(data)
+
+
+def test_no_changed_bit_changes_content_at_random(path, lines):
+    data = path.read_bytes()
+    whole = list(read_journal(path))
+    dice = random.Random(4)
+    for _ in range(1500):
+        check_flip(path, data, whole, dice.randrange(len(data)), dice.randrange(8))
+
+
+def test_no_changed_bit_of_a_single_record_changes_content(path):
+    with Journal(path) as journal:
+        journal.on_event(EVENTS[0])
+    data = path.read_bytes()
+    whole = list(read_journal(path))
+    for at in range(len(data)):
+        for bit in range(8):
+            check_flip(path, data, whole, at, bit)
+
+
+@pytest.mark.parametrize("torn", [1, 8, 40, 100])
+def test_no_changed_bit_changes_content_where_the_last_line_is_torn(path, lines, torn):
+    data = b"".join(lines[:-1])
+    path.write_bytes(data)
+    whole = list(read_journal(path))
+    tail = lines[-1][:torn]
+    for at in range(len(b"".join(lines[:-2])), len(data)):
+        for bit in range(8):
+            flipped = bytearray(data)
+            flipped[at] ^= 1 << bit
+            path.write_bytes(bytes(flipped) + tail)
+            try:
+                assert list(read_journal(path)) == whole, (at, bit)
+            except JournalError as error:
+                assert f"line {len(lines) - 1}: " in str(error) or f"line {len(lines)}: " in str(  # noqa: PT017
+                    error
+                )
+
+
+def test_a_journal_with_a_changed_bit_in_its_last_line_is_not_continued(path, lines):
+    data = bytearray(path.read_bytes())
+    data[-30] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(SweepFolderError, match="last line is damaged"):
+        Journal(path)
+    assert path.read_bytes() == data
+
+
+# -- lines lost, doubled, swapped ----------------------------------------------------------------
+
+
+def without(lines, at):
+    return [*lines[:at], *lines[at + 1 :]]
+
+
+def doubled(lines, at):
+    return [*lines[: at + 1], *lines[at:]]
+
+
+def swapped(lines, at):
+    return [*lines[:at], lines[at + 1], lines[at], *lines[at + 2 :]]
+
+
+@pytest.mark.parametrize("change", [without, doubled, swapped])
+@pytest.mark.parametrize("at", range(len(EVENTS) - 1))
+def test_lines_that_are_not_in_order_are_refused(path, lines, change, at):
+    path.write_bytes(b"".join(change(lines, at)))
+    with pytest.raises(JournalError, match=r"line \d+"):
+        list(read_journal(path))
+
+
+def test_the_message_says_what_is_missing(path, lines):
+    path.write_bytes(b"".join([*lines[:3], *lines[6:]]))
+    with pytest.raises(JournalError, match=r"line 4: .* record 7, and records 4 to 6 are missing"):
+        list(read_journal(path))
+
+
+def test_a_line_of_another_journal_is_refused(path, lines):
+    other = seal(encode_event(Notice(level="info", message="of another")), 3)
+    path.write_bytes(b"".join([*lines[:5], other, *lines[5:]]))
+    with pytest.raises(JournalError, match="line 6"):
+        list(read_journal(path))
+
+
+def test_an_appended_line_without_checksum_is_refused(path, lines):
+    path.write_bytes(b"".join([*lines, old_lines()[3]]))
+    with pytest.raises(JournalError, match=f"line {len(lines) + 1}: .*no checksum"):
+        list(read_journal(path))
+
+
+# -- journals of the first version ---------------------------------------------------------------
+
+
+def test_an_old_journal_is_read_as_it_is(path):
+    path.write_bytes(b"".join(old_lines()))
+    assert list(read_journal(path)) == [json.loads(line) for line in old_lines()]
+    assert load_state(path).jobs["0"].status == "finished"
+
+
+def test_an_old_journal_gets_checksums_when_it_is_continued(path):
+    path.write_bytes(b"".join(old_lines()))
+    with Journal(path) as journal:
+        journal.on_event(Notice(level="info", message="more"))
+    assert numbers(path) == [*range(1, len(EVENTS) + 2)]
+    records = list(read_journal(path))
+    assert records[:-1] == [json.loads(line) for line in old_lines()]
+    data = path.read_bytes()
+    assert check_flip(path, data, records, data.index(b"0.5"), 0) == 1
+
+
+def test_an_old_journal_with_a_torn_end_gets_checksums_too(path):
+    path.write_bytes(b"".join(old_lines()) + old_lines()[3][:50])
+    Journal(path).close()
+    assert numbers(path) == [*range(1, len(EVENTS) + 1)]
+
+
+def test_old_lines_before_new_ones_are_read(path, lines):
+    path.write_bytes(b"".join([*old_lines()[:4], *lines[4:]]))
+    assert len(list(read_journal(path))) == len(lines)
+    path.write_bytes(b"".join([*old_lines()[:3], *lines[4:]]))
+    with pytest.raises(JournalError, match=r"line 4: .*record 4 is missing"):
+        list(read_journal(path))
+
+
+def test_a_damaged_old_journal_is_not_continued(path):
+    lines = old_lines()
+    lines[4] = lines[4][:20] + b"\n"
+    path.write_bytes(b"".join(lines))
+    with pytest.raises(JournalError, match="line 5"):
+        Journal(path)
+    assert path.read_bytes() == b"".join(lines)
+
+
+# -- repair --------------------------------------------------------------------------------------
+
+
+def events_of(path):
+    return [(r["event"], r.get("time")) for r in read_journal(path)]
+
+
+def test_a_whole_journal_is_left_as_it_is(path, lines):
+    assert repair_journal(path, start_of) is None
+    path.write_bytes(path.read_bytes()[:-10])  # torn
+    before = path.read_bytes()
+    assert repair_journal(path, start_of) is None
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("at", range(1, len(EVENTS)))
+def test_repair_keeps_all_lines_but_the_damaged_one(path, lines, at):
+    events = events_of(path)
+    broken = bytearray(lines[at])
+    broken[30] ^= 4
+    damaged = b"".join([*lines[:at], bytes(broken), *lines[at + 1 :]])
+    path.write_bytes(damaged)
+    said = repair_journal(path, start_of)
+    assert f"line {at + 1} (its checksum does not match)" in said
+    assert f"{len(lines) - 1} records" in said
+    assert events_of(path) == without(events, at)
+    assert path.with_name("journal.jsonl.damaged").read_bytes() == damaged
+
+
+def test_repair_says_what_is_missing(path, lines):
+    path.write_bytes(b"".join([*lines[:3], *lines[6:]]))
+    assert "3 records missing altogether" in repair_journal(path, start_of)
+    assert len(events_of(path)) == len(lines) - 3
+
+
+def test_repair_puts_lines_back_in_order_and_drops_copies(path, lines):
+    events = events_of(path)
+    path.write_bytes(b"".join(doubled(swapped(lines, 5), 8)))
+    assert "line 10 (a copy of line 9)" in repair_journal(path, start_of)
+    assert events_of(path) == events
+
+
+def test_repair_keeps_what_is_whole_on_a_line_with_two_records(path, lines):
+    events = events_of(path)
+    joined = lines[4].rstrip(b"\n") + b"?" + lines[5]
+    path.write_bytes(b"".join([*lines[:4], joined, *lines[6:]]))
+    repair_journal(path, start_of)
+    assert events_of(path) == events
+    path.write_bytes(b"".join([*lines[:4], lines[4][:33], *lines[5:]]))  # written behind a torn one
+    assert "line 5 in part" in repair_journal(path, start_of)
+    assert events_of(path) == without(events, 4)
+
+
+def test_repair_makes_up_for_a_lost_start(path, lines):
+    path.write_bytes(b"".join([lines[0][:40] + b"\n", *lines[1:]]))
+    assert "a start of the sweep" in repair_journal(path, lambda: start_of("afresh"))
+    state = load_state(path)
+    assert state.sweep_id == "afresh"
+    assert len(state.by_num) == 3
+    assert len(list(read_journal(path))) == len(lines)
+    path.write_bytes(b"".join(lines[1:]))
+    assert "a start of the sweep" in repair_journal(path, lambda: start_of("afresh"))
+    assert load_state(path).sweep_id == "afresh"
+
+
+def test_jobs_after_a_lost_start_are_not_taken_for_those_of_the_sweep_before(path):
+    fixed = [{"fixed": {"train_kwargs['epochs']": epochs}} for epochs in ("10", "100")]
+    events = [started(1, spec=fixed[0]), begin(0), finish(0, 0.5), ended(finished=1)]
+    events += [started(1, spec=fixed[1], resumed=True, superseded=[0]), begin(1), finish(1, 0.6)]
+    with Journal(path) as journal:
+        for event in events:
+            journal.on_event(event)
+    path.write_bytes(path.read_bytes().replace(b'"resumed": true', b'"resumed": tru?'))
+    repair_journal(path, start_of)
+    jobs = load_state(path).by_num
+    assert jobs[0].fixed == fixed[0]["fixed"]
+    assert jobs[1].fixed is None
+
+
+def test_repair_of_a_file_without_a_whole_record_is_refused(path):
+    path.write_bytes(b"hello\nworld\n")
+    with pytest.raises(JournalError, match="no record in it is whole"):
+        repair_journal(path, start_of)
+    assert path.read_bytes() == b"hello\nworld\n"
+
+
+def test_a_second_repair_keeps_the_first_damaged_file(path, lines):
+    for at in (3, 5):
+        now = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join(without(now, at)))
+        repair_journal(path, start_of)
+    assert path.with_name("journal.jsonl.damaged-2").exists()
+    assert len(events_of(path)) == len(lines) - 2
+
+
+def test_repair_of_an_old_journal(path):
+    lines = old_lines()
+    lines[4] = b"garbage\n"
+    path.write_bytes(b"".join(lines))
+    said = repair_journal(path, start_of)
+    assert "line 5 (it is no record)" in said
+    assert "perhaps a start of the sweep" in said
+    assert numbers(path) == [*range(1, len(EVENTS) + 1)]
+    assert list(read_journal(path))[4]["event"] == "sweep_started"
+
+
+# -- fields of a wrong type ----------------------------------------------------------------------
+
+WRONG = [
+    None,
+    True,
+    -1,
+    10**400,
+    1e308,
+    float("nan"),
+    "text",
+    "\x1b",
+    [],
+    [[1]],
+    {},
+    {"a": [1]},
+    {"__tuple__": 5},
+    {"__float__": "x"},
+    {"__int__": "zz"},
+    {"__dict__": [[[], 1]]},
+    {"__dict__": [1]},
+]
+
+
+def deep(levels):
+    value = 0
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def every_wrong_record():
+    for at, line in enumerate(old_lines()):
+        record = json.loads(line)
+        for field in record:
+            if field != "event":
+                for value in WRONG:
+                    yield at, {**record, field: value}
+                    yield at, {**record, f"{field}_exact": value}
+                yield at, {k: v for k, v in record.items() if k != field}
+        yield at, {**record, "params": {"a": deep(400)}}
+        yield at, {**record, "params": {"a": 10**400}, "value": deep(150)}
+
+
+def parse(path):
+    parse_autotrain_log(path, silent=True)
+
+
+def report(path):
+    report_html(load_history(path), "title")
+
+
+def watch_once(path):
+    watch(path, once=True, interval_s=0.1, stream=io.StringIO())
+
+
+def leaderboard(path):
+    run_command(["leaderboard", str(path)])
+
+
+@pytest.mark.parametrize("look", [parse, report, watch_once, leaderboard, load_state])
+def test_fields_of_a_wrong_type_never_give_a_raw_traceback(path, capsys, look):
+    plain = old_lines()
+    cases = list(every_wrong_record())
+    refused = 0
+    for at, record in random.Random(look.__name__).sample(cases, 400):
+        lines = [*plain[:at], json.dumps(record).encode() + b"\n", *plain[at + 1 :]]
+        path.write_bytes(b"".join(lines))
+        said = ""
+        try:
+            look(path)
+            said = capsys.readouterr().err
+        except (JournalError, LogError) as error:
+            said = str(error)
+        if said:
+            assert f"line {at + 1}: " in said
+            refused += 1
+    assert 100 < refused < 400
+
+
+# -- resume --------------------------------------------------------------------------------------
+
+
+def make_model(a):
+    return torch.nn.Linear(2, 1), a
+
+
+class Sweep:
+    def __init__(self, folder):
+        self.folder = folder
+        self.journal = folder / "journal.jsonl"
+        self.ran = []
+
+    def run(self, **kwargs):
+        self.ran.clear()
+
+        def train(device, loaders, model, a, save_best, log_prefix):
+            self.ran.append(a)
+            save_best(model, a / 10)
+            return a
+
+        return torch_autotrain(
+            make_model,
+            train,
+            make_model_fit_params=[("a", [1, 2, 3])],
+            sweep_dir=self.folder,
+            threads_per_slot=1,
+            **kwargs,
+        )
+
+    def damage(self, event, job):
+        """Change a bit of the last record of this kind."""
+        lines = self.journal.read_bytes().splitlines(keepends=True)
+        records = [json.loads(line) for line in lines]
+        at = max(i for i, r in enumerate(records) if r["event"] == event and r.get("job") == job)
+        line = bytearray(lines[at])
+        line[line.index(b'"time": ') + 9] ^= 1
+        lines[at] = bytes(line)
+        self.journal.write_bytes(b"".join(lines))
+        return at + 1
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    sweep = Sweep(tmp_path)
+    sweep.run()
+    return sweep
+
+
+def test_resume_refuses_damage_and_runs_nothing(sweep):
+    line = sweep.damage("job_finished", 1)
+    before = sweep.journal.read_bytes()
+    with pytest.raises(JournalError, match=f"line {line}: .*resume='repair'"):
+        sweep.run(resume=True)
+    assert sweep.ran == []
+    assert sweep.journal.read_bytes() == before
+
+
+def test_resume_repair_runs_what_was_lost_and_keeps_the_rest(sweep, capsys):
+    line = sweep.damage("job_finished", 1)
+    result = sweep.run(resume="repair")
+    assert sweep.ran == [2]
+    assert [row[2]["a"] for row in result.stats] == [3, 2, 1]
+    assert result.best_model_params == {"a": 3}
+    said = capsys.readouterr().out
+    assert f"line {line} (" in said
+    assert "journal.jsonl.damaged" in said
+    notices = [r["message"] for r in read_journal(sweep.journal) if r["event"] == "notice"]
+    assert f"line {line} (" in notices[-1]
+    assert sweep.run(resume=True).stats == result.stats
+    assert sweep.ran == []
+
+
+def test_resume_repair_of_a_whole_journal_is_a_resume(sweep, capsys):
+    sweep.run(resume="repair")
+    assert sweep.ran == []
+    assert "damaged" not in capsys.readouterr().out
+    assert not sweep.journal.with_name("journal.jsonl.damaged").exists()
+
+
+@pytest.mark.parametrize("saves", [["best_saving", "best_saved"], ["best_saved"]])
+def test_a_best_model_whose_record_was_lost_is_trained_again(sweep, saves):
+    for event in saves:
+        sweep.damage(event, 2)
+    result = sweep.run(resume="repair", best_model_device="cpu")
+    assert sweep.ran == ([3] if "best_saving" in saves else [])
+    assert result.best_model_params == {"a": 3}
+    assert result.best_model_score == 0.3
+
+
+def test_a_best_model_is_trained_again_if_all_records_of_saving_were_lost(sweep):
+    lines = sweep.journal.read_bytes().splitlines(keepends=True)
+    sweep.journal.write_bytes(b"".join(line for line in lines if b'"best_sav' not in line))
+    result = sweep.run(resume="repair", best_model_device="cpu")
+    assert sweep.ran == [3]
+    assert result.best_model_score == 0.3
+
+
+def test_an_old_journal_is_resumed(sweep):
+    old = list(read_journal(sweep.journal))
+    sweep.journal.write_text("".join(json.dumps(record) + "\n" for record in old))
+    sweep.run(resume=True)
+    assert sweep.ran == []
+    count = len(numbers(sweep.journal))
+    assert numbers(sweep.journal) == [*range(1, count + 1)]
+    assert count > len(old)
+
+
+@pytest.mark.parametrize("resume", ["true", "Repair", 1, None, ""])
+def test_resume_must_be_one_of_three(tmp_path, resume):
+    with pytest.raises(ConfigError, match=r"True, False or 'repair'"):
+        Sweep(tmp_path).run(resume=resume)
