@@ -6,7 +6,7 @@ thread, and takes microseconds; nothing here trains, builds or writes.
 Rounds, in order; a round begins when the one before has nothing left that
 runs or could run:
 
-    1. jobs from the source, and jobs that a closed slot handed back
+    1. jobs from the source, and jobs that a closed slot handed back (those of 3. wait for it)
     2. jobs whose attempt died, again, up to ``max_retries`` times each
     3. jobs that died of too little memory, each alone on its device
        (alone in the process, if it was the host's memory)
@@ -291,7 +291,10 @@ class Scheduler:
         job.attempts -= 1
         if not self._open:
             return Decision(self._result(slot, job, "stopped", end), retry=False, closed=closed)
-        self._queue.append(job)
+        if job.alone:
+            self._alone.appendleft(job)
+        else:
+            self._queue.append(job)
         return Decision(None, retry=True, closed=closed)
 
     def _dies_alike(self, job: RunningJob, end: AttemptEnd) -> bool:

@@ -187,6 +187,23 @@ def test_a_job_handed_to_a_slot_that_cannot_open_comes_back():
     assert not bench.would_wait(1)
 
 
+def test_a_job_that_must_run_alone_does_so_when_it_is_handed_back():
+    bench = Bench(2, ("cuda:0", "cuda:1", "cuda:1"), max_retries=1)
+    a, b = bench.take(1), bench.take(2)
+    bench.report(a, dies("oom"), 1)
+    bench.report(b, dies("oom"), 2)
+    assert bench.take(1) is a
+    assert bench.take(2) is b
+    bench.report(a, dies("loaders"), 1)
+    assert bench.would_wait(3)  # b is alone on that device
+    assert bench.would_wait(1)  # that slot has failed its loaders
+    bench.report(b, OK, 2)
+    assert bench.take(3) is a
+    assert bench.would_wait(2)
+    bench.report(a, OK, 3)
+    assert bench.take(1) is None
+
+
 def test_loaders_that_fail_on_every_slot_fail_the_job():
     bench = Bench(1, ("cpu", "cpu"), max_retries=0)
     job = bench.take(1)
