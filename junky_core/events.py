@@ -43,8 +43,8 @@ class SweepStarted(Event):
     sweep_id: str
     kind: str  # "python" or "hydra"
     total: int | None  # jobs in this run of the source, None if not known beforehand
-    resumed: bool = False
-    already_finished: int = 0  # taken from the journal
+    resumed: bool = False  # the first batch of a session that goes on with an earlier sweep
+    already_finished: int = 0  # jobs of this batch taken from the journal
     devices: Sequence[str] = ()  # one entry a slot
     threads_per_slot: int | None = None  # None: left alone
     seed: int | None = None

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+import uuid
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from junky_core.atomic import write_atomically
-from junky_core.errors import JournalError
+from junky_core.errors import JournalError, SweepFolderError
+from junky_core.events import SweepStarted
+from junky_core.journal_codec import encode_event
 from junky_core.journal_fields import KNOWN_EVENTS
 from junky_core.journal_lines import (
     BLANK,
@@ -63,23 +66,32 @@ def seal_old_journal(path: Path) -> None:
         _write(path, (parse_line(line)[2] for line in file if reader.take(line) is not None))
 
 
-def repair_journal(path: Path, make_start: Callable[[], bytes]) -> str | None:
+def repair_journal(path: Path, direction: str, seed: int | None) -> str | None:
     """Leave in a damaged journal what is whole, in order and numbered afresh.
 
     The damaged file is kept beside it, as ``journal.jsonl.damaged``.
 
     Args:
         path: The journal.
-        make_start: Returns a record of a sweep's start, as an encoded line, for a journal that
-            has lost its own.
+        direction: This run's, for a start of the sweep that is lost.
+        seed: This run's, likewise.
 
     Returns:
         What was dropped, for the user; ``None`` if the journal is whole.
 
     Raises:
         JournalError: Nothing in it is whole, or a later release wrote it.
-        OSError: It cannot be read or written; it is as it was then.
+        SweepFolderError: It cannot be read or written; it is as it was then.
     """
+    try:
+        return _repair(path, direction, seed)
+    except OSError as error:
+        raise SweepFolderError(
+            error.errno, f"the journal cannot be repaired: {error.strerror}"
+        ) from error
+
+
+def _repair(path: Path, direction: str, seed: int | None) -> str | None:
     try:
         for _ in read_journal(path):
             pass
@@ -105,7 +117,7 @@ def repair_journal(path: Path, make_start: Callable[[], bytes]) -> str | None:
             "perhaps a start of the sweep: where it was lost, seed, direction and fixed arguments "
             "are taken as this run's"
         )
-    texts = [one.text or make_start() for one in found]
+    texts = [one.text or _start(direction, seed) for one in found]
     kept = _keep_damaged(path)
     _write(path, texts)
     shown = said[:_MOST_TOLD] or ["nothing: its lines were out of order"]
@@ -141,6 +153,15 @@ def _sift(path: Path) -> tuple[list[_Whole], list[str]]:
                         found.append(_Whole(None if last is None else last + 1, number))
             sealed = sealed or (bool(found) and found[-1].n is not None)
     return found, dropped
+
+
+def _start(direction: str, seed: int | None) -> bytes:
+    """Return a record, as an encoded line, in place of a start of the sweep that is lost."""
+    sweep_id = uuid.uuid4().hex[:12]
+    event = SweepStarted(
+        sweep_id=sweep_id, kind="", total=None, direction=direction, seed=seed, resumed=True
+    )
+    return encode_event(event) or b""
 
 
 def _starts_sweep(text: bytes) -> bool:

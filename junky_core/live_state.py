@@ -143,7 +143,8 @@ class LiveState:
     def _started(self, event: SweepStarted) -> None:
         self.kind, self.direction = event.kind, event.direction
         if event.resumed:  # what failed or was cut short runs again
-            self.finished, self.failed = event.already_finished, 0
+            self.finished = self.failed = 0
+        self.finished += event.already_finished
         superseded = frozenset(event.superseded)
         if superseded != self._superseded:
             self._superseded, self.best = superseded, None

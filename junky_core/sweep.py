@@ -180,6 +180,7 @@ class Sweep:
         self._scheduler: Scheduler | None = None
         self._starter: JobScope | None = None
         self._signum: int | None = None
+        self._resumed = False  # its first batch has begun: the next ones are of this session
 
     def run(self, source: JobSource, already_finished: int = 0) -> list[JobResult]:
         """Run all jobs of ``source``; return how each ended, by job number.
@@ -441,7 +442,7 @@ class Sweep:
                 sweep_id=self.sweep_id,
                 kind=self._kind,
                 total=source.total,
-                resumed=settings.resumed,
+                resumed=settings.resumed and not self._resumed,
                 already_finished=already_finished,
                 devices=[slot.spec.device for slot in self._slots.slots],
                 threads_per_slot=self.threads,
@@ -452,6 +453,7 @@ class Sweep:
                 superseded=settings.superseded,
             )
         )
+        self._resumed = True
 
     def _emit_ended(self, scheduler: Scheduler, started: float) -> None:
         results = self._results.values()

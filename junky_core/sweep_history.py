@@ -136,6 +136,7 @@ class SweepHistory:
         self.has_times = True
         self.source = ""
         self._open: dict[str, Span] = {}
+        self._done = 0  # jobs of this session that are over, those taken from the journal included
 
     def on_event(self, event: Event) -> None:
         """Take note of ``event``."""
@@ -191,9 +192,10 @@ class SweepHistory:
                 job.status = "stopped"
         self._supersede(set(event.superseded))
         self.sweep_id, self.direction, self.seed = event.sweep_id, event.direction, event.seed
-        before = event.already_finished if event.resumed else self.count("finished")
-        before += 0 if event.resumed else self.count("failed")
-        self.total = None if event.total is None else before + event.total
+        if event.resumed:  # what failed or was cut short runs again
+            self._done = 0
+        self._done += event.already_finished
+        self.total = None if event.total is None else self._done + event.total
         self.devices = list(event.devices)
         self.sessions.append([event.time, event.time])
         self.ended = None
@@ -222,6 +224,7 @@ class SweepHistory:
         self._open[event.name] = span
 
     def _over(self, event: JobFinished | JobFailed, status: str) -> JobFacts:
+        self._done += 1
         job = self._job(event.job, event.name)
         job.status, job.params, job.score = status, event.params, event.score
         job.attempts, job.duration_s = event.attempt, event.duration_s

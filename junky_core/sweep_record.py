@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,11 +27,10 @@ from typing import Any
 from junky_core.atomic import remove_stale_temporaries
 from junky_core.best import BestModel
 from junky_core.errors import JournalError, ResumeError, SweepFolderError
-from junky_core.events import Event, Notice, SweepStarted
+from junky_core.events import Event, Notice
 from junky_core.fixed_arguments import FixedArguments
 from junky_core.jobs import GridSource, Job, JobResult, rank_key
 from junky_core.journal import Journal
-from junky_core.journal_codec import encode_event
 from junky_core.journal_reader import JournaledJob, JournalState, load_state
 from junky_core.journal_repair import repair_journal
 from junky_core.known_jobs import KnownJobs
@@ -207,19 +205,7 @@ class SweepRecord:
 
     def _repair(self, direction: str, seed: int | None) -> None:
         """Leave in a damaged journal what is whole, and take note of what was dropped."""
-
-        def start() -> bytes:
-            event = SweepStarted(
-                sweep_id=uuid.uuid4().hex[:12], kind="", total=None, direction=direction, seed=seed
-            )
-            return encode_event(event) or b""
-
-        try:
-            dropped = repair_journal(self._folder.journal_path, start)
-        except OSError as error:
-            raise SweepFolderError(
-                error.errno, f"the journal cannot be repaired: {error.strerror}"
-            ) from error
+        dropped = repair_journal(self._folder.journal_path, direction, seed)
         if dropped is not None:
             self._repaired = True
             self._note("warning", dropped)

@@ -67,10 +67,6 @@ def numbers(path):
     return [json.loads(line)["n"] for line in path.read_bytes().splitlines()]
 
 
-def start_of(name="start"):
-    return encode_event(started(0, sweep_id=name))
-
-
 def test_each_line_has_its_number_and_the_checksum_of_what_is_before_it(lines):
     for number, line in enumerate(lines, 1):
         record = json.loads(line)
@@ -251,10 +247,10 @@ def events_of(path):
 
 
 def test_a_whole_journal_is_left_as_it_is(path, lines):
-    assert repair_journal(path, start_of) is None
+    assert repair_journal(path, "minimize", 7) is None
     path.write_bytes(path.read_bytes()[:-10])  # torn
     before = path.read_bytes()
-    assert repair_journal(path, start_of) is None
+    assert repair_journal(path, "minimize", 7) is None
     assert path.read_bytes() == before
 
 
@@ -265,7 +261,7 @@ def test_repair_keeps_all_lines_but_the_damaged_one(path, lines, at):
     broken[30] ^= 4
     damaged = b"".join([*lines[:at], bytes(broken), *lines[at + 1 :]])
     path.write_bytes(damaged)
-    said = repair_journal(path, start_of)
+    said = repair_journal(path, "minimize", 7)
     assert f"line {at + 1} (its checksum does not match)" in said
     assert f"{len(lines) - 1} records" in said
     assert events_of(path) == without(events, at)
@@ -274,14 +270,14 @@ def test_repair_keeps_all_lines_but_the_damaged_one(path, lines, at):
 
 def test_repair_says_what_is_missing(path, lines):
     path.write_bytes(b"".join([*lines[:3], *lines[6:]]))
-    assert "3 records missing altogether" in repair_journal(path, start_of)
+    assert "3 records missing altogether" in repair_journal(path, "minimize", 7)
     assert len(events_of(path)) == len(lines) - 3
 
 
 def test_repair_puts_lines_back_in_order_and_drops_copies(path, lines):
     events = events_of(path)
     path.write_bytes(b"".join(doubled(swapped(lines, 5), 8)))
-    assert "line 10 (a copy of line 9)" in repair_journal(path, start_of)
+    assert "line 10 (a copy of line 9)" in repair_journal(path, "minimize", 7)
     assert events_of(path) == events
 
 
@@ -289,23 +285,23 @@ def test_repair_keeps_what_is_whole_on_a_line_with_two_records(path, lines):
     events = events_of(path)
     joined = lines[4].rstrip(b"\n") + b"?" + lines[5]
     path.write_bytes(b"".join([*lines[:4], joined, *lines[6:]]))
-    repair_journal(path, start_of)
+    repair_journal(path, "minimize", 7)
     assert events_of(path) == events
     path.write_bytes(b"".join([*lines[:4], lines[4][:33], *lines[5:]]))  # written behind a torn one
-    assert "line 5 in part" in repair_journal(path, start_of)
+    assert "line 5 in part" in repair_journal(path, "minimize", 7)
     assert events_of(path) == without(events, 4)
 
 
 def test_repair_makes_up_for_a_lost_start(path, lines):
     path.write_bytes(b"".join([lines[0][:40] + b"\n", *lines[1:]]))
-    assert "a start of the sweep" in repair_journal(path, lambda: start_of("afresh"))
+    assert "a start of the sweep" in repair_journal(path, "minimize", 7)
     state = load_state(path)
-    assert state.sweep_id == "afresh"
+    assert (state.direction, state.seed) == ("minimize", 7)
     assert len(state.by_num) == 3
     assert len(list(read_journal(path))) == len(lines)
     path.write_bytes(b"".join(lines[1:]))
-    assert "a start of the sweep" in repair_journal(path, lambda: start_of("afresh"))
-    assert load_state(path).sweep_id == "afresh"
+    assert "a start of the sweep" in repair_journal(path, "minimize", 7)
+    assert load_state(path).direction == "minimize"
 
 
 def test_jobs_after_a_lost_start_are_not_taken_for_those_of_the_sweep_before(path):
@@ -316,7 +312,7 @@ def test_jobs_after_a_lost_start_are_not_taken_for_those_of_the_sweep_before(pat
         for event in events:
             journal.on_event(event)
     path.write_bytes(path.read_bytes().replace(b'"resumed": true', b'"resumed": tru?'))
-    repair_journal(path, start_of)
+    repair_journal(path, "minimize", 7)
     jobs = load_state(path).by_num
     assert jobs[0].fixed == fixed[0]["fixed"]
     assert jobs[1].fixed is None
@@ -325,7 +321,7 @@ def test_jobs_after_a_lost_start_are_not_taken_for_those_of_the_sweep_before(pat
 def test_repair_of_a_file_without_a_whole_record_is_refused(path):
     path.write_bytes(b"hello\nworld\n")
     with pytest.raises(JournalError, match="no record in it is whole"):
-        repair_journal(path, start_of)
+        repair_journal(path, "minimize", 7)
     assert path.read_bytes() == b"hello\nworld\n"
 
 
@@ -333,7 +329,7 @@ def test_a_second_repair_keeps_the_first_damaged_file(path, lines):
     for at in (3, 5):
         now = path.read_bytes().splitlines(keepends=True)
         path.write_bytes(b"".join(without(now, at)))
-        repair_journal(path, start_of)
+        repair_journal(path, "minimize", 7)
     assert path.with_name("journal.jsonl.damaged-2").exists()
     assert len(events_of(path)) == len(lines) - 2
 
@@ -342,7 +338,7 @@ def test_repair_of_an_old_journal(path):
     lines = old_lines()
     lines[4] = b"garbage\n"
     path.write_bytes(b"".join(lines))
-    said = repair_journal(path, start_of)
+    said = repair_journal(path, "minimize", 7)
     assert "line 5 (it is no record)" in said
     assert "perhaps a start of the sweep" in said
     assert numbers(path) == [*range(1, len(EVENTS) + 1)]

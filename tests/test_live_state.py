@@ -52,6 +52,15 @@ def test_batches_add_up():
     assert (state.finished, state.total, state.ended) == (1, 3, None)
 
 
+def test_batches_of_a_resumed_sweep_add_up():
+    state = state_of(
+        started(0, resumed=True, already_finished=3), ended(), started(2, already_finished=1)
+    )
+    assert (state.finished, state.total, state.left) == (4, 6, 2)
+    before = [started(3), begin(0), finish(0, 1), begin(1), fail(1), begin(2)]
+    assert state_of(*before, started(2, resumed=True, already_finished=1)).total == 3
+
+
 def test_each_slot_has_its_job_and_scores():
     state = state_of(
         started(), begin(5, slot=2), score(5, 0.7, slot=2), score(5, 0.4, slot=2, improved=False)

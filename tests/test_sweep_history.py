@@ -72,6 +72,14 @@ def test_total_counts_all_batches():
     assert resumed.total == 5
 
 
+def test_total_counts_all_batches_of_a_resumed_sweep():
+    first = [started(3), *(e for n in range(3) for e in (begin(n), finish(n, n))), ended()]
+    second = [started(3), begin(3), finish(3, 3), begin(4), fail(4), begin(5)]  # killed
+    again = [started(0, resumed=True, already_finished=3), ended(), started(2, already_finished=1)]
+    assert history_of(*first, *second).total == 6
+    assert history_of(*first, *second, *again).total == 6
+
+
 def test_what_has_not_ended_is_no_failure():
     history = history_of(started(), begin(0), begin(1, slot=2), attempt_failed(1, slot=2))
     assert [result.status for result in history.results()] == ["stopped", "stopped"]

@@ -1,12 +1,17 @@
 """``hydra.launcher.resume=repair``: a damaged journal is refused, or goes on with what is whole."""
 
+import io
 import json
 
 import pytest
 from launching import multirun
 
 from junky_core.errors import ConfigError, JournalError
+from junky_core.events import SweepStarted
 from junky_core.journal_reader import load_state
+from junky_core.live_state import LiveState
+from junky_core.sweep_history import load_history
+from junky_core.watch import watch
 
 
 class Sweep:
@@ -78,3 +83,30 @@ def test_a_sweep_is_not_resumed_unasked(sweep, resume):
 def test_resume_must_be_one_of_three(sweep, resume):
     with pytest.raises(ConfigError, match=r"resume=.*must be true, false or repair"):
         sweep.run(f"hydra.launcher.resume={resume}")
+
+
+def test_batches_of_a_resumed_sweep_add_up(tmp_path, capsys):
+    """Four of six jobs are finished; the sweep goes on in batches of three."""
+    folder = tmp_path / "sweep"
+
+    def run(widths, *overrides):
+        given = [f"width={widths}", "hydra.sweeper.max_batch_size=3", *overrides]
+        multirun(lambda cfg: cfg.width, given, {"width": 0}, tmp_path)
+
+    run("0,1,2,3")
+    seen = []
+    publish = LiveState.on_event
+
+    def note(self, event):
+        publish(self, event)
+        if isinstance(event, SweepStarted):
+            seen.append((self.finished, self.total))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LiveState, "on_event", note)
+        run("0,1,2,3,4,5", "hydra.launcher.resume=true")
+    assert seen == [(3, 3), (4, 6)]
+    assert load_history(folder).total == 6
+    stream = io.StringIO()
+    watch(folder, once=True, interval_s=0.1, stream=stream)
+    assert "6/6 done" in stream.getvalue()
