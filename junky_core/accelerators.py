@@ -78,11 +78,30 @@ def _used(module: Any) -> list[int]:
 
 
 def synchronize_used_devices() -> None:
-    """Wait for all work on each device that the process uses, whichever is current."""
+    """Wait for all work on each device that the process uses, whichever is current.
+
+    Raises:
+        RuntimeError: What went wrong there, unless it is another device that is poisoned: that is
+            the affair of who uses it.
+    """
     module = _started()
-    if module is not None and hasattr(module, "Stream"):  # without: one queue, in order
-        for index in _used(module):
+    if module is None or not hasattr(module, "Stream"):  # without streams: one queue, in order
+        return
+    for index in _used(module):
+        try:
             module.synchronize(index)
+        except RuntimeError:
+            if index == module.current_device() or _answers(module, index):
+                raise
+
+
+def _answers(module: Any, index: int) -> bool:
+    """Return whether a device that gave an error gives none now; a poisoned one does for ever."""
+    try:
+        module.synchronize(index)
+    except RuntimeError:
+        return False
+    return True
 
 
 def empty_caches(device: torch.device | None = None) -> None:
@@ -101,8 +120,7 @@ class DeviceQueue:
     thread and those of its job.
 
     Args:
-        device: The slot's device. On the CPU the queue is that of the accelerator the job may
-            use all the same, once it does: the calling thread's current stream there.
+        device: The slot's device. On the CPU there is nothing to wait for.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -124,7 +142,7 @@ class DeviceQueue:
         own stream, after what the default stream holds; backward runs in the calling thread
         instead of the one autograd thread that all slots of a device would share.
         """
-        module = None if self.device.type == "cpu" else device_module(self.device.type)
+        module = self._module()
         if module is None:
             yield
             return
@@ -146,24 +164,23 @@ class DeviceQueue:
         """Wait until the device has done what the slot launched; return whether it was asked.
 
         Only streams are waited for, never the whole device: neighbours go on, and those that
-        capture a graph may not be disturbed.
+        capture a graph may not be disturbed. Nor any other device, which may be poisoned.
 
         Raises:
             RuntimeError: What went wrong there since the last error.
         """
-        on_cpu = self.device.type == "cpu"
-        module = _started() if on_cpu else device_module(self.device.type)
+        module = self._module()
         if module is None:
             return False
         if not hasattr(module, "Stream"):
-            if on_cpu:
-                return False  # another slot may be at work there, and MPS bears one thread
             module.synchronize()
             return True
         if self._stream is not None:
             self._stream.synchronize()
-        for index in _used(module):
-            stream = module.current_stream(index)
-            if stream != self._stream:
-                stream.synchronize()
+        current = module.current_stream(self.device)  # the job may have made another current
+        if current != self._stream:
+            current.synchronize()
         return True
+
+    def _module(self) -> Any | None:
+        return None if self.device.type == "cpu" else device_module(self.device.type)

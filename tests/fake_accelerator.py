@@ -38,6 +38,7 @@ class FakeModule:
     Attributes:
         log: What it was asked, in order, by whichever thread.
         errors: What the next calls of ``synchronize`` raise, in order.
+        here: The current device.
         reserved: By device, the bytes that torch holds there.
     """
 
@@ -46,6 +47,7 @@ class FakeModule:
         self.log = []
         self.errors = []
         self.reserved = {}
+        self.here = 0
         self.started = True
         self._lock = threading.Lock()
         self._numbers = 0
@@ -68,6 +70,11 @@ class FakeModule:
 
     def synchronize(self, index):
         self.note(f"synchronize device {index}")
+        if self.errors:
+            raise self.errors.pop(0)
+
+    def current_device(self):
+        return self.here
 
     def empty_cache(self):
         self.note("empty_cache")

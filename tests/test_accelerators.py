@@ -1,5 +1,6 @@
 """Accelerators: whose work is waited for, and when."""
 
+import contextlib
 import subprocess
 import sys
 import textwrap
@@ -122,20 +123,13 @@ def test_no_attempt_waits_for_the_whole_device(gpu, tmp_path):
     assert not [line for line in gpu.log if "synchronize device" in line]
 
 
-def test_a_job_of_a_cpu_slot_that_uses_a_gpu_is_waited_for_too(gpu, tmp_path):
-    gpu.reserved = {0: 1}
-    run(tmp_path, lambda _num: None, devices="cpu")
-    assert gpu.log == ["synchronize 0.0"]
-
-
-def test_devices_that_hold_nothing_are_left_alone(gpu):
-    gpu.reserved = {1: 1}
-    DeviceQueue(torch.device("cuda:0")).synchronize()
-    assert gpu.log == ["synchronize 1.0"]
+def test_an_attempt_asks_no_device_but_its_own(gpu, tmp_path):
+    gpu.reserved = {0: 1, 1: 1}  # a neighbour may have poisoned one
+    run(tmp_path, lambda _num: None, devices={"cpu": 1, "cuda:1": 1}, jobs=8)
+    assert {line for line in gpu.log if "synchronize" in line} <= {"synchronize 1.1"}
 
 
 def test_a_stream_that_a_job_made_current_is_waited_for(gpu):
-    gpu.reserved = {0: 1}
     queue = DeviceQueue(torch.device("cuda:0"))
     with queue.current(), gpu.stream(gpu.Stream("cuda:0")):
         queue.synchronize()
@@ -221,6 +215,20 @@ def test_shared_data_are_there_on_every_device_in_use(gpu):
     gpu.reserved = {0: 1, 1: 1}
     synchronize_used_devices()
     assert gpu.log == ["synchronize device 0", "synchronize device 1"]
+
+
+def test_shared_data_wait_for_no_device_that_holds_nothing(gpu):
+    gpu.reserved = {1: 1}
+    synchronize_used_devices()
+    assert gpu.log == ["synchronize device 1"]
+
+
+@pytest.mark.parametrize(("here", "errors", "raises"), [(0, 1, True), (1, 1, True), (1, 2, False)])
+def test_shared_data_bear_another_device_that_is_poisoned(gpu, here, errors, raises):
+    gpu.reserved, gpu.here = {0: 1}, here
+    gpu.errors = [cuda_error(710) for _ in range(errors)]
+    with pytest.raises(RuntimeError) if raises else contextlib.nullcontext():
+        synchronize_used_devices()
 
 
 def test_shared_data_start_no_accelerator(gpu):
