@@ -111,7 +111,7 @@ class JournalState:
     Attributes:
         sweep_id: The sweep's identity.
         kind: ``"python"`` or ``"hydra"``.
-        spec: What was asked for, at the last start.
+        spec: What was asked for; each key as at the last start that noted it.
         seed: The last session's seed.
         direction: ``"maximize"`` or ``"minimize"``.
         jobs: Every job that was started, by key; of several jobs with one key
@@ -212,7 +212,8 @@ def load_state(path: str | os.PathLike[str]) -> JournalState:
 def _note_sweep_started(state: JournalState, record: dict[str, Any]) -> None:
     state.sweep_id = record["sweep_id"]
     state.kind = record.get("kind", "")
-    state.spec = decode_field(record, "spec") or {}
+    # A Hydra sweep notes the config of a job once; its next batches leave it out.
+    state.spec = {**state.spec, **(decode_field(record, "spec") or {})}
     state.seed = decode_field(record, "seed")
     state.direction = record.get("direction", "maximize")
     state.sessions += 1

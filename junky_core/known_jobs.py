@@ -16,15 +16,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from junky_core.errors import ResumeError
+from junky_core.events import Notice
 from junky_core.fixed_arguments import FixedArguments, earlier_key
 from junky_core.identity import digest
 from junky_core.jobs import Job
 from junky_core.journal_reader import JournaledJob, JournalState
 from junky_core.wording import count
 
-__all__ = ["KnownJobs"]
+__all__ = ["KnownJobs", "put_model_aside"]
 
 _NO_VALUE = "an object that has neither a value nor a name to import it by"
 
@@ -44,12 +47,13 @@ class KnownJobs:
 
     def __init__(self, state: JournalState, fixed: FixedArguments | None) -> None:
         self._fixed = fixed
+        self._journaled = list(state.by_num.values())
         self._by_key: dict[str, list[JournaledJob]] = defaultdict(list)
         self.superseded: set[int] = set()
         self.changed: list[str] = []
         self.undated = False
         self._newly = False  # some were superseded only now
-        for job in state.by_num.values():
+        for job in self._journaled:
             changes = self._changes(job)
             if changes:
                 self.superseded.add(job.num)
@@ -104,6 +108,28 @@ class KnownJobs:
         what = f"{count(len(jobs), 'job')} cannot be compared with those of before"
         return [f"{what}: {', '.join(names)} holds {_NO_VALUE}"]
 
+    def another_sweep(
+        self, path: Path, asked: Sequence[Job], unknown: Sequence[Job], what_differs: str
+    ) -> ResumeError:
+        """Return the error that refuses jobs of which none is in the journal, and says why."""
+        why = [*self.incomparable(unknown), what_differs or self._other_parameters(asked)]
+        return ResumeError(
+            f"{path} holds another sweep: none of its {count(len(self._journaled), 'job')} is "
+            f"among the {len(asked)} asked for. "
+            + "".join(f"{one}. " for one in why if one)
+            + "Choose another folder, or start without resume in a new one"
+        )
+
+    def _other_parameters(self, asked: Sequence[Job]) -> str:
+        """Say which parameters only the journal's jobs have, and which only those asked for."""
+        before = dict.fromkeys(name for job in self._journaled for name in job.params)
+        now = dict.fromkeys(name for job in asked for name in job.params)
+        only = [(before.keys() - now.keys(), "its"), (now.keys() - before.keys(), "these")]
+        told = [
+            f"Only {whose} jobs have {', '.join(sorted(names))}" for names, whose in only if names
+        ]
+        return ". ".join(told)
+
     def _alike(self, job: Job) -> list[JournaledJob]:
         found = self._by_key.get(job.key, [])
         if not found and self._fixed is not None:
@@ -124,3 +150,21 @@ class KnownJobs:
 def _is_exact(params: Mapping[str, Any]) -> bool:
     """Return whether a journal could hold parameters as they were, and not as their text."""
     return "'__repr__'" not in repr(params)
+
+
+def put_model_aside(path: Path, job: int) -> Notice:
+    """Rename the model of a superseded job, so that it does not pass for the best; say so."""
+    kept = path.with_name(f"{path.stem}-superseded-job{job}{path.suffix}")
+    try:
+        path.replace(kept)
+    except OSError as error:
+        return Notice(
+            level="error",
+            message=f"{path} holds the model of job {job}, which is superseded, and could not be "
+            f"renamed: {error.strerror}. This sweep's first best takes its place",
+        )
+    return Notice(
+        level="warning",
+        message=f"the best model so far was that of job {job}, which is superseded: "
+        f"its file is now {kept.name}",
+    )

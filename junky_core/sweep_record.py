@@ -18,8 +18,7 @@ A damaged journal is refused, unless it is to be repaired first.
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,10 +32,9 @@ from junky_core.jobs import GridSource, Job, JobResult, rank_key
 from junky_core.journal import Journal
 from junky_core.journal_reader import JournaledJob, JournalState, load_state
 from junky_core.journal_repair import repair_journal
-from junky_core.known_jobs import KnownJobs
+from junky_core.known_jobs import KnownJobs, put_model_aside
 from junky_core.sweep import SweepSettings
 from junky_core.sweep_folder import SweepFolder
-from junky_core.wording import count
 
 __all__ = ["REPAIR", "Plan", "SweepRecord", "is_spent", "open_record", "refusal"]
 
@@ -130,7 +128,8 @@ class SweepRecord:
 
     def open_journal(self) -> Journal:
         """Start writing; from now on the folder holds this sweep."""
-        self._put_superseded_model_away()
+        if self._model_of_superseded is not None:
+            self.notices.append(put_model_aside(*self._model_of_superseded))
         self.journal = Journal(
             self._folder.journal_path,
             on_trouble=lambda message: self.tell(Notice(level="error", message=message)),
@@ -155,19 +154,29 @@ class SweepRecord:
             sweep_id=self.state.sweep_id,
         )
 
-    def plan(self, jobs: Iterable[Job], total: int, best: BestModel) -> Plan:
+    def plan(
+        self,
+        jobs: Iterable[Job],
+        total: int,
+        best: BestModel,
+        what_differs: Callable[[JournalState, Sequence[Job]], str] | None = None,
+    ) -> Plan:
         """Return what is to run of ``jobs``, and what is done already.
 
         Args:
             jobs: A batch of jobs, with their keys and, for a new sweep, their numbers.
             total: How many they are.
             best: The sweep's, begun.
+            what_differs: Says in a sentence how other jobs than the journal's differ from it;
+                ``None``: which parameters they have.
 
         Raises:
             ResumeError: None of ``jobs`` is in the journal: another sweep's folder.
         """
         jobs = self._distinct(jobs)
-        return Plan(GridSource(jobs, total)) if self.state is None else self._split(jobs, best)
+        if self.state is None:
+            return Plan(GridSource(jobs, total))
+        return self._split(jobs, best, what_differs)
 
     def leftovers(self) -> list[JobResult]:
         """Return what is finished and was not asked for again, so that the best has its row."""
@@ -252,7 +261,12 @@ class SweepRecord:
                 f"the best model of job {lead.num} is no longer in {best.path}: the job runs again",
             )
 
-    def _split(self, jobs: Iterable[Job], best: BestModel) -> Plan:
+    def _split(
+        self,
+        jobs: Iterable[Job],
+        best: BestModel,
+        what_differs: Callable[[JournalState, Sequence[Job]], str] | None,
+    ) -> Plan:
         """Split ``jobs`` into those still to run and the results of those that are done."""
         assert self.state is not None
         assert self._jobs is not None
@@ -277,37 +291,12 @@ class SweepRecord:
             else:
                 todo.append(replace(job, num=before.num, score=_score_on_disk(before, best)))
         if self.state.jobs and not self._known and not replaced and first_plan:
-            raise ResumeError(
-                f"{self.path} holds another sweep: none of its "
-                f"{count(len(self.state.jobs), 'job')} is among the {len(todo)} asked for. "
-                + "".join(f"{why}. " for why in self._jobs.incomparable(unknown))
-                + "Choose another folder, or start without resume in a new one"
-            )
+            other = "" if what_differs is None else what_differs(self.state, todo)
+            raise self._jobs.another_sweep(self.path, todo, unknown, other)
         for message in self._jobs.notes(replaced, unknown):
             self._note("warning", message)
         plan.source = GridSource(iter(todo), len(todo))
         return plan
-
-    def _put_superseded_model_away(self) -> None:
-        """Keep the model of a job that does not count under a name of its own."""
-        if self._model_of_superseded is None:
-            return
-        path, job = self._model_of_superseded
-        kept = path.with_name(f"{path.stem}-superseded-job{job}{path.suffix}")
-        try:
-            os.replace(path, kept)  # noqa: PTH105 - it may take the place of an older one
-        except OSError as error:
-            self._note(
-                "error",
-                f"{path} holds the model of job {job}, which is superseded, and could not be "
-                f"renamed: {error.strerror}. It is replaced by this sweep's first best",
-            )
-        else:
-            self._note(
-                "warning",
-                f"the best model so far was that of job {job}, which is superseded: "
-                f"its file is now {kept.name}",
-            )
 
     def _distinct(self, jobs: Iterable[Job]) -> Iterator[Job]:
         """Give jobs that are alike, key for key, keys of their own: the later ones are counted."""

@@ -248,6 +248,14 @@ def test_a_namespace_of_settings_is_compared_by_its_content(sweep):
     assert sweep.ran == [1, 2, 3]
 
 
+def test_another_sweep_is_refused_with_the_parameters_it_has(sweep):
+    sweep()
+    with pytest.raises(
+        ResumeError, match=r"none of its 3 jobs .* Only its jobs have width\. Choose"
+    ):
+        torch_autotrain(lambda: make(1), lambda *_: None, sweep_dir=sweep.folder, resume=True)
+
+
 # --- Journals of versions that did not note the values -------------------------------------------
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from hydra.core.utils import (
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.hydra_junky_launcher._compose import composer_of
+from hydra_plugins.hydra_junky_launcher._differences import config_texts, what_differs
 from hydra_plugins.hydra_junky_launcher._errors import (
     HydraBestModelError,
     HydraDeviceError,
@@ -36,6 +38,7 @@ from junky_core.errors import DeviceError, JunkyError, SweepFailed
 from junky_core.events import Notice, Observer
 from junky_core.identity import digest
 from junky_core.jobs import Job, JobResult
+from junky_core.journal_reader import JournalState
 from junky_core.leaderboard import publish_leaderboard
 from junky_core.progress import Progress
 from junky_core.report import publish_report
@@ -52,6 +55,7 @@ __all__ = ["HOW_TO_RESUME", "LOG_NAME", "HydraSweep", "read_devices"]
 log = logging.getLogger(__name__)
 
 LOG_NAME = "autotrain.log"
+_COMPARED = 100  # jobs looked at to say in what another sweep differs
 HOW_TO_RESUME = "hydra.launcher.resume=true"
 
 
@@ -179,7 +183,7 @@ class HydraSweep:
             with quick_run_job(), isolated_launch(slots, env) as launch:
                 self._runner.begin(launch)
                 plan = self._plan(record, job_overrides, first_num)
-                sweep = self._open_sweep(record)
+                sweep = self._open_sweep(record, job_overrides[0])
                 log.info(
                     "Launching %d jobs on %d %s: %s",
                     len(job_overrides),
@@ -226,7 +230,7 @@ class HydraSweep:
             self._record = record
         return self._record
 
-    def _open_sweep(self, record: SweepRecord) -> Sweep:
+    def _open_sweep(self, record: SweepRecord, first_job: Sequence[str]) -> Sweep:
         if self._sweep is None:
             spec = self._spec
             self._log = SweepLog(FileWriter(record.path / LOG_NAME))
@@ -237,8 +241,11 @@ class HydraSweep:
                 self._log,
                 SweepLog(),
             ]
+            settings = self._settings
+            for config in self._configs([first_job]):  # to be compared with another sweep's
+                settings = replace(settings, spec={**settings.spec, "config": config})
             self._sweep = Sweep(
-                spec.slots, self._runner, self._best, observers, self._settings, kind="hydra"
+                spec.slots, self._runner, self._best, observers, settings, kind="hydra"
             )
             record.hand_over(self._sweep.emit)
             weakref.finalize(self, _close, self._sweep, record)
@@ -249,12 +256,27 @@ class HydraSweep:
     ) -> Plan:
         jobs = self._jobs(job_overrides, first_num, keep_config=record.state is None)
         try:
-            return record.plan(jobs, len(job_overrides), self._best)
+            return record.plan(jobs, len(job_overrides), self._best, self._what_differs)
         except JunkyError as error:
             record.close()
             self._best.close()
             self._record = None  # its sweep is another one
             raise hydra_error(error) from error
+
+    def _what_differs(self, before: JournalState, asked: Sequence[Job]) -> str:
+        """Say in what the sweep in the folder differs from this one."""
+        configs = self._configs([job.payload.overrides for job in asked[:_COMPARED]])
+        old = [job.params for job in before.by_num.values()]
+        new = [job.params for job in asked]
+        return what_differs(before.spec, self._spec.settings.spec, configs, old, new)
+
+    def _configs(self, job_overrides: Sequence[Sequence[str]]) -> list[dict[str, str]]:
+        """Return the configs of jobs as text, of those that can be composed."""
+        found = []
+        for overrides in job_overrides:
+            with contextlib.suppress(Exception):
+                found.append(config_texts(self._composer.compose(list(overrides))))
+        return found
 
     def _jobs(
         self, job_overrides: Sequence[Sequence[str]], first_num: int, *, keep_config: bool
@@ -283,6 +305,7 @@ class HydraSweep:
         self._results.update({result.num: result for result in (*done, *sweep.results())})
         assert self._record is not None
         assert self._log is not None
+        sweep.settings = self._settings  # the next batch need not note a config again
         self._progress.close()
         publish_leaderboard(
             self.results,

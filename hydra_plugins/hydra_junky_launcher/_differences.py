@@ -1,0 +1,94 @@
+"""Why a folder holds another sweep: the keys in which its jobs differ from those asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+__all__ = ["config_texts", "what_differs"]
+
+_SHOWN = 10
+_SHOWN_TEXT = 60  # characters of a value
+_ABSENT = "absent"
+
+
+def config_texts(config: DictConfig) -> dict[str, str]:
+    """Return the values of a job's config by dotted key, as text, but for the ``hydra`` node.
+
+    >>> config_texts(OmegaConf.create({"lr": 0.1, "opt": {"name": "sgd", "args": []}, "hydra": {}}))
+    {'lr': '0.1', 'opt.name': "'sgd'", 'opt.args': '[]'}
+    """
+    content: Any = OmegaConf.to_container(config, resolve=False)
+    pairs: dict[str, str] = {}
+    _flatten("", {key: value for key, value in content.items() if key != "hydra"}, pairs)
+    return pairs
+
+
+def _flatten(prefix: str, node: Any, pairs: dict[str, str]) -> None:
+    if not isinstance(node, (dict, list)) or (prefix and not node):
+        pairs[prefix] = repr(node)
+        return
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+        _flatten(f"{prefix}.{key}" if prefix else str(key), value, pairs)
+
+
+def what_differs(
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    asked: Iterable[Mapping[str, str]],
+    *swept: Sequence[Mapping[str, Any]],
+) -> str:
+    """Return a sentence that names the keys that differ.
+
+    Args:
+        before: The ``spec`` in the journal: the command line's ``overrides``, and the
+            ``config`` of a job, as :func:`config_texts` has it; older journals lack the latter.
+        now: That of this run.
+        asked: Configs of the jobs that are asked for.
+        swept: Parameters of the jobs before, and of those asked for. What varies among
+            either is named only if nothing else differs.
+    """
+    config = before.get("config")
+    if not isinstance(config, Mapping):
+        return _of_overrides(before.get("overrides") or (), now.get("overrides") or ())
+    changes = [_changes(config, other) for other in asked]
+    closest = min(changes, key=len, default={})
+    varying = {name for jobs in swept for name in _varying(jobs)}
+    fixed = {
+        key: change
+        for key, change in closest.items()
+        if not any(key == name or key.startswith(f"{name}.") for name in varying)
+    }
+    shown = list((fixed or closest).items())
+    if not shown:
+        return ""
+    more = f", and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+    told = [f"{key} (was {_short(old)}, is {_short(new)})" for key, (old, new) in shown[:_SHOWN]]
+    return f"Their configs differ in {', '.join(told)}{more}"
+
+
+def _changes(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    keys = [*one, *(key for key in other if key not in one)]
+    pairs = {key: (one.get(key, _ABSENT), other.get(key, _ABSENT)) for key in keys}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _varying(jobs: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Return the keys, without sign, package and group's slashes, that jobs differ in."""
+    first = jobs[0] if jobs else {}
+    found = {name for job in jobs for name in {*job, *first} if job.get(name) != first.get(name)}
+    return {name.lstrip("+~").partition("@")[0].replace("/", ".") for name in found}
+
+
+def _of_overrides(before: Sequence[str], now: Sequence[str]) -> str:
+    changed = [line for line in (*before, *now) if (line in before) != (line in now)]
+    if not changed:
+        return "Their command lines are the same: the config files have changed"
+    keys = dict.fromkeys(line.partition("=")[0] for line in changed)
+    return f"Their command lines differ in {', '.join(keys)}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN_TEXT else f"{text[:_SHOWN_TEXT]}..."
