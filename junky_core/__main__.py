@@ -6,9 +6,9 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from junky_core.errors import JunkyError
+from junky_core.errors import JunkyError, LogError
+from junky_core.paths import user_path
 
 __all__ = ["main"]
 
@@ -108,6 +108,7 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
     from junky_core.leaderboard import render_leaderboard, write_leaderboard_csv
     from junky_core.sweep_history import load_history
 
+    csv = user_path("--csv", arguments.csv) if arguments.csv else None
     history = load_history(arguments.path)
     results = history.results()
     # A pipe or a file has no width to keep to.
@@ -115,8 +116,8 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
     console.print(
         render_leaderboard(results, history.direction, max_rows=arguments.rows, width=console.width)
     )
-    if arguments.csv:
-        write_leaderboard_csv(arguments.csv, results, history.direction)
+    if csv is not None:
+        write_leaderboard_csv(csv, results, history.direction)
     return 0 if any(result.status == "finished" for result in results) else 1
 
 
@@ -124,8 +125,9 @@ def _report(arguments: argparse.Namespace) -> int:
     from junky_core.report import report_path, write_report
     from junky_core.sweep_history import load_history
 
+    output = user_path("--output", arguments.output) if arguments.output else None
     history = load_history(arguments.path)
-    path = write_report(history, arguments.output or report_path(arguments.path))
+    path = write_report(history, output or report_path(arguments.path))
     print(path)  # noqa: T201
     return 0 if history.count("finished") else 1
 
@@ -133,7 +135,11 @@ def _report(arguments: argparse.Namespace) -> int:
 def _watch(arguments: argparse.Namespace) -> int:
     from junky_core.watch import watch
 
-    return watch(Path(arguments.path), once=arguments.once, interval_s=arguments.interval)
+    return watch(
+        user_path("PATH", arguments.path, LogError),
+        once=arguments.once,
+        interval_s=arguments.interval,
+    )
 
 
 def _count(text: str) -> int:

@@ -19,6 +19,7 @@ from junky_core.errors import (
     BestModelError,
     ConfigError,
     DeviceError,
+    FitParamsError,
     ModelError,
     ModelLoadError,
     SweepFailed,
@@ -26,16 +27,19 @@ from junky_core.errors import (
 )
 from junky_core.events import Notice, Observer
 from junky_core.failures import FatalJobError
+from junky_core.fit_params import FitParams
 from junky_core.fixed_arguments import FixedArguments, fixed_arguments
 from junky_core.grammar import expand_fit_params
 from junky_core.identity import copy_containers, digest
 from junky_core.jobs import Attempt, GridSource, Job, JobResult
 from junky_core.leaderboard import publish_leaderboard
+from junky_core.paths import user_path
 from junky_core.preview import preview_text
 from junky_core.progress import Progress
 from junky_core.report import publish_report
 from junky_core.results import AutotrainResult
 from junky_core.scopes import enter_scope
+from junky_core.shown import shown, whole
 from junky_core.slots import Slot
 from junky_core.sweep import Sweep, SweepSettings
 from junky_core.sweep_log import FileWriter, SweepLog
@@ -45,6 +49,7 @@ from junky_core.weights import unwrapped
 __all__ = ["torch_autotrain"]
 
 LOG_NAME = "autotrain.log"
+_PLAIN = frozenset({bool, float, str, type(None)})  # always have a repr()
 
 
 def torch_autotrain(
@@ -174,12 +179,14 @@ def torch_autotrain(
         train_kwargs,
     )
     grid = expand_fit_params(make_model_fit_params)
+    _check_grid(grid)
     runner.check_fit_keys(grid.keys)
     slots = parse_devices(devices)
     _check_device(best_model_device)
+    _check_flags(report=report, dry_run=dry_run)
     _check_listeners(progress, observers)
     _check_resume(resume, sweep_dir)
-    folder = Path() if sweep_dir is None else Path(sweep_dir).expanduser()
+    folder = Path() if sweep_dir is None else user_path("sweep_dir", sweep_dir)
     hint = f"torch_autotrain(..., sweep_dir={str(sweep_dir)!r}, resume=True)"
     settings = SweepSettings(
         direction=direction,
@@ -190,12 +197,12 @@ def torch_autotrain(
         job_timeout_s=job_timeout_s,
         sweep_timeout_s=sweep_timeout_s,
         resume_hint="" if sweep_dir is None else hint,
-        spec={"fit_params": repr(make_model_fit_params), "devices": str(devices)},
+        spec={"fit_params": whole(make_model_fit_params), "devices": whole(devices)},
     )
     best_path = best_model_path(best_model_file_name, None if sweep_dir is None else folder)
     best = BestModel(best_path, direction)
     if dry_run:
-        sys.stdout.write(preview_text(len(grid), grid.explain(), grid.__getitem__))
+        sys.stdout.write(preview_text(grid.size, grid.explain(), grid.__getitem__))
         return AutotrainResult.empty(direction)
     if report and sweep_dir is None:
         raise ConfigError("report=True needs sweep_dir, the folder to write it to")
@@ -204,10 +211,10 @@ def torch_autotrain(
     record: SweepRecord | None = None
     with contextlib.ExitStack() as stack:
         stack.callback(best.close)
+        best.check_folder()  # before the sweep's folder is made: a refusal leaves nothing behind
         if sweep_dir is None:
-            best.check_folder()
             jobs: Iterable[Job] = (Job(num, params) for num, params in enumerate(grid))
-            plan = Plan(GridSource(jobs, len(grid)))
+            plan = Plan(GridSource(jobs, grid.size))
         else:
             record = stack.enter_context(
                 open_record(
@@ -219,10 +226,9 @@ def torch_autotrain(
                     fixed=runner.fixed(),
                 )
             )
-            best.check_folder()
             settings = record.begin(best, settings)
             jobs = (Job(num, params, key=digest(dict(params))) for num, params in enumerate(grid))
-            plan = record.plan(jobs, len(grid), best)
+            plan = record.plan(jobs, grid.size, best)
             plan.done += record.leftovers()
             file_log = SweepLog(FileWriter(record.path / LOG_NAME))
             stack.callback(file_log.close)
@@ -258,7 +264,7 @@ class _Autotrain:
             ("create_loaders_method", create_loaders),
         ):
             if not callable(method) and not (name == "create_loaders_method" and method is None):
-                raise ConfigError(f"{name} must be callable, it is {method!r}")
+                raise ConfigError(f"{name} must be callable, it is {shown(method)}")
         self.make_model = make_model
         self.train = train
         self.create_loaders = create_loaders
@@ -408,7 +414,7 @@ def _positional(name: str, values: Any) -> tuple[Any, ...]:
         return tuple(values)
     if values is None:
         return ()
-    raise ConfigError(f"{name} must be a tuple, it is {values!r}: write ({values!r},)")
+    raise ConfigError(f"{name} must be a tuple, it is {shown(values)}: write ({shown(values)},)")
 
 
 def _keywords(name: str, values: Any) -> dict[str, Any]:
@@ -416,24 +422,45 @@ def _keywords(name: str, values: Any) -> dict[str, Any]:
         return {}
     if isinstance(values, Mapping) and all(isinstance(key, str) for key in values):
         return dict(values)
-    raise ConfigError(f"{name} must be a dict with names as keys, it is {values!r}")
+    raise ConfigError(f"{name} must be a dict with names as keys, it is {shown(values)}")
+
+
+def _check_grid(grid: FitParams) -> None:
+    if grid.size > sys.maxsize:
+        raise ConfigError(f"make_model_fit_params spans {shown(grid.size)} jobs: too many to count")
+    for key, value in grid.pairs(ranges=False):
+        if type(value) in _PLAIN:
+            continue
+        try:
+            repr(value)
+        except Exception as error:
+            raise FitParamsError(
+                f"make_model_fit_params: a value of {shown(key)} cannot be written to log and "
+                f"journal, its repr() raises {type(error).__name__}: {shown(value)}"
+            ) from error
+
+
+def _check_flags(**flags: Any) -> None:
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise ConfigError(f"{name} is {shown(flag)}; it must be True or False")
 
 
 def _check_resume(resume: Any, sweep_dir: Any) -> None:
-    if resume is not True and resume is not False and resume != REPAIR:
-        raise ConfigError(f"resume is {resume!r}; it must be True, False or {REPAIR!r}")
+    if not isinstance(resume, bool) and not (isinstance(resume, str) and resume == REPAIR):
+        raise ConfigError(f"resume is {shown(resume)}; it must be True, False or {REPAIR!r}")
     if resume and sweep_dir is None:
         raise ConfigError(f"resume={resume!r} needs sweep_dir, the folder of the sweep to resume")
 
 
 def _check_listeners(progress: Any, observers: Any) -> None:
-    if progress not in (None, True, False):
-        raise ConfigError(f"progress is {progress!r}; it must be None, True or False")
+    if progress is not None and not isinstance(progress, bool):
+        raise ConfigError(f"progress is {shown(progress)}; it must be None, True or False")
     if not isinstance(observers, Sequence):
-        raise ConfigError(f"observers is {observers!r}; it must be a sequence of observers")
+        raise ConfigError(f"observers is {shown(observers)}; it must be a sequence of observers")
     for observer in observers:
         if not callable(getattr(observer, "on_event", None)):
-            raise ConfigError(f"observers: {observer!r} has no method on_event(event)")
+            raise ConfigError(f"observers: {shown(observer)} has no method on_event(event)")
 
 
 def _check_device(device: Any) -> None:
@@ -444,4 +471,4 @@ def _check_device(device: Any) -> None:
     except DeviceError as error:
         raise DeviceError(f"best_model_device: {error}") from error
     if len(specs) != 1:
-        raise DeviceError(f"best_model_device must be one device, it is {device!r}")
+        raise DeviceError(f"best_model_device must be one device, it is {shown(device)}")

@@ -141,6 +141,8 @@ class BestModel:
         """
         if not self.path.name or self.path.is_dir():
             raise ConfigError(f"best_model_file_name names a folder, not a file: {self.path}")
+        if self.path.exists() and not self.path.is_file():
+            raise ConfigError(f"best_model_file_name names a device, not a file: {self.path}")
         made = [folder for folder in self.path.parents if not folder.exists()]
         probe = self.path.with_name(f".{self.path.name}.probe")
         try:
@@ -156,6 +158,8 @@ class BestModel:
             for folder in made:  # innermost first; the first save makes them again
                 try:
                     folder.rmdir()
+                except FileNotFoundError:  # making it failed, not that of those around it
+                    continue
                 except OSError:
                     break
 

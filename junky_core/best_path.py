@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from junky_core.errors import ConfigError
+from junky_core.paths import user_path
 from junky_core.sweep_folder import JOURNAL_NAME, LOCK_NAME
 
 __all__ = ["best_model_path"]
@@ -37,15 +38,10 @@ def best_model_path(name: Any, sweep_folder: Path | None) -> Path:
     >>> best_model_path("model.pt", Path("/sweeps/one")).as_posix()
     '/sweeps/one/model.pt'
     """
-    try:
-        text = os.fspath(name)
-    except TypeError:
-        text = None
-    if not isinstance(text, str):
-        raise ConfigError(f"best_model_file_name must be a string or a path, it is {name!r}")
+    given = user_path("best_model_file_name", name)
+    text = os.fspath(name)
     if Path(text).name in ("", "..") or text.endswith(("/", os.sep)):
         raise ConfigError(f"best_model_file_name={text} names a folder, not a file")
-    given = Path(text).expanduser()
     if sweep_folder is None:
         return given
     path = sweep_folder / given

@@ -12,8 +12,11 @@ import torch
 
 from junky_core import accelerators
 from junky_core.errors import DeviceError
+from junky_core.shown import shown
 
-__all__ = ["SlotSpec", "parse_devices"]
+__all__ = ["MOST_SLOTS", "SlotSpec", "parse_devices"]
+
+MOST_SLOTS = 1024  # threads of this process; torch ends it when the system has none left
 
 _FORMS = """accepted forms:
   'cuda:0'                    one slot on one device (a torch.device too)
@@ -53,8 +56,14 @@ def parse_devices(devices: Any) -> list[SlotSpec]:
     counts: dict[str, int] = {}
     for device, slots_more in _entries(devices):
         counts[device] = counts.get(device, 0) + slots_more
+    total = sum(counts.values())
+    if total > MOST_SLOTS:
+        raise DeviceError(
+            f"devices asks for {shown(total)} slots, at most {MOST_SLOTS} are possible: each is a "
+            f"thread of this process, and jobs beyond them wait for a free one; {_FORMS}"
+        )
     if not counts:
-        raise DeviceError(f"devices is empty: {devices!r}; {_FORMS}")
+        raise DeviceError(f"devices is empty: {shown(devices)}; {_FORMS}")
     if sum(count for device, count in counts.items() if device.startswith("mps")) > 1:
         raise DeviceError(
             f"mps takes one slot, not {counts}: two threads at work there end the process "
@@ -95,9 +104,11 @@ def _one(device: Any) -> Iterable[tuple[str, int]]:
     if star:
         if not re.fullmatch(r"[0-9]+", count_text):
             raise DeviceError(
-                f"the slot count in {device!r} is no whole number: {count_text!r}; {_FORMS}"
+                f"the slot count in {shown(device)} is no whole number: {shown(count_text)}; "
+                f"{_FORMS}"
             )
-        count = _count(int(count_text), name, device)
+        digits = count_text.lstrip("0")[: len(str(MOST_SLOTS)) + 1]  # so many are too many
+        count = _count(int(digits or "0"), name, device)
     if name == "auto":
         for found in _visible():
             yield found, count
@@ -105,7 +116,7 @@ def _one(device: Any) -> Iterable[tuple[str, int]]:
     try:
         parsed = torch.device(name)
     except RuntimeError as error:
-        raise DeviceError(f"unknown device {device!r}; {_FORMS}") from error
+        raise DeviceError(f"unknown device {shown(device)}; {_FORMS}") from error
     yield _present(parsed, device), count
 
 
@@ -123,11 +134,11 @@ def _count(count: Any, device: Any, given: Any) -> int:
         slots = operator.index(count)
     except TypeError:
         raise DeviceError(
-            f"the slot count of device {str(device)!r} is no whole number: {count!r}; {_FORMS}"
+            f"the slot count of device {str(device)!r} is no whole number: {shown(count)}; {_FORMS}"
         ) from None
     if slots < 1:
         raise DeviceError(
-            f"device {str(device)!r} is given {slots} slots, at least 1 is needed; {_FORMS}"
+            f"device {str(device)!r} is given {shown(slots)} slots, at least 1 is needed; {_FORMS}"
         )
     return slots
 
@@ -168,4 +179,4 @@ def _plain(value: Any) -> Any:
 
 
 def _show(value: Any) -> str:
-    return f"{value!r} ({type(value).__name__})"
+    return f"{shown(value)} ({type(value).__name__})"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import operator
-import reprlib
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, overload
 
@@ -12,6 +11,7 @@ from junky_core.combinations import combination, combinations
 from junky_core.duplicates import resolve
 from junky_core.grid import Level, finish, levels
 from junky_core.identity import copy_containers, freeze
+from junky_core.shown import shown
 
 __all__ = ["FitParams"]
 
@@ -115,10 +115,13 @@ class FitParams(Sequence[dict[str, Any]]):
                 found[key] = copy_containers(found[key])
         return found
 
-    def pairs(self) -> Iterator[tuple[str, Any]]:
+    def pairs(self, *, ranges: bool = True) -> Iterator[tuple[str, Any]]:
         """Iterate over every key with each value that is written for it, repeats included.
 
         So that values can be checked without going through all combinations.
+
+        Args:
+            ranges: Include the values of a ``range``, which are whole numbers and may be many.
 
         >>> from junky_core.grammar import expand_fit_params
         >>> list(expand_fit_params([("a", [1, 2]), {"b": 3}, {"b": 3, "c": 4}]).pairs())
@@ -126,6 +129,8 @@ class FitParams(Sequence[dict[str, Any]]):
         """
         for level in levels(self._root):
             for pair in level.pairs:
+                if not ranges and isinstance(pair.values, range):
+                    continue
                 yield from zip(itertools.repeat(pair.key), pair.values, strict=False)
 
     def mentions(self, key: str) -> bool:
@@ -223,7 +228,7 @@ def _explained(level: Level) -> str:
         if len(pair.values) > 1 or repeated:
             factors.append(f"{len(pair.values)} ({pair.key}{repeated})")
         else:
-            fixed.append(f"{pair.key}={reprlib.repr(pair.values[0])}")
+            fixed.append(f"{pair.key}={shown(pair.values[0])}")
     if level.subs:
         assert level.union is not None
         terms = [str(sub.size) for sub in level.subs[:_SHOWN]]

@@ -38,7 +38,6 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-import reprlib
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -47,6 +46,7 @@ from junky_core.errors import FitParamsError
 from junky_core.fit_params import FitParams
 from junky_core.grid import Level, Pair
 from junky_core.identity import digest
+from junky_core.shown import shown
 
 __all__ = ["FitParams", "expand_fit_params"]
 
@@ -56,11 +56,6 @@ _Place = tuple["_Place | None", str]
 
 _PAIR = 2  # items of a pair
 _STEPS = 40  # of a place that an error writes out
-
-_show = reprlib.Repr()
-_show.maxstring = _show.maxother = 80
-_show.maxlist = _show.maxtuple = _show.maxdict = 4
-_show.maxlevel = 3
 
 
 def expand_fit_params(
@@ -120,7 +115,7 @@ class _Parser:
         subs: list[tuple[Any, Level, _Place]] = []
         if isinstance(content, Mapping):
             for key in content:
-                self._add_pair(level, key, content[key], (place, f"[{key!r}]"))
+                self._add_pair(level, key, content[key], (place, f"[{shown(key)}]"))
             return subs
         for index, given in enumerate(content):
             here = (place, f"[{index}]")
@@ -138,12 +133,17 @@ class _Parser:
     def _add_pair(self, level: Level, key: Any, given: Any, place: _Place) -> None:
         if not isinstance(key, str) or not key:
             raise FitParamsError(
-                f"{_text(place)}: the key {_shown(key)} is not a name; a key has to be a string"
+                f"{_text(place)}: the key {shown(key)} is not a name; a key has to be a string"
             )
         # A plain string: str() of a member of a string enum would give another text.
         key = str.__str__(key)
         values = _values(_plain(given, place), place)
-        pair = Pair(key, self._normalise_key(key), values)
+        try:
+            pair = Pair(key, self._normalise_key(key), values)
+        except (ValueError, RecursionError) as error:
+            raise FitParamsError(
+                f"{_text(place)}: a value of key {key!r} cannot be compared with others: {error}"
+            ) from error
         if not len(pair.values):
             raise FitParamsError(
                 f"{_text(place)}: key {key!r} has no values (an iterator can be read only once); "
@@ -181,13 +181,13 @@ def _top(given: Any, place: _Place) -> Any:
     items = _items(content, place, None)
     if items and isinstance(items[0], str):
         if len(items) == _PAIR:
-            pair = f"[{_shown(items[0])}, {_shown(items[1])}]"
+            pair = f"[{shown(items[0])}, {shown(items[1])}]"
             raise FitParamsError(
                 f"{_text(place)} is a single pair {pair}; a grid is a list of pairs, so wrap it "
                 f"in a list: [{pair}]"
             )
         raise FitParamsError(
-            f"{_text(place)} is a list that starts with the string {_shown(items[0])}; a grid is "
+            f"{_text(place)} is a list that starts with the string {shown(items[0])}; a grid is "
             "a list of pairs and sub-grids, such as [['lr', [0.1, 0.01]], ['width', [64, 128]]]"
         )
     return items
@@ -203,7 +203,7 @@ def _items(given: Any, place: _Place, within: Any) -> Sequence[Any]:
     if isinstance(given, Iterable) and not isinstance(given, no_grid) and not _is_array(given):
         return list(_finite(given, place))
     if isinstance(given, str) and within is not None:
-        hint = f"a pair is [{_shown(given)}, values], in a list of its own"
+        hint = f"a pair is [{shown(given)}, values], in a list of its own"
     elif given is None:
         hint = "write [] for a sub-grid that adds nothing"
     elif isinstance(given, (set, frozenset)):
@@ -212,7 +212,7 @@ def _items(given: Any, place: _Place, within: Any) -> Sequence[Any]:
     if above and isinstance(within, (list, tuple)) and len(within) == _PAIR and given is within[0]:
         hint += f"; if {_text(above)} is meant as a pair, its first item has to be a string"
     what = "is no grid" if within is None else "is neither a pair nor a sub-grid"
-    raise FitParamsError(f"{_text(place)} {what}: {_shown(given)}; {hint}")
+    raise FitParamsError(f"{_text(place)} {what}: {shown(given)}; {hint}")
 
 
 def _key_and_values(item: Sequence[Any], place: _Place) -> tuple[str, Any]:
@@ -222,10 +222,10 @@ def _key_and_values(item: Sequence[Any], place: _Place) -> tuple[str, Any]:
         problem, values = "has a key and no values", "[1, 2]"
     else:
         problem = f"starts with a string, so it is a pair, but has {len(item)} items"
-        values = "[" + ", ".join(map(_shown, item[1:4])) + (", ...]" if len(item) > 4 else "]")
+        values = "[" + ", ".join(map(shown, item[1:4])) + (", ...]" if len(item) > 4 else "]")
     raise FitParamsError(
-        f"{_text(place)} {problem}: {_shown(item)}; a pair has two items, a key and its values: "
-        f"[{_shown(item[0])}, {values}]"
+        f"{_text(place)} {problem}: {shown(item)}; a pair has two items, a key and its values: "
+        f"[{shown(item[0])}, {values}]"
     )
 
 
@@ -234,6 +234,12 @@ def _values(given: Any, place: _Place) -> Iterable[Any]:
     if given is None or isinstance(given, (str, bytes, bytearray, Mapping)):
         return (given,)
     if type(given) is range:
+        try:
+            len(given)
+        except OverflowError:
+            raise FitParamsError(
+                f"{_text(place)} has too many values to count: {shown(given)}"
+            ) from None
         return given
     if isinstance(given, (set, frozenset)):
         return _in_order(given)
@@ -261,7 +267,7 @@ def _finite(given: Iterable[Any], place: _Place) -> Iterable[Any]:
         isinstance(given, itertools.repeat) and operator.length_hint(given, -1) < 0
     )
     if endless:
-        raise FitParamsError(f"{_text(place)} never ends: {_shown(given)}; write a list or a range")
+        raise FitParamsError(f"{_text(place)} never ends: {shown(given)}; write a list or a range")
     return given
 
 
@@ -279,10 +285,6 @@ def _plain(given: Any, place: _Place) -> Any:
     except omegaconf.errors.OmegaConfBaseException as error:
         reason = str(error).partition("\n")[0]
         raise FitParamsError(f"{_text(place)} cannot be read: {reason}") from error
-
-
-def _shown(value: Any) -> str:
-    return _show.repr(value)
 
 
 def _text(place: _Place) -> str:

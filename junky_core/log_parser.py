@@ -13,6 +13,7 @@ from junky_core.errors import JournalError, LogError, LogNotFoundError
 from junky_core.jobs import rank_key
 from junky_core.journal_reader import JournalState, load_state
 from junky_core.log_lines import Entry, LogReader, Row
+from junky_core.paths import user_path
 from junky_core.regular_files import open_regular
 from junky_core.sweep_folder import JOURNAL_NAME
 
@@ -50,7 +51,7 @@ def parse_autotrain_log(log_fn: str | os.PathLike[str], silent: bool = False) ->
         >>> rows
         [('Thread-1_0', 0.5, {'a': 50}, False)]
     """
-    path = Path(os.fspath(log_fn))
+    path = user_path("log_fn", log_fn, LogError)
     if not path.exists():
         raise LogNotFoundError(f"there is no log at {str(path)!r}")
     found = _find(path)
@@ -76,7 +77,7 @@ def read_log(path: str | os.PathLike[str]) -> tuple[list[Entry], str | None]:
         LogNotFoundError: There is no such file or folder.
         LogError: It holds no log of a sweep.
     """
-    found = _find(Path(path))
+    found = _find(user_path("the log", path, LogError))
     if isinstance(found, LogReader):
         return found.jobs(), found.ended
     jobs: list[Entry] = [

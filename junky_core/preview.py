@@ -41,9 +41,8 @@ def preview_text(
       1    0.01
     <BLANKLINE>
     """
-    nums = list(range(count))
-    if count > _HEAD + _TAIL:
-        nums = [*range(_HEAD), *range(count - _TAIL, count)]
+    tail = range(count - _TAIL, count) if count > _HEAD + _TAIL else ()
+    nums = [*range(_HEAD if tail else count), *tail]
     jobs = [params_of(num) for num in nums]
     keys = list(dict.fromkeys(key for params in jobs for key in params))
     rows = [["job", *keys]]

@@ -48,6 +48,7 @@ from junky_core.loaders import SharedData
 from junky_core.scheduler import AttemptEnd, RunningJob, Scheduler
 from junky_core.scopes import JobScope, current_scope, enter_scope, inherit_scopes
 from junky_core.seeding import JobStreams, installed_streams
+from junky_core.shown import shown
 from junky_core.slots import Slot, SlotThreads, torch_threads
 
 __all__ = ["AttemptRunner", "Sweep", "SweepSettings"]
@@ -87,7 +88,7 @@ class SweepSettings:
     def __post_init__(self) -> None:
         if self.direction not in ("maximize", "minimize"):
             raise ConfigError(
-                f"direction is {self.direction!r}; it must be 'maximize' or 'minimize'"
+                f"direction is {shown(self.direction)}; it must be 'maximize' or 'minimize'"
             )
         _whole("max_retries", self.max_retries, 0)
         if self.threads_per_slot is not None:
@@ -97,20 +98,20 @@ class SweepSettings:
         if self.seed is not None:
             _whole("seed", self.seed, 0)
             if self.seed >= _SEEDS:
-                raise ConfigError(f"seed is {self.seed}; torch takes seeds below 2**64")
+                raise ConfigError(f"seed is {shown(self.seed)}; torch takes seeds below 2**64")
         for name in ("job_timeout_s", "sweep_timeout_s"):
             limit = getattr(self, name)
             if limit is not None and not (
                 isinstance(limit, (int, float)) and not isinstance(limit, bool) and limit > 0
             ):
-                raise ConfigError(f"{name} is {limit!r}; it must be seconds above 0, or None")
+                raise ConfigError(f"{name} is {shown(limit)}; it must be seconds above 0, or None")
 
 
 def _whole(name: str, value: Any, least: int, most: int | None = None) -> None:
     is_whole = isinstance(value, int) and not isinstance(value, bool)
     if not is_whole or value < least or (most is not None and value > most):
         limits = f"{least} or more" if most is None else f"{least} to {most}"
-        raise ConfigError(f"{name} is {value!r}; it must be a whole number, {limits}")
+        raise ConfigError(f"{name} is {shown(value)}; it must be a whole number, {limits}")
 
 
 class AttemptRunner(Protocol):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from junky_core import events
-from junky_core.errors import LogNotFoundError
+from junky_core.errors import LogError, LogNotFoundError
 from junky_core.events import (
     AttemptFailed,
     Event,
@@ -27,11 +27,13 @@ from junky_core.journal_codec import decode_field
 from junky_core.journal_reader import read_journal
 from junky_core.literals import read_loosely
 from junky_core.log_parser import read_log
+from junky_core.paths import user_path
 from junky_core.regular_files import open_regular
 from junky_core.sweep_folder import JOURNAL_NAME
 
 __all__ = ["JobFacts", "Span", "SweepHistory", "event_of", "is_journal", "load_history"]
 
+_SLOT_DIGITS = 6  # of a slot that is worth a number in a log that anybody may have written
 _EVENTS: dict[str, type[Event]] = {
     "sweep_started": SweepStarted,
     "job_started": JobStarted,
@@ -281,7 +283,7 @@ def load_history(path: str | os.PathLike[str]) -> SweepHistory:
         LogError: It is no log of a sweep.
         JournalError: The journal is damaged.
     """
-    path = Path(path)
+    path = user_path("PATH", path, LogError)
     if not path.exists():
         raise LogNotFoundError(f"there is no sweep folder or log at {str(path)!r}")
     journal = path / JOURNAL_NAME if path.is_dir() else path
@@ -318,7 +320,7 @@ def _from_log(path: Path) -> SweepHistory:
         job.params = read_loosely(params) if isinstance(params, str) else params or {}
         job.score, job.status = score, "finished" if finished else "stopped"
         thread = name.removeprefix("Thread-").partition("_")[0].partition(" ")[0]
-        job.slot = int(thread) if thread.isdecimal() else 0
+        job.slot = int(thread) if thread.isdecimal() and len(thread) <= _SLOT_DIGITS else 0
         if score is not None:
             history._offer(float(num), score, num)  # noqa: SLF001
     return history

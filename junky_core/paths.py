@@ -1,0 +1,62 @@
+"""Paths that users give, checked before anything is made of them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from junky_core.errors import ConfigError, JunkyError
+from junky_core.shown import shown
+
+__all__ = ["user_path"]
+
+_NAME_BYTES, _PATH_BYTES = 255, 4095  # what Linux's file systems take, and Linux itself
+
+
+def user_path(what: str, given: Any, error: type[JunkyError] = ConfigError) -> Path:
+    """Return a path that the system can be asked about; ``~`` is the home folder.
+
+    Args:
+        what: The argument or key that it was given as, for the message.
+        given: A string or a path.
+        error: What to raise.
+
+    Raises:
+        JunkyError: It is neither, or no file can have that name. Of class ``error``.
+
+    >>> user_path("sweep_dir", "runs/one")
+    PosixPath('runs/one')
+    >>> user_path("sweep_dir", 5)
+    Traceback (most recent call last):
+    junky_core.errors.ConfigError: sweep_dir must be a string or a path, it is 5
+    """
+    try:
+        text = os.fspath(given)
+    except TypeError:
+        text = None
+    if not isinstance(text, str):
+        raise error(f"{what} must be a string or a path, it is {shown(given)}")
+    problem = _problem(text)
+    if problem:
+        raise error(f"{what} is {shown(text)}: {problem}")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        user = text.partition("/")[0]
+        raise error(f"{what} is {shown(text)}: {user} names no user's home folder") from None
+
+
+def _problem(text: str) -> str:
+    if "\0" in text:
+        return "a path cannot hold a NUL character"
+    try:
+        encoded = os.fsencode(text)
+    except UnicodeError:
+        return "it holds half of a surrogate pair, which no file name can"
+    longest = max(map(len, encoded.split(b"/")))
+    if longest > _NAME_BYTES:
+        return f"a name in it has {longest} bytes, and file systems take at most {_NAME_BYTES}"
+    if len(os.path.abspath(encoded)) > _PATH_BYTES:  # noqa: PTH100 - nothing is resolved
+        return f"it has {len(encoded)} bytes, and the system takes at most {_PATH_BYTES}"
+    return ""
