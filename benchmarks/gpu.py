@@ -64,6 +64,7 @@ def train_all(net, slots, mode, seconds, device="cuda:0"):
 
     from benchmarks import probes
     from junky_core import torch_autotrain
+    from junky_core.accelerators import device_module
     from junky_core.slots import Slot
 
     if mode != "as built":
@@ -71,8 +72,8 @@ def train_all(net, slots, mode, seconds, device="cuda:0"):
     ready, steps, stalls = threading.Barrier(slots), [0] * slots, [0.0] * slots
 
     def synchronize():
-        if device.startswith("cuda"):
-            torch.cuda.current_stream().synchronize()
+        if device != "cpu":
+            device_module(torch.device(device).type).current_stream().synchronize()
 
     def train(where, _loaders, model, place, batch, save_best, _log_prefix):
         inputs, targets = (part.to(where) for part in batch)

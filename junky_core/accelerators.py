@@ -48,7 +48,10 @@ def _accelerator_type() -> str | None:
     """Return the one type of accelerator that this torch works with, here or not; starts none."""
     if not hasattr(torch, "accelerator"):  # torch before 2.6
         return "cuda"
-    found = torch.accelerator.current_accelerator()
+    try:
+        found = torch.accelerator.current_accelerator()
+    except RuntimeError:  # torch 2.6 built without any
+        return None
     return None if found is None else found.type
 
 
@@ -152,10 +155,12 @@ class DeviceQueue:
             if hasattr(module, "Stream"):
                 if self._stream is None:
                     self._stream = module.Stream(self.device)
-                default = module.current_stream(self.device)
-                for earlier in (default, self._callers if self._callers != default else None):
-                    if earlier is not None and earlier != self._stream:
-                        self._stream.wait_stream(earlier)
+                earlier = [module.current_stream(self.device)]
+                if self._callers is not None and self._callers != earlier[0]:
+                    earlier.append(self._callers)
+                for stream in earlier:
+                    if stream != self._stream:  # entered inside itself
+                        self._stream.wait_stream(stream)
                 stack.enter_context(module.stream(self._stream))
             stack.enter_context(torch.autograd.set_multithreading_enabled(False))
             yield
@@ -175,11 +180,10 @@ class DeviceQueue:
         if not hasattr(module, "Stream"):
             module.synchronize()
             return True
-        if self._stream is not None:
-            self._stream.synchronize()
         current = module.current_stream(self.device)  # the job may have made another current
-        if current != self._stream:
-            current.synchronize()
+        if self._stream is not None and self._stream != current:
+            self._stream.synchronize()
+        current.synchronize()
         return True
 
     def _module(self) -> Any | None:

@@ -136,6 +136,20 @@ def test_a_stream_that_a_job_made_current_is_waited_for(gpu):
     assert gpu.log[2:4] == ["synchronize 0.1", "synchronize 0.2"]
 
 
+def test_a_slot_that_did_nothing_yet_waits_for_the_callers_stream_alone(gpu):
+    DeviceQueue(torch.device("cuda:0")).synchronize()
+    assert gpu.log == ["synchronize 0.0"]
+
+
+def test_a_torch_that_refuses_to_name_an_accelerator_shows_none(monkeypatch):
+    def refuse():
+        raise RuntimeError("Cannot access accelerator device when none is available.")
+
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", refuse)
+    assert visible_devices() == []
+    assert [slot.device for slot in parse_devices("auto")] == ["cpu"]
+
+
 def test_the_time_of_an_attempt_is_that_of_its_work_on_the_device(gpu, tmp_path, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr("junky_core.sweep.time.monotonic", lambda: clock[0])
