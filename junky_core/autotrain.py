@@ -44,6 +44,7 @@ from junky_core.slots import Slot
 from junky_core.sweep import Sweep, SweepSettings
 from junky_core.sweep_log import FileWriter, SweepLog
 from junky_core.sweep_record import REPAIR, Plan, SweepRecord, open_record
+from junky_core.user_text import dict_text, error_line, is_ctrl_c
 from junky_core.weights import unwrapped
 
 __all__ = ["torch_autotrain"]
@@ -312,6 +313,9 @@ class _Autotrain:
             **self.train_kwargs,
         )
 
+    def keep(self, attempt: Attempt, exception: BaseException) -> None:
+        """Do nothing: the exception was not kept."""
+
     def build(self, params: Mapping[str, Any]) -> tuple[Any, ...]:
         """Return ``(model, *other_train_args)``."""
         made = self.make_model(*self.make_model_args, **self.make_model_kwargs, **params)
@@ -322,7 +326,7 @@ class _Autotrain:
                 what += f" that begins with {type(parts[0]).__name__}"
             raise FatalJobError from ModelError(
                 "make_model_method must return a torch.nn.Module, or a tuple that begins with "
-                f"one; for {dict(params)} it returned a {what}"
+                f"one; for {dict_text(params)} it returned a {what}"
             )
         return parts
 
@@ -361,7 +365,7 @@ class _Autotrain:
         if trouble is not None:
             raise ModelLoadError(
                 f"the sweep is complete, but its best model could not be loaded to {device}: "
-                f"{type(trouble).__name__}: {trouble}. Its weights are in {sweep.best.path}; "
+                f"{error_line(trouble)}. Its weights are in {sweep.best.path}; "
                 "the result without it is in this error's attribute `result`",
                 result,
             ) from trouble
@@ -369,7 +373,7 @@ class _Autotrain:
 
     def best_model(
         self, sweep: Sweep, results: Sequence[JobResult], device: Any
-    ) -> tuple[torch.nn.Module | None, Exception | None]:
+    ) -> tuple[torch.nn.Module | None, BaseException | None]:
         """Load the best model on disk to ``device``, if one is given; return what went wrong."""
         best = sweep.best.saved
         lead = next((r for r in results if best is not None and r.num == best.job), None)
@@ -378,7 +382,9 @@ class _Autotrain:
         try:
             with enter_scope(sweep.scope_of(lead)):
                 return self.load(sweep.best.path, lead.params, device), None
-        except Exception as error:  # noqa: BLE001 - days of training must not be lost by it
+        except BaseException as error:  # days of training must not be lost by it
+            if is_ctrl_c(error):
+                raise
             return None, error
 
     def load(self, path: Path, params: Mapping[str, Any], device: Any) -> torch.nn.Module:
@@ -402,7 +408,7 @@ def _nothing_succeeded(
     first = failed[0]
     error = SweepFailed(
         f"all {len(failed)} job(s) failed. The first, job {first.num} with "
-        f"{dict(first.params)}, after {first.attempts} attempt(s):\n{first.traceback}",
+        f"{dict_text(first.params)}, after {first.attempts} attempt(s):\n{first.traceback}",
         failed,
     )
     error.__cause__ = first.exception

@@ -31,6 +31,7 @@ from junky_core.errors import ConfigError
 from junky_core.events import BestSaved, BestSaving, Event, Notice
 from junky_core.jobs import rank_key
 from junky_core.scopes import outside_scopes
+from junky_core.user_text import error_line
 from junky_core.weights import check_weights, copy_weights, state_of
 
 __all__ = ["Best", "BestModel", "Standing"]
@@ -348,8 +349,8 @@ class BestModel:
             write_atomically(
                 self.path, lambda file: torch.save(weights, file), before_replace=saving
             )
-        except Exception as error:  # noqa: BLE001 - a failed save must not end training
-            trouble = f"{type(error).__name__}: {error}"
+        except BaseException as error:  # noqa: BLE001 - a failed save must not end training
+            trouble = error_line(error)
             in_place = bool(digest) and FileContent.of(self.path).sha256 == digest
         else:
             trouble, in_place = "", True

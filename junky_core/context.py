@@ -17,10 +17,12 @@ from junky_core.calls import Call
 from junky_core.devices import parse_devices
 from junky_core.errors import BestModelError, JobStopped
 from junky_core.events import Event, ScoreReported
+from junky_core.exception_links import cause_of, context_of
 from junky_core.jobs import rank_key
 from junky_core.loaders import LoaderSets, SharedData
 from junky_core.scopes import current_scope
 from junky_core.seeding import reproducibility_warnings
+from junky_core.user_text import class_name, repr_of
 
 __all__ = ["JobContext", "current_job"]
 
@@ -203,13 +205,14 @@ class JobContext:
         """Return the loader call whose failure ``error`` is or comes from."""
         if self._loader_failure is None:
             return None
+        failure, self._loader_failure = self._loader_failure, None  # it holds what it was given
         seen: set[int] = set()
         link: BaseException | None = error
         while link is not None and id(link) not in seen:
-            if link is self._loader_failure[0]:
-                return self._loader_failure[1]
+            if link is failure[0]:
+                return failure[1]
             seen.add(id(link))
-            link = link.__cause__ or link.__context__
+            link = cause_of(link) or context_of(link)
         return None
 
     def _look_at(self, what: Any, **kind: Any) -> None:
@@ -238,9 +241,9 @@ class JobContext:
 def _as_float(score: Any) -> float:
     try:
         return float(score)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise TypeError(
-            f"save_best needs a number as score, not {type(score).__name__}: {str(score)[:200]}"
+            f"save_best needs a number as score, not {class_name(score)}: {repr_of(score)[:200]}"
         ) from error
 
 

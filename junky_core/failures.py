@@ -6,8 +6,7 @@ import gc
 import re
 import sys
 import traceback
-import types
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,16 +14,29 @@ from typing import Any
 import torch
 
 from junky_core.accelerators import empty_caches
+from junky_core.detached import detached
 from junky_core.errors import JobStopped
+from junky_core.exception_links import (
+    attributes_of,
+    cause_of,
+    causes,
+    chain,
+    context_of,
+    set_traceback,
+    stand_in,
+    traceback_of,
+)
+from junky_core.user_text import class_name, error_line, is_ctrl_c, str_of
 
 __all__ = [
     "Failure",
     "FatalJobError",
     "describe",
     "free_memory",
+    "last_line",
     "release_frames",
     "settle",
-    "stand_in",
+    "traceback_text",
 ]
 
 # In torch from 2.8 on; before, its errors are RuntimeErrors with a text and no code.
@@ -58,18 +70,20 @@ _POISONED = re.compile(
 # A library's kernel did not run: of an earlier fault on the device, or for a reason of its own.
 _PERHAPS_POISONED = re.compile(r"(CU|HIP)[A-Z]+_STATUS_EXECUTION_FAILED")
 
+_ENDS = frozenset({"interrupted", "timeout"})  # what JobStopped may be raised for
+
 
 class FatalJobError(Exception):
     """Wraps an error of a job that would be every job's: the sweep ends with ``__cause__``."""
 
 
 class Failure:
-    """An exception, described while its frames are still there.
+    """An exception, described while its frames were still there.
 
     Attributes:
         kind: ``"error"``, ``"oom"``, ``"poisoned"``, ``"timeout"``,
             ``"interrupted"`` or ``"fatal"``.
-        exception: The exception.
+        exception: A copy of it that holds nothing of the job (:mod:`junky_core.detached`).
         error: Its last line, ``"ValueError: bad"``.
         traceback: All of it as text, without this package's outer frames.
         location: Type, file and line where it was raised.
@@ -81,20 +95,21 @@ class Failure:
 
     def __init__(self, exception: BaseException) -> None:
         self.kind, self.certain = _kind(exception)
-        if isinstance(exception, FatalJobError) and exception.__cause__ is not None:
-            exception = exception.__cause__
-        self.exception: BaseException = exception
-        lines = traceback.format_exception_only(type(exception), exception)
-        self.error = lines[-1].strip() if lines else type(exception).__name__
-        theirs = _without_own_frames(exception.__traceback__)
-        text = traceback.format_exception(type(exception), exception, theirs)
-        self.traceback = "".join(text).rstrip("\n")
+        if type(exception) is FatalJobError:
+            exception = cause_of(exception) or exception
+        self.error = last_line(exception)
+        self.traceback = traceback_text(exception)
         self.location = _location(exception)
         self.host_memory = _is_host_memory(exception)
+        release_frames(exception)
+        self.exception: BaseException = detached(exception)
 
 
 def describe(exception: BaseException) -> Failure:
-    """Describe ``exception``; call it outside the ``except`` block, then release its frames."""
+    """Describe ``exception``, and let it hold none of its frames any more.
+
+    Call it where the job's tensors can be looked at: in its scope.
+    """
     return Failure(exception)
 
 
@@ -135,34 +150,11 @@ def release_frames(exception: BaseException) -> None:
     are replaced by stand-ins, which show the same files, lines and names. This
     package's outer frames are left out.
     """
-    exception.__traceback__ = _without_own_frames(exception.__traceback__)
-    for link in _chain(exception):
-        traceback.clear_frames(link.__traceback__)  # others may hold on to the traceback
-        link.__traceback__ = stand_in(link.__traceback__)
-
-
-def _nowhere() -> Iterator[None]:  # its frame, as it never runs, has no caller
-    yield
-
-
-def stand_in(tb: TracebackType | None) -> TracebackType | None:
-    """Return a traceback that shows what ``tb`` shows, made of frames that hold nothing."""
-    links = []
-    while tb is not None:
-        links.append(tb)
-        tb = tb.tb_next
-    for link in reversed(links):
-        code, names = link.tb_frame.f_code, link.tb_frame.f_globals
-        look_alike = _nowhere.__code__.replace(
-            co_filename=code.co_filename, co_name=code.co_name, co_firstlineno=link.tb_lineno
-        )
-        # How source is found that is not in a file of its own.
-        finders: dict[str, Any] = {
-            name: names[name] for name in ("__name__", "__loader__") if name in names
-        }
-        frame = types.FunctionType(look_alike, finders)().gi_frame
-        tb = TracebackType(tb, frame, 0, link.tb_lineno)
-    return tb
+    set_traceback(exception, _without_own_frames(traceback_of(exception)))
+    for link in chain(exception):
+        tb = traceback_of(link)
+        traceback.clear_frames(tb)  # others may hold on to the traceback
+        set_traceback(link, stand_in(tb))
 
 
 def free_memory(device: torch.device | None = None) -> None:
@@ -178,67 +170,86 @@ def free_memory(device: torch.device | None = None) -> None:
         print(f"could not empty the GPU's cache: {error}", file=sys.stderr)  # noqa: T201
 
 
-def _chain(exception: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    waiting: list[BaseException | None] = [exception]
-    while waiting:
-        link = waiting.pop()
-        if link is None or id(link) in seen:
-            continue
-        seen.add(id(link))
-        yield link
-        waiting += [link.__cause__, link.__context__, *getattr(link, "exceptions", ())]
+def last_line(exception: BaseException) -> str:
+    """Return the line of a traceback that says what ``exception`` is: ``"ValueError: bad"``."""
+    try:
+        described = traceback.TracebackException(type(exception), exception, None)
+        described.__notes__ = None  # they come after that line
+        return list(described.format_exception_only())[-1].strip()
+    except BaseException as error:
+        if is_ctrl_c(error):
+            raise
+        return error_line(exception)
 
 
-def _causes(exception: BaseException) -> Iterator[BaseException]:
-    """Yield the exception and what it was raised from: ``raise ... from ...`` keeps its meaning."""
-    seen: set[int] = set()
-    link: BaseException | None = exception
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
-        yield link
-        link = link.__cause__
+def traceback_text(exception: BaseException) -> str:
+    """Return the whole traceback as text, without this package's outer frames."""
+    theirs = _without_own_frames(traceback_of(exception))
+    try:
+        lines = traceback.format_exception(type(exception), exception, theirs)
+        return "".join(lines).rstrip("\n")
+    except BaseException as error:  # notes, a class's name, a module's loader: all may be anything
+        if is_ctrl_c(error):
+            raise
+    head = "Traceback (most recent call last):\n"
+    where = ""
+    while theirs is not None:
+        code = theirs.tb_frame.f_code
+        where += f'  File "{code.co_filename}", line {theirs.tb_lineno}, in {code.co_name}\n'
+        theirs = theirs.tb_next
+    earlier = cause_of(exception) or context_of(exception)
+    return (
+        (head + where if where else "")
+        + error_line(exception)
+        + ("" if earlier is None else f"\nIt came after {error_line(earlier)}")
+    )
 
 
 def _kind(exception: BaseException) -> tuple[str, bool]:
     """Return the kind and whether it is certain. Class and code go before the text."""
-    if isinstance(exception, JobStopped):
-        return exception.reason, True
-    if isinstance(exception, FatalJobError):
+    if issubclass(type(exception), JobStopped):
+        reason = attributes_of(exception).get("reason")
+        return (reason if type(reason) is str and reason in _ENDS else "error"), True
+    if type(exception) is FatalJobError:
         return "fatal", True
-    for link in _causes(exception):
-        if isinstance(link, (MemoryError, torch.OutOfMemoryError)):
+    for link in causes(exception):
+        kind = type(link)
+        if issubclass(kind, (MemoryError, torch.OutOfMemoryError)):
             return "oom", True
-        if not isinstance(link, RuntimeError):
+        if not issubclass(kind, RuntimeError):
             continue
-        code = getattr(link, "error_code", None) if isinstance(link, _ACCELERATOR_ERROR) else None
-        if code in _POISONED_CODES:
+        code: Any = None
+        if issubclass(kind, _ACCELERATOR_ERROR):
+            code = attributes_of(link).get("error_code")
+        if type(code) is int and code in _POISONED_CODES:
             return "poisoned", True
-        if code == _OUT_OF_MEMORY_CODE:
+        if type(code) is int and code == _OUT_OF_MEMORY_CODE:
             return "oom", True
-        if _POISONED.search(str(link)):
+        text = str_of(link) or ""
+        if _POISONED.search(text):
             return "poisoned", True
-        if _OUT_OF_MEMORY.search(str(link)):
+        if _OUT_OF_MEMORY.search(text):
             return "oom", True
-        if _PERHAPS_POISONED.search(str(link)):
+        if _PERHAPS_POISONED.search(text):
             return "poisoned", False
     return "error", True
 
 
 def _is_host_memory(exception: BaseException) -> bool:
     return any(
-        isinstance(link, MemoryError) or re.search("allocate memory|HOST_(MEM|ALL)", str(link))
-        for link in _causes(exception)
+        issubclass(type(link), MemoryError)
+        or re.search("allocate memory|HOST_(MEM|ALL)", str_of(link) or "")
+        for link in causes(exception)
     )
 
 
 def _location(exception: BaseException) -> Hashable:
-    last = exception.__traceback__
+    last = traceback_of(exception)
     while last is not None and last.tb_next is not None:
         last = last.tb_next
     if last is None:
-        return (type(exception), None, None)
-    return (type(exception), last.tb_frame.f_code.co_filename, last.tb_lineno)
+        return (class_name(exception), None, None)
+    return (class_name(exception), last.tb_frame.f_code.co_filename, last.tb_lineno)
 
 
 def _without_own_frames(tb: TracebackType | None) -> TracebackType | None:

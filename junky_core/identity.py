@@ -53,8 +53,9 @@ from collections.abc import Generator, Hashable, Iterable, Mapping
 from typing import Any
 
 from junky_core.content import children, data, found_by_name, state_of
+from junky_core.user_text import is_ctrl_c
 
-__all__ = ["copy_containers", "digest", "fingerprint", "freeze"]
+__all__ = ["copy_containers", "digest", "fingerprint", "freeze", "key_of"]
 
 # Made once a process; with the process id, since a forked child inherits it.
 _NONCE = os.urandom(16)
@@ -105,6 +106,21 @@ def freeze(value: Any) -> Hashable:
     token = state.token(value)
     # Other keys are never bytes, nor tuples that start with bytes.
     return (token, _Held(state.held)) if state.held else token
+
+
+def key_of(value: Any) -> Hashable:
+    """Return ``freeze(value)``, or the key of the very object if its methods do not allow that.
+
+    For views of a sweep, which must show it whatever its parameters have become.
+    """
+    try:
+        key = freeze(value)
+        hash(key)
+    except BaseException as error:
+        if is_ctrl_c(error):
+            raise
+        return (b"unreadable", id(value))
+    return key
 
 
 def digest(value: Any) -> str:

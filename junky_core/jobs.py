@@ -63,7 +63,8 @@ class JobResult:
         device: Device of that slot.
         error: Last line of its error, ``""`` if none.
         traceback: The whole traceback as text.
-        exception: The exception itself; its frames hold no tensors.
+        exception: A copy of the exception, of its class, that holds nothing of the job:
+            ``args`` and attributes that are no plain data are only texts in it.
     """
 
     num: int

@@ -39,6 +39,7 @@ from junky_core.events import (
     SweepEnded,
     SweepStarted,
 )
+from junky_core.user_text import is_ctrl_c, repr_of
 
 __all__ = ["JOURNAL_VERSION", "MAX_VALUE_BYTES", "decode_field", "encode_event"]
 
@@ -155,7 +156,9 @@ def _put(record: dict[str, Any], field: str, value: Any) -> None:
         plain, exact = _plain(value), _exact(value)
     except MemoryError:
         raise
-    except Exception:  # noqa: BLE001 - somebody's broken mapping, one that another thread changes
+    except BaseException as error:  # somebody's broken mapping, one that another thread changes
+        if is_ctrl_c(error):
+            raise
         plain = exact = {"__repr__": _repr(value)}
     record[field] = plain
     if exact != plain:
@@ -173,7 +176,9 @@ def _put_value(record: dict[str, Any], value: Any, *, lean: bool) -> None:
         if len(_encoder.encode(plain)) > MAX_VALUE_BYTES:
             raise _CannotHold
         exact = plain if faithful else _exact(value)
-    except Exception:  # noqa: BLE001 - a container that another thread changes, a broken __len__
+    except BaseException as error:  # a container that another thread changes, a broken __len__
+        if is_ctrl_c(error):
+            raise
         record["value"] = None
         record["value_omitted"] = True
         return
@@ -229,6 +234,8 @@ def _plain(
     value: Any, budget: _Budget | None = None, depth: int = 0, *, strict: bool = False
 ) -> Any:
     """Return the nearest value that JSON can hold; with ``strict``, raise for an object."""
+    if budget is not None:
+        budget.take(1)  # the items of a container may never end
     value = _number(value)
     if value is None or isinstance(value, bool):
         return value
@@ -329,11 +336,7 @@ def _key_text(key: Any, *, strict: bool) -> str:
 
 
 def _repr(value: Any) -> str:
-    try:
-        text = repr(value)
-    except Exception:  # noqa: BLE001 - somebody's broken __repr__
-        text = f"<{type(value).__module__}.{type(value).__qualname__}>"
-    return _shorten(text, _MAX_REPR)
+    return _shorten(repr_of(value), _MAX_REPR)
 
 
 def _shorten(text: str, limit: int) -> str:

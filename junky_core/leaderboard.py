@@ -14,9 +14,10 @@ from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 from junky_core.atomic import write_atomically
-from junky_core.identity import freeze
+from junky_core.identity import key_of
 from junky_core.jobs import JobResult, rank_key
 from junky_core.sweep_log import StdoutWriter
+from junky_core.user_text import repr_of
 
 if TYPE_CHECKING:
     import os
@@ -126,10 +127,10 @@ def varying_params(params: Iterable[Mapping[str, Any]]) -> list[str]:
         total += 1
         for name, value in one.items():
             if name not in count:
-                first[name], count[name] = freeze(value), 1
+                first[name], count[name] = key_of(value), 1
                 continue
             count[name] += 1
-            if name not in varying and freeze(value) != first[name]:
+            if name not in varying and key_of(value) != first[name]:
                 varying.add(name)
     if total == 1:
         return list(count)
@@ -142,14 +143,12 @@ def param_text(value: Any) -> str:
     >>> param_text("adam"), param_text(0.1), param_text([64, 64]), param_text(dict)
     ('adam', '0.1', '[64, 64]', 'dict')
     """
-    if isinstance(value, (type, FunctionType, BuiltinFunctionType)):
-        return value.__qualname__
-    if isinstance(value, str) and value.strip() == value and value.isprintable() and value:
-        return value
-    try:
-        return " ".join(repr(value).split())
-    except Exception:  # noqa: BLE001 - anybody's __repr__
-        return f"<{type(value).__name__}>"
+    kind = type(value)
+    if issubclass(kind, (type, FunctionType, BuiltinFunctionType)):
+        return str(value.__qualname__)
+    if kind is str and value.strip() == value and value.isprintable() and value:
+        return str(value)
+    return " ".join(repr_of(value).split())
 
 
 def score_text(score: float | None) -> str:

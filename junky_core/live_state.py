@@ -19,7 +19,7 @@ from junky_core.events import (
     SweepEnded,
     SweepStarted,
 )
-from junky_core.identity import freeze
+from junky_core.identity import key_of
 from junky_core.jobs import rank_key
 
 __all__ = ["LiveSlot", "LiveState"]
@@ -167,7 +167,7 @@ class LiveState:
         for name, value in event.params.items():
             if name in self._varying:
                 continue
-            frozen = freeze(value)
+            frozen = key_of(value)
             if name not in self._first:
                 self._first[name] = frozen
                 if self._seen:  # not there in the jobs before

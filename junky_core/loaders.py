@@ -112,7 +112,19 @@ class SharedData:
                 self._entries.append(entry)
         with entry.building:
             if not entry.built:
-                entry.data = _build(call, self._seed)
-                synchronize_used_devices()  # other slots read it from streams of their own
+                try:
+                    entry.data = _build(call, self._seed)
+                    synchronize_used_devices()  # other slots read it from streams of their own
+                except BaseException:
+                    with self._lock:
+                        self._drop(entry)  # it holds what the failed job gave to the factory
+                    raise
                 entry.built = True
+                with self._lock:
+                    self._drop(entry)
+                    self._entries.append(entry)  # not there if it failed before, for another job
             return entry.data
+
+    def _drop(self, entry: _Shared) -> None:
+        if entry in self._entries:
+            self._entries.remove(entry)

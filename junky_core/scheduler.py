@@ -69,6 +69,8 @@ class AttemptEnd:
     """How an attempt ended; ``kind`` is one of the table above.
 
     Attributes:
+        score: What its value says its score is, where the value counts.
+        exception: A copy that holds nothing of the job.
         location: Where the error came from, for telling equal errors.
         host_memory: An out-of-memory error of the host, not of a GPU.
         loaders_elsewhere: Another slot has built the loaders that failed here.
@@ -77,6 +79,7 @@ class AttemptEnd:
     kind: str
     duration_s: float
     value: Any = None
+    score: float | None = None
     error: str = ""
     traceback: str = ""
     exception: BaseException | None = None

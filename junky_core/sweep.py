@@ -8,6 +8,7 @@ happens is told to the observers by the thread in which it happens.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import random
 import signal
@@ -40,7 +41,7 @@ from junky_core.events import (
     SweepEnded,
     SweepStarted,
 )
-from junky_core.failures import Failure, describe, free_memory, release_frames, settle
+from junky_core.failures import Failure, describe, free_memory, settle
 from junky_core.identity import copy_containers
 from junky_core.interrupts import CheckPoints
 from junky_core.jobs import Attempt, Job, JobResult, JobSource
@@ -50,6 +51,7 @@ from junky_core.scopes import JobScope, current_scope, enter_scope, inherit_scop
 from junky_core.seeding import JobStreams, installed_streams
 from junky_core.shown import shown
 from junky_core.slots import Slot, SlotThreads, torch_threads
+from junky_core.user_text import class_name, dict_text, error_line, is_ctrl_c
 
 __all__ = ["AttemptRunner", "Sweep", "SweepSettings"]
 
@@ -122,6 +124,13 @@ class AttemptRunner(Protocol):
 
     def run(self, attempt: Attempt, job: JobContext) -> Any:
         """Run one attempt inside the job's scope and return its value; raising fails it."""
+
+    def keep(self, attempt: Attempt, exception: BaseException) -> None:
+        """Take note of what is kept of the exception that ended an attempt.
+
+        It is a copy that holds nothing of the job. The runner must not go on
+        holding the exception itself.
+        """
 
 
 class Sweep:
@@ -244,7 +253,9 @@ class Sweep:
         """Return a scope like that of a job which is over, to do something for it once more."""
         job = RunningJob(Job(result.num, result.params), result.attempts, result.score, result.name)
         rng = random.Random(self.settings.seed)  # noqa: S311
-        return JobScope(self._context(self._slots.slots[0], job, rng), self._starter)
+        context = self._context(self._slots.slots[0], job, rng)
+        context.params.update(copy_containers(result.params))
+        return JobScope(context, self._starter)
 
     def close(self) -> None:
         """End the slot threads and the best model's writer."""
@@ -256,15 +267,17 @@ class Sweep:
         for observer in self._observers:
             try:
                 observer.on_event(event)
-            except Exception as error:  # noqa: BLE001 - see above
+            except BaseException as error:
+                if is_ctrl_c(error):
+                    raise
                 if id(observer) in self._silenced:
                     continue
                 self._silenced.add(id(observer))
                 self.emit(
                     Notice(
                         level="error",
-                        message=f"{type(observer).__name__} failed and is not reported again: "
-                        f"{type(error).__name__}: {error}",
+                        message=f"{class_name(observer)} failed and is not reported again: "
+                        + error_line(error),
                     )
                 )
 
@@ -287,7 +300,7 @@ class Sweep:
                     again, self._crash = self._crash is not None, error
                 if again:
                     raise
-                self._end(scheduler, "interrupted", f"{type(error).__name__}: {error}")
+                self._end(scheduler, "interrupted", error_line(error))
 
     def _look(self, scheduler: Scheduler, started: float) -> None:
         now = time.monotonic()
@@ -370,7 +383,7 @@ class Sweep:
             raise SweepFailed(
                 f"the first {len(failed)} jobs all died of the same error at the same line, "
                 f"so the sweep was stopped (fail_fast={self.settings.fail_fast}). "
-                f"That of job {failed[0].num} with {dict(failed[0].params)}:\n"
+                f"That of job {failed[0].num} with {dict_text(failed[0].params)}:\n"
                 f"{failed[0].traceback}",
                 failed,
             ) from failed[0].exception
@@ -488,7 +501,7 @@ class Sweep:
         except BaseException as error:  # noqa: BLE001 - the source, or this code, is broken
             with self._lock:
                 self._crash = self._crash or error
-            self._end(scheduler, "error", str(error))
+            self._end(scheduler, "error", error_line(error))
 
     def _open(self, slot: Slot, scheduler: Scheduler) -> bool:
         with self._lock:
@@ -504,7 +517,6 @@ class Sweep:
         finally:
             with self._lock:
                 self._opening -= 1
-        release_frames(failure.exception)
         if scheduler.stopping:  # the sweep may be over already; another batch tries again
             return False
         self._close_slot(slot.spec, failure.traceback)
@@ -549,8 +561,8 @@ class Sweep:
             self._active.pop(slot.spec.index, None)
         job.score = context.score
         job.serial = max(job.serial, context.save_serial)
-        if end.kind == "finished" and self.settings.value_is_score and job.score is None:
-            job.score = _as_score(end.value)
+        if job.score is None:
+            job.score = end.score
         self._report(slot, job, end, scheduler)
 
     def _context(self, slot: Slot, job: RunningJob, rng: random.Random) -> JobContext:
@@ -558,7 +570,7 @@ class Sweep:
             device=slot.device,
             name=job.name,
             num=job.job.num,
-            params=dict(copy_containers(job.job.params)),
+            params={},  # copied when the attempt begins, so that what a copy raises is the job's
             seed=self.settings.seed,
             slot=slot.spec.index,
             attempt=job.attempts,
@@ -576,29 +588,41 @@ class Sweep:
         self, slot: Slot, job: RunningJob, context: JobContext, scope: JobScope
     ) -> AttemptEnd:
         started = time.monotonic()
+        attempt = Attempt(job.job, job.attempts, job.name)
         failure: Failure | None = None
-        value: Any = None
         failed_call: Call | None = None
+        value: Any = None
+        score: float | None = None
         try:
             with enter_scope(scope), torch.enable_grad():
-                attempt = Attempt(job.job, job.attempts, job.name)
-                value = self._runner.run(attempt, context)
-                slot.queue.synchronize()  # late errors are this attempt's, and so is the time
-        except BaseException as error:  # noqa: BLE001 - sys.exit() in a job ends that job alone
-            failed_call = context.failed_loaders(error)
-            failure = describe(error)
+                try:
+                    context.params.update(copy_containers(job.job.params))
+                    value = self._runner.run(attempt, context)
+                    slot.queue.synchronize()  # late errors are this attempt's, and so is the time
+                    if self.settings.value_is_score and context.score is None:
+                        score = self._as_score(context, value)
+                except BaseException as error:  # noqa: BLE001 - sys.exit() ends its job alone
+                    # It does not get to the blocks round it: they set attributes of what they see,
+                    # which an exception may refuse.
+                    failed_call = context.failed_loaders(error)
+                    failure = describe(error)
+        except BaseException as error:  # noqa: BLE001 - something left behind in a block round it
+            failure = failure or describe(error)
         if failure is not None:
             failure = settle(failure, slot.queue.synchronize)
         duration_s = time.monotonic() - started
         if failure is None:
-            return AttemptEnd(kind="finished", duration_s=duration_s, value=value)
-        release_frames(failure.exception)
+            return AttemptEnd(kind="finished", duration_s=duration_s, value=value, score=score)
+        del value
+        self._runner.keep(attempt, failure.exception)
         kind = failure.kind
         if isinstance(failure.exception, KeyboardInterrupt):
             kind = "interrupted"
             self._signum = self._signum or int(signal.SIGINT)
         if kind in ("oom", "poisoned"):
             free_memory(slot.device)
+        elif slot.device.type != "cpu":
+            gc.collect()  # a cycle may hold tensors, and Python does not see how large they are
         if kind == "error" and failed_call is not None:
             kind = "loaders"
         return AttemptEnd(
@@ -609,9 +633,31 @@ class Sweep:
             exception=failure.exception,
             location=failure.location,
             host_memory=failure.host_memory,
-            loaders_elsewhere=failed_call is not None
-            and any(other.loader_sets.has(failed_call) for other in self._slots.slots),
+            loaders_elsewhere=failed_call is not None and self._built_elsewhere(failed_call),
         )
+
+    def _built_elsewhere(self, call: Call) -> bool:
+        try:
+            return any(slot.loader_sets.has(call) for slot in self._slots.slots)
+        except Exception:  # noqa: BLE001 - arguments that cannot be compared
+            return False
+
+    def _as_score(self, context: JobContext, value: Any) -> float | None:
+        """Return the number a job returned as its score, ``None`` if it is none."""
+        kind = type(value)
+        if value is None or issubclass(kind, (bool, str, bytes)):
+            return None
+        try:
+            return float(value)
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            return None
+        except Exception as error:  # noqa: BLE001 - anybody's __float__
+            self._notice(
+                "warning",
+                f"job {context.num} returned a {class_name(value)} that could not be read as "
+                f"a number, so it has no score: {error_line(error)}",
+            )
+            return None
 
     def _report(self, slot: Slot, job: RunningJob, end: AttemptEnd, scheduler: Scheduler) -> None:
         decision = scheduler.report(slot.spec, job, end)
@@ -665,13 +711,3 @@ class Sweep:
             self.best.when_saved(serial, saved)
         elif result.status == "failed":
             self.emit(JobFailed(error=result.error, traceback=result.traceback, **common))
-
-
-def _as_score(value: Any) -> float | None:
-    """Return the number a job returned as its score, ``None`` if it is none."""
-    if value is None or isinstance(value, (bool, str, bytes)):
-        return None
-    try:
-        return float(value)
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        return None

@@ -36,6 +36,7 @@ from junky_core.events import (
     SweepEnded,
     SweepStarted,
 )
+from junky_core.user_text import repr_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -320,19 +321,12 @@ def params_text(params: Mapping[str, Any]) -> str:
     >>> params_text({"a": 50}), params_text({})
     ("(('a', 50),)", '()')
     """
-    pairs = [f"({key!r}, {_repr(value)})" for key, value in params.items()]
+    pairs = [f"({key!r}, {_one_line(repr_of(value))})" for key, value in params.items()]
     return f"({pairs[0]},)" if len(pairs) == 1 else f"({', '.join(pairs)})"
 
 
 def _listed(nums: Iterable[int]) -> str:
     return ", ".join(map(str, sorted(nums)))
-
-
-def _repr(value: Any) -> str:
-    try:
-        return _one_line(repr(value))
-    except Exception:  # noqa: BLE001 - anybody's __repr__
-        return f"<{type(value).__name__}>"
 
 
 def _number(score: float) -> str:

@@ -48,6 +48,9 @@ class Runner:
     def run(self, attempt, context):
         return self.function(attempt.job.num)
 
+    def keep(self, attempt, exception):
+        pass
+
 
 def run(tmp_path, function, jobs=1, devices="cuda:0", **settings):
     settings = {"max_retries": 0, "fail_fast": None, **settings}

@@ -32,7 +32,8 @@ from hydra_plugins.hydra_junky_launcher._returns import (
     taken_from_process,
 )
 from junky_core.errors import IsolationError, JobExited
-from junky_core.failures import stand_in
+from junky_core.exception_links import set_traceback, stand_in, traceback_of
+from junky_core.user_text import repr_of
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
@@ -185,8 +186,14 @@ class JobRunner:
         if ret.status is JobStatus.COMPLETED:
             return error
         assert isinstance(error, BaseException)
-        self._tracebacks[num] = stand_in(error.__traceback__)  # it holds no tensors
+        self._tracebacks[num] = stand_in(traceback_of(error))
         raise error
+
+    def keep(self, attempt: Attempt, exception: BaseException) -> None:
+        """Put what is kept of the exception in the place of the one that ended the attempt."""
+        ret = self.returns.get(attempt.job.num)
+        if ret is not None and ret.status is JobStatus.FAILED:
+            ret.return_value = exception
 
     def take_return(self, num: int) -> JobReturn | None:
         """Hand out, and forget, the ``JobReturn`` of a job; ``None`` if it did not run."""
@@ -198,7 +205,7 @@ class JobRunner:
             # frames were cleared to let go of tensors. It rebuilds them from this text instead.
             # Its causes are there as they were; Hydra would put look-alikes in their place.
             rebuilt = bool(getattr(ret, "_remote_traceback", None))
-            error.__traceback__ = None if rebuilt else tb
+            set_traceback(error, None if rebuilt else tb)
             if rebuilt:
                 vars(ret).update(_remote_exception_chain=None, _remote_exception_group=None)
         return ret
@@ -282,7 +289,7 @@ class JobRunner:
         """
         ended = self._callbacks.ended  # Hydra 1.4 made one, and called on_job_end
         if ended is not None and (
-            ended.status is JobStatus.FAILED or isinstance(error, SystemExit)
+            ended.status is JobStatus.FAILED or issubclass(type(error), SystemExit)
         ):
             return ended
         ret = JobReturn(overrides=list(overrides), task_name=JobRuntime.instance().get("name"))
@@ -343,12 +350,17 @@ class _JobCallbacks(SerialCallbacks):
 def _left_unchanged(config: DictConfig, task: DictConfig | None) -> bool:
     """Say whether a job's task config is as it was composed."""
     keys = [key for key in config if key != "hydra"]
-    if task is None or list(task) != keys:
+    try:
+        return (
+            task is not None
+            and list(task) == keys
+            and all(
+                same_config(config._get_node(key), task._get_node(key))  # type: ignore[arg-type]  # noqa: SLF001
+                for key in keys
+            )
+        )
+    except Exception:  # noqa: BLE001 - the job put an object there that cannot be compared
         return False
-    return all(
-        same_config(config._get_node(key), task._get_node(key))  # type: ignore[arg-type]  # noqa: SLF001
-        for key in keys
-    )
 
 
 def _check_own_config(num: int) -> None:
@@ -363,15 +375,16 @@ def _check_own_config(num: int) -> None:
 def _take_exit_as_end(ret: JobReturn, num: int) -> None:
     """Let ``sys.exit()`` end its job alone: with 0 it is done, with anything else it failed."""
     error = ret._return_value  # noqa: SLF001
-    if ret.status is not JobStatus.FAILED or not isinstance(error, SystemExit):
+    if ret.status is not JobStatus.FAILED or not issubclass(type(error), SystemExit):
         return
-    if error.code is None or error.code == 0:
+    code: Any = vars(SystemExit)["code"].__get__(error)
+    if code is None or (issubclass(type(code), int) and int(code) == 0):
         ret.status = JobStatus.COMPLETED
         ret.return_value = None
         return
-    failure = JobExited(f"job #{num} called sys.exit({error.code!r})", error.code)
+    failure = JobExited(f"job #{num} called sys.exit({repr_of(code)})", code)
     failure.__cause__ = error
-    ret.return_value = failure.with_traceback(error.__traceback__)
-    if isinstance(error.code, str):  # as the interpreter would at the end of the process
-        sys.stderr.write(f"{error.code}\n")
+    ret.return_value = failure.with_traceback(traceback_of(error))
+    if type(code) is str:  # as the interpreter would at the end of the process
+        sys.stderr.write(f"{code}\n")
     log.error("%s", failure)

@@ -6,14 +6,15 @@ the ``JobReturn`` of each job.
 
 from __future__ import annotations
 
-import traceback
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from junky_core.atomic import write_atomically
+from junky_core.failures import last_line, traceback_text
 from junky_core.jobs import JobResult, rank_key
+from junky_core.user_text import is_ctrl_c, repr_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -49,30 +50,33 @@ def result_of(returned: Any, num: int, params: Mapping[str, Any], attempts: int)
         params=params,
         status="failed",
         attempts=attempts,
-        error="".join(traceback.format_exception_only(error)).strip().splitlines()[-1],
-        traceback="".join(traceback.format_exception(error)),
+        error=last_line(error),
+        traceback=traceback_text(error),
         exception=error,
     )
 
 
 def _error_of(returned: Any) -> BaseException:
     if not isinstance(returned, JobReturn):
-        return RuntimeError(f"the launcher returned {returned!r} for it, and no JobReturn")
+        return RuntimeError(f"the launcher returned {repr_of(returned)} for it, and no JobReturn")
     if returned.status != JobStatus.FAILED:
         return RuntimeError("the launcher returned it without a result")
     try:
         value = returned.return_value  # raises what the job raised
     except Exception as error:  # noqa: BLE001 - whatever the job raised
         return error
-    return RuntimeError(f"it is marked as failed, with the value {value!r}")
+    return RuntimeError(f"it is marked as failed, with the value {repr_of(value)}")
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
+    kind = type(value)
+    if issubclass(kind, (bool, str, bytes)) or not hasattr(kind, "__float__"):
         return None
     try:
         return float(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError):  # an array, a batch of numbers
+    except BaseException as error:  # an array, a batch of numbers, anybody's __float__
+        if is_ctrl_c(error):
+            raise
         return None
 
 

@@ -1,0 +1,138 @@
+"""How exceptions hang together, read past anything that their classes do.
+
+A user's exception may have a property ``args``, a ``__setattr__`` that refuses
+(a frozen dataclass does), a ``__getattribute__`` that raises. What Python itself
+keeps is read, and written, through the descriptors of ``BaseException``.
+"""
+
+from __future__ import annotations
+
+import builtins
+import types
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+__all__ = [
+    "args_of",
+    "attributes_of",
+    "cause_of",
+    "causes",
+    "chain",
+    "context_of",
+    "join",
+    "members_of",
+    "set_traceback",
+    "stand_in",
+    "traceback_of",
+]
+
+_KEPT: Any = vars(BaseException)
+_Group: Any = getattr(builtins, "BaseExceptionGroup", None)  # Python 3.11
+
+
+def args_of(exception: BaseException) -> tuple[Any, ...]:
+    """Return ``exception.args``."""
+    args: tuple[Any, ...] = _KEPT["args"].__get__(exception)
+    return args
+
+
+def attributes_of(exception: BaseException) -> dict[str, Any]:
+    """Return ``exception.__dict__``, the very one."""
+    attributes: dict[str, Any] = _KEPT["__dict__"].__get__(exception)
+    return attributes
+
+
+def cause_of(exception: BaseException) -> BaseException | None:
+    """Return what ``exception`` was raised from."""
+    cause: BaseException | None = _KEPT["__cause__"].__get__(exception)
+    return cause
+
+
+def context_of(exception: BaseException) -> BaseException | None:
+    """Return the exception that was being handled when ``exception`` was raised."""
+    context: BaseException | None = _KEPT["__context__"].__get__(exception)
+    return context
+
+
+def traceback_of(exception: BaseException) -> TracebackType | None:
+    """Return ``exception.__traceback__``."""
+    tb: TracebackType | None = _KEPT["__traceback__"].__get__(exception)
+    return tb
+
+
+def set_traceback(exception: BaseException, tb: TracebackType | None) -> None:
+    """Set ``exception.__traceback__``."""
+    _KEPT["__traceback__"].__set__(exception, tb)
+
+
+def join(
+    exception: BaseException,
+    cause: BaseException | None,
+    context: BaseException | None,
+    like: BaseException,
+) -> None:
+    """Set cause and context of ``exception``; which of them is shown, as with ``like``."""
+    _KEPT["__cause__"].__set__(exception, cause)
+    _KEPT["__context__"].__set__(exception, context)
+    suppressed = _KEPT["__suppress_context__"]
+    suppressed.__set__(exception, suppressed.__get__(like))
+
+
+def members_of(exception: BaseException) -> tuple[BaseException, ...]:
+    """Return the exceptions of a group; none for any other exception.
+
+    >>> members_of(ValueError())
+    ()
+    """
+    if _Group is None or not issubclass(type(exception), _Group):
+        return ()
+    members: tuple[BaseException, ...] = vars(_Group)["exceptions"].__get__(exception)
+    return members
+
+
+def causes(exception: BaseException) -> Iterator[BaseException]:
+    """Yield the exception and what it was raised from: ``raise ... from ...`` keeps its meaning."""
+    seen: set[int] = set()
+    link: BaseException | None = exception
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = cause_of(link)
+
+
+def chain(exception: BaseException) -> Iterator[BaseException]:
+    """Yield the exception and all that it hangs together with, members of groups included."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [exception]
+    while waiting:
+        link = waiting.pop()
+        if link is None or id(link) in seen:
+            continue
+        seen.add(id(link))
+        yield link
+        waiting += [cause_of(link), context_of(link), *members_of(link)]
+
+
+def _nowhere() -> Iterator[None]:  # its frame, as it never runs, has no caller
+    yield
+
+
+def stand_in(tb: TracebackType | None) -> TracebackType | None:
+    """Return a traceback that shows what ``tb`` shows, made of frames that hold nothing."""
+    links = []
+    while tb is not None:
+        links.append(tb)
+        tb = tb.tb_next
+    for link in reversed(links):
+        code, names = link.tb_frame.f_code, link.tb_frame.f_globals
+        look_alike = _nowhere.__code__.replace(
+            co_filename=code.co_filename, co_name=code.co_name, co_firstlineno=link.tb_lineno
+        )
+        # How source is found that is not in a file of its own.
+        finders: dict[str, Any] = {
+            name: names[name] for name in ("__name__", "__loader__") if name in names
+        }
+        frame = types.FunctionType(look_alike, finders)().gi_frame
+        tb = TracebackType(tb, frame, 0, link.tb_lineno)
+    return tb
