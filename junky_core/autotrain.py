@@ -217,6 +217,7 @@ def torch_autotrain(
             jobs: Iterable[Job] = (Job(num, params) for num, params in enumerate(grid))
             plan = Plan(GridSource(jobs, grid.size))
         else:
+            fixed = runner.fixed()
             record = stack.enter_context(
                 open_record(
                     folder,
@@ -224,11 +225,15 @@ def torch_autotrain(
                     direction=direction,
                     seed=seed,
                     how_to_resume="resume=True",
-                    fixed=runner.fixed(),
+                    fixed=fixed,
                 )
             )
             settings = record.begin(best, settings)
-            jobs = (Job(num, params, key=digest(dict(params))) for num, params in enumerate(grid))
+            info = {"fixed": fixed.key}
+            jobs = (
+                Job(num, params, key=digest(dict(params)), info=info)
+                for num, params in enumerate(grid)
+            )
             plan = record.plan(jobs, grid.size, best)
             plan.done += record.leftovers()
             file_log = SweepLog(FileWriter(record.path / LOG_NAME))

@@ -20,11 +20,13 @@ class FixedArguments:
         unknown: Names of those whose value cannot be compared in full: they hold an
             object that has neither a value nor a name to import it by.
         names: Of the keyword arguments, sorted.
+        key: What all of ``values`` are known by; noted with each job.
     """
 
     values: Mapping[str, str] = field(default_factory=dict)
     unknown: Sequence[str] = ()
     names: Sequence[str] = ()
+    key: str = ""
 
     def changes(self, before: Mapping[str, str]) -> list[str]:
         """Return the names of those that are not as they were ``before``.
@@ -51,11 +53,9 @@ def fixed_arguments(**arguments: Sequence[Any] | Mapping[str, Any]) -> FixedArgu
         else:
             found.update({f"{group}[{place}]": value for place, value in enumerate(values)})
     prints = {name: fingerprint(value) for name, value in found.items()}
-    return FixedArguments(
-        {name: text for name, (text, _) in prints.items()},
-        [name for name, (_, whole) in prints.items() if not whole],
-        sorted(names),
-    )
+    known_by = {name: text for name, (text, _) in prints.items()}
+    unknown = [name for name, (_, whole) in prints.items() if not whole]
+    return FixedArguments(known_by, unknown, sorted(names), digest(known_by))
 
 
 def earlier_key(params: Mapping[str, Any], names: Sequence[str]) -> str:

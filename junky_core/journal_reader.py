@@ -64,8 +64,9 @@ class JournaledJob:
         error: Last line of its last error, ``""`` if none.
         traceback: That error's traceback.
         info: What its runner noted (Hydra: the overrides).
-        fixed: What the fixed arguments that it ran with are known by
-            (:class:`junky_core.fixed_arguments.FixedArguments`); ``None`` if that was not noted.
+        fixed: What each fixed argument that it ran with is known by
+            (:class:`junky_core.fixed_arguments.FixedArguments`); ``None`` if that is not noted.
+        fixed_key: What all of them are known by; ``""`` if that is not noted.
         superseded: Whether it does not count any more, for the sweep was resumed
             with other fixed arguments.
         finished_times: How often a ``job_finished`` was noted; more than once
@@ -88,6 +89,7 @@ class JournaledJob:
     traceback: str = ""
     info: dict[str, Any] = field(default_factory=dict)
     fixed: dict[str, str] | None = None
+    fixed_key: str = ""
     superseded: bool = False
     finished_times: int = 0
 
@@ -111,7 +113,7 @@ class JournalState:
     Attributes:
         sweep_id: The sweep's identity.
         kind: ``"python"`` or ``"hydra"``.
-        spec: What was asked for; each key as at the last start that noted it.
+        spec: What was asked for, at the last start.
         seed: The last session's seed.
         direction: ``"maximize"`` or ``"minimize"``.
         jobs: Every job that was started, by key; of several jobs with one key
@@ -213,7 +215,8 @@ def _note_sweep_started(state: JournalState, record: dict[str, Any]) -> None:
     state.sweep_id = record["sweep_id"]
     state.kind = record.get("kind", "")
     # A Hydra sweep notes the config of a job once; its next batches leave it out.
-    state.spec = {**state.spec, **(decode_field(record, "spec") or {})}
+    kept = {"config": state.spec["config"]} if "config" in state.spec else {}
+    state.spec = {**kept, **(decode_field(record, "spec") or {})}
     state.seed = decode_field(record, "seed")
     state.direction = record.get("direction", "maximize")
     state.sessions += 1
@@ -221,7 +224,7 @@ def _note_sweep_started(state: JournalState, record: dict[str, Any]) -> None:
     superseded = set(record.get("superseded") or ())
     for job in state.by_num.values():
         job.superseded = job.num in superseded
-        if job.fixed is None and not job.superseded:
+        if job.fixed is None and not job.fixed_key and not job.superseded:
             job.fixed = state.spec.get("fixed")  # taken over by this run
 
 
@@ -230,7 +233,10 @@ def _note_job_started(state: JournalState, record: dict[str, Any]) -> None:
     job.key = record["key"]
     job.params = decode_field(record, "params")
     job.info = decode_field(record, "info") or {}
-    job.fixed, job.superseded = state.spec.get("fixed"), False
+    job.fixed_key, job.superseded = str(job.info.get("fixed", "")), False
+    # A repaired journal may have lost the start that noted them.
+    noted = not job.fixed_key or job.fixed_key == state.spec.get("fixed_key")
+    job.fixed = state.spec.get("fixed") if noted else None
     job.status = "unfinished"
     if record["attempt"] == 1:  # also: run again in a resumed sweep
         job.score = None

@@ -59,7 +59,8 @@ class KnownJobs:
                 self.superseded.add(job.num)
                 self._newly = self._newly or not job.superseded
                 self.changed += [name for name in changes if name not in self.changed]
-            self.undated |= fixed is not None and job.fixed is None and not changes
+            noted = job.fixed is not None or job.fixed_key
+            self.undated |= fixed is not None and not noted and not changes
             keys = {job.key} if fixed is None else {job.key, digest(dict(job.params))}
             for key in keys - {""}:
                 self._by_key[key].append(job)
@@ -138,8 +139,10 @@ class KnownJobs:
 
     def _changes(self, job: JournaledJob) -> list[str]:
         """Return the fixed arguments that ``job`` was run with otherwise."""
-        if self._fixed is None:
+        if self._fixed is None or job.fixed_key == self._fixed.key:
             return []
+        if job.fixed_key and job.fixed is None:
+            return ["a fixed argument"]
         if job.fixed is not None:
             return self._fixed.changes(job.fixed)
         if _is_exact(job.params) and job.key != earlier_key(job.params, self._fixed.names):

@@ -140,7 +140,8 @@ class SweepRecord:
     def begin(self, best: BestModel, settings: SweepSettings) -> SweepSettings:
         """Take over what lies on disk; return the settings to go on with. Call it once."""
         if self._fixed is not None:
-            settings = replace(settings, spec={**settings.spec, "fixed": dict(self._fixed.values)})
+            fixed = {"fixed": dict(self._fixed.values), "fixed_key": self._fixed.key}
+            settings = replace(settings, spec={**settings.spec, **fixed})
         if self.state is None or self._jobs is None:
             return settings
         for num, job in self.state.by_num.items():

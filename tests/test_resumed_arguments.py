@@ -46,7 +46,7 @@ class Runs:
         )
 
     def resume(self, *train_args, **options):
-        return self(*train_args, resume=True, **options)
+        return self(*train_args, **{"resume": True, **options})
 
 
 @pytest.fixture
@@ -256,6 +256,22 @@ def test_another_sweep_is_refused_with_the_parameters_it_has(sweep):
         torch_autotrain(lambda: make(1), lambda *_: None, sweep_dir=sweep.folder, resume=True)
 
 
+@pytest.mark.parametrize(
+    ("epochs", "scores"), [(10, [13, 12, 11]), (100, [103, 102, 101]), (7, [10, 9, 8])]
+)
+def test_a_lost_start_of_the_sweep_mixes_nothing_up(sweep, epochs, scores):
+    """Each job notes what it ran with, so that no other start's arguments are taken for its own."""
+    sweep(train_kwargs={"epochs": 10})
+    sweep.resume(train_kwargs={"epochs": 100})
+    path = sweep.folder / "journal.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    starts = [n for n, line in enumerate(lines) if b'"sweep_started"' in line[:40]]
+    lines[starts[1]] = b"#" * (len(lines[starts[1]]) - 1) + b"\n"
+    path.write_bytes(b"".join(lines))
+    result = sweep.resume(train_kwargs={"epochs": epochs}, resume="repair")
+    assert [score for _, score, _, _ in result.stats] == scores
+
+
 # --- Journals of versions that did not note the values -------------------------------------------
 
 
@@ -265,9 +281,10 @@ def age(folder, names=()):
     lines = []
     for record in read_journal(path):
         if record["event"] == "sweep_started":
-            del record["spec"]["fixed"], record["superseded"]
+            del record["spec"]["fixed"], record["spec"]["fixed_key"], record["superseded"]
         if record["event"] == "job_started":
             record["key"] = earlier_key(record["params"], sorted(names))
+            record["info"] = {}
         lines.append(json.dumps(record) + "\n")
     path.write_text("".join(lines))
 
