@@ -509,6 +509,7 @@ class Sweep:
         try:
             with slot.on_device():
                 self._runner.open_slot(slot)
+                slot.queue.synchronize()  # its errors are no job's
         except BaseException as error:  # noqa: BLE001 - any error closes the slot, with its reason
             failure = describe(error)
         else:

@@ -28,7 +28,7 @@ class FakeStream:
 
     def synchronize(self):
         self.module.note(f"synchronize {self!r}")
-        if self.module.errors:
+        if self.index == 0 and self.module.errors:
             raise self.module.errors.pop(0)
 
 
@@ -37,7 +37,7 @@ class FakeModule:
 
     Attributes:
         log: What it was asked, in order, by whichever thread.
-        errors: What the next calls of ``synchronize`` raise, in order.
+        errors: What the next calls of ``synchronize`` on device 0 raise, in order.
         here: The current device.
         reserved: By device, the bytes that torch holds there.
     """
@@ -70,7 +70,7 @@ class FakeModule:
 
     def synchronize(self, index):
         self.note(f"synchronize device {index}")
-        if self.errors:
+        if index == 0 and self.errors:
             raise self.errors.pop(0)
 
     def current_device(self):

@@ -37,13 +37,11 @@ def cuda_error(code, text="CUDA error: device-side assert triggered"):
 
 
 class Runner:
-    """Runs ``function(job_number)`` for each job."""
+    """Runs ``function(job_number)`` for each job, after ``open_slot(slot)`` for each slot."""
 
-    def __init__(self, function):
+    def __init__(self, function, open_slot=lambda _slot: None):
         self.function = function
-
-    def open_slot(self, slot):
-        pass
+        self.open_slot = open_slot
 
     def run(self, attempt, context):
         return self.function(attempt.job.num)
@@ -52,11 +50,11 @@ class Runner:
         pass
 
 
-def run(tmp_path, function, jobs=1, devices="cuda:0", **settings):
+def run(tmp_path, function, jobs=1, devices="cuda:0", open_slot=lambda _slot: None, **settings):
     settings = {"max_retries": 0, "fail_fast": None, **settings}
     sweep = Sweep(
         parse_devices(devices),
-        Runner(function),
+        Runner(function, open_slot),
         BestModel(tmp_path / "model.pt"),
         settings=SweepSettings(**settings),
     )
@@ -117,7 +115,20 @@ def test_two_slots_of_a_device_have_streams_of_their_own(gpu):
 def test_an_attempt_ends_when_its_device_has_done_its_work(gpu, tmp_path):
     run(tmp_path, lambda num: gpu.note(f"job {num}"), jobs=2)
     order = [line for line in gpu.log if "job" in line or "synchronize" in line]
-    assert order == ["job 0", "synchronize 0.1", "job 1", "synchronize 0.1"]
+    opened = "synchronize 0.1"
+    assert order == [opened, "job 0", "synchronize 0.1", "job 1", "synchronize 0.1"]
+
+
+def test_an_error_that_comes_late_as_a_slot_opens_closes_that_slot(gpu, tmp_path):
+    def open_slot(slot):
+        if slot.spec.device == "cuda:0":
+            gpu.errors = [cuda_error(1, "CUDA error: invalid argument")]
+
+    results = run(
+        tmp_path, lambda _num: None, jobs=4, devices=["cuda:0", "cuda:1"], open_slot=open_slot
+    )
+    assert {result.status for result in results} == {"finished"}
+    assert {result.device for result in results} == {"cuda:1"}
 
 
 def test_no_attempt_waits_for_the_whole_device(gpu, tmp_path):
@@ -158,7 +169,7 @@ def test_the_time_of_an_attempt_is_that_of_its_work_on_the_device(gpu, tmp_path,
     monkeypatch.setattr("junky_core.sweep.time.monotonic", lambda: clock[0])
 
     def synchronize(stream):
-        clock[0] = 7.0
+        clock[0] += 7.0
 
     monkeypatch.setattr(FakeStream, "synchronize", synchronize)
     (result,) = run(tmp_path, lambda _num: None)
@@ -302,7 +313,7 @@ def test_jobs_run_on_another_kind_of_accelerator(monkeypatch, tmp_path, kind):
 def test_mps_is_synchronised_though_it_has_no_streams(monkeypatch, tmp_path):
     mps = install(monkeypatch, FakeMps(), "mps")
     run(tmp_path, lambda _num: mps.log.append("job"), devices="mps")
-    assert mps.log == ["job", "synchronize"]
+    assert mps.log == ["synchronize", "job", "synchronize"]
 
 
 def test_slots_on_the_cpu_leave_mps_alone(monkeypatch, tmp_path):
@@ -363,4 +374,5 @@ def test_a_backend_that_a_plug_in_registers_is_worked_as_cuda_is(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     last = done.stdout.splitlines()[-1]
-    assert last == "['0.1 waits for 0.0', '0.1 waits for 0.0', 'job on npu:0', 'synchronize 0.1']"
+    opened = "'0.1 waits for 0.0', 'synchronize 0.1'"
+    assert last == f"[{opened}, '0.1 waits for 0.0', 'job on npu:0', 'synchronize 0.1']"
