@@ -86,7 +86,7 @@ class Failure:
         exception: A copy of it that holds nothing of the job (:mod:`junky_core.detached`).
         error: Its last line, ``"ValueError: bad"``.
         traceback: All of it as text, without this package's outer frames.
-        location: Type, file and line where it was raised.
+        location: Class, and file and line of each frame, to tell equal errors.
         host_memory: Out of the host's memory, not of a GPU's.
         certain: ``False`` of ``"poisoned"`` where only the device could tell, see :func:`settle`.
     """
@@ -244,12 +244,13 @@ def _is_host_memory(exception: BaseException) -> bool:
 
 
 def _location(exception: BaseException) -> Hashable:
-    last = traceback_of(exception)
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    if last is None:
-        return (class_name(exception), None, None)
-    return (class_name(exception), last.tb_frame.f_code.co_filename, last.tb_lineno)
+    """Return the class and the line of each frame: the last alone may be a library's."""
+    lines = []
+    link = traceback_of(exception)
+    while link is not None:
+        lines.append((link.tb_frame.f_code.co_filename, link.tb_lineno))
+        link = link.tb_next
+    return (class_name(exception), tuple(lines))
 
 
 def _without_own_frames(tb: TracebackType | None) -> TracebackType | None:

@@ -54,6 +54,25 @@ def test_the_error_is_told_by_its_last_line_and_its_whole_traceback():
     assert "raise error" in failure.traceback
 
 
+def test_the_same_line_of_a_library_is_not_the_same_location():
+    import json
+
+    def first():
+        json.loads("{")
+
+    def second():
+        json.loads("{")
+
+    def location(call):
+        try:
+            call()
+        except ValueError as error:
+            return describe(error).location
+
+    assert location(first) == location(first)
+    assert location(first) != location(second)
+
+
 def test_the_same_line_has_the_same_location():
     def fail(text):
         raise ValueError(text)
