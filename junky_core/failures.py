@@ -56,6 +56,7 @@ _OUT_OF_MEMORY = re.compile(
     r"out of memory|can't allocate memory|not enough memory|cudaErrorMemoryAllocation"
     # A library that could not be set up on the device: its handle and workspace take memory.
     r"|(CU|HIP)[A-Z]+_STATUS_(NOT_INITIALIZED|ALLOC_FAILED)"
+    r"|(CU|HIP)FFT_ALLOC_FAILED|insufficient resources when calling"  # the latter is cuSPARSE's
     r"|CUDNN_STATUS_INTERNAL_ERROR_(DEVICE|HOST)_ALLOCATION_FAILED"
     r"|rocblas_status_memory_error|miopenStatusAllocFailed"
     r"|UR_RESULT_ERROR_OUT_OF_(DEVICE_MEMORY|HOST_MEMORY|RESOURCES)"

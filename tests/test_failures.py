@@ -215,6 +215,10 @@ def test_the_status_of_a_library_is_known(library, status, kind, certain):
         ("level_zero backend failed with error: 38 (UR_RESULT_ERROR_OUT_OF_HOST_MEMORY)", "oom", True),
         ("MPS backend out of memory (MPS allocated: 9 GB)", "oom", False),
         ("HIP error: an illegal memory access was encountered", "poisoned", False),
+        ("cuFFT error: CUFFT_ALLOC_FAILED", "oom", False),
+        ("CUDA error: insufficient resources when calling `cusparseSpMM(handle)`", "oom", False),
+        ("CUDA driver error: out of memory", "oom", False),
+        ("out of resource: shared memory, Required: 131072, Hardware limit: 101376", "error", False),
         ("CUDA error: the launch timed out and was terminated", "poisoned", False),
     ],
 )  # fmt: skip
