@@ -155,12 +155,11 @@ class DeviceQueue:
             if hasattr(module, "Stream"):
                 if self._stream is None:
                     self._stream = module.Stream(self.device)
-                earlier = [module.current_stream(self.device)]
-                if self._callers is not None and self._callers != earlier[0]:
-                    earlier.append(self._callers)
-                for stream in earlier:
-                    if stream != self._stream:  # entered inside itself
-                        self._stream.wait_stream(stream)
+                before = module.current_stream(self.device)
+                if before != self._stream:  # else entered inside itself
+                    self._stream.wait_stream(before)
+                    if self._callers is not None and self._callers != before:
+                        self._stream.wait_stream(self._callers)
                 stack.enter_context(module.stream(self._stream))
             stack.enter_context(torch.autograd.set_multithreading_enabled(False))
             yield

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,7 @@ class JobContext:
         warn: Callable[[str], None] = lambda _message: None,
         timeout_s: float | None = None,
         score: float | None = None,
+        on_device: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
     ) -> None:
         self.device = device
         self.name = name
@@ -85,6 +88,7 @@ class JobContext:
         self._seen_sets: list[Any] = []
         self._lock = threading.Lock()  # guards the scores and the save's serial
         self._score = score
+        self._on_device = on_device
         self._serial = 0
         self._saved_once = False
         self._stop: tuple[str, str] | None = None
@@ -152,12 +156,13 @@ class JobContext:
                 not be loaded again with ``weights_only=True``.
         """
         self.check()
-        value = _as_float(score)
-        self._look_at(model, model=model)
-        with self._lock:
-            first, self._saved_once = not self._saved_once, True
-        # The score counts only if the model could be saved.
-        standing = self._best.offer(self.num, self.name, value, model, check=first)
+        with self._on_device():  # the caller may be a thread of no job: copies follow the work
+            value = _as_float(score)
+            self._look_at(model, model=model)
+            with self._lock:
+                first, self._saved_once = not self._saved_once, True
+            # The score counts only if the model could be saved.
+            standing = self._best.offer(self.num, self.name, value, model, check=first)
         with self._lock:
             improved = self._score is None or (
                 rank_key(value, 0, self._best.direction)

@@ -583,6 +583,7 @@ class Sweep:
             warn=self._warn_once,
             timeout_s=self.settings.job_timeout_s,
             score=job.score,
+            on_device=slot.queue.current,
         )
 
     def _execute(

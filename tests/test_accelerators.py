@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from junky_core.best import BestModel
 from junky_core.devices import parse_devices
 from junky_core.errors import SweepFailed
 from junky_core.jobs import GridSource, Job
+from junky_core.scopes import current_scope
 from junky_core.sweep import Sweep, SweepSettings
 
 
@@ -376,3 +378,21 @@ def test_a_backend_that_a_plug_in_registers_is_worked_as_cuda_is(tmp_path):
     last = done.stdout.splitlines()[-1]
     opened = "'0.1 waits for 0.0', 'synchronize 0.1'"
     assert last == f"[{opened}, '0.1 waits for 0.0', 'job on npu:0', 'synchronize 0.1']"
+
+
+def test_weights_are_copied_after_the_jobs_work_from_a_thread_of_no_job_too(gpu, tmp_path):
+    pool = ThreadPoolExecutor(1)
+    pool.submit(int).result()  # its thread is there before the sweep
+
+    class Model(torch.nn.Linear):
+        def state_dict(self, *args, **kwargs):
+            gpu.note(f"copied on {gpu.current_stream(0)!r}")
+            return super().state_dict(*args, **kwargs)
+
+    def job(_num):
+        assert pool.submit(current_scope().job.save_best, Model(1, 1), 1.0).result()
+
+    with pool:
+        run(tmp_path, job)
+    at = gpu.log.index("copied on 0.1")
+    assert "0.1 waits for 0.0" in gpu.log[at - 2 : at]
