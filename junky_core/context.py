@@ -86,6 +86,7 @@ class JobContext:
         self._timeout_s = timeout_s
         self._started = time.monotonic()
         self._seen_sets: list[Any] = []
+        self._seen_data: list[Any] = []
         self._lock = threading.Lock()  # guards the scores and the save's serial
         self._score = score
         self._on_device = on_device
@@ -110,9 +111,10 @@ class JobContext:
 
         The same call is the same code with the same closure values and the
         same arguments, configs compared by content: a lambda in the task
-        function matches itself. The last two sets stay. With a seed the
-        factory draws from a stream of its own, and each job finds the set in
-        the state it was built in.
+        function matches itself. The last two sets stay. Each job finds the set in
+        the state it was built in. With a sweep's seed the factory draws from a stream
+        of its own; in a job that seeds itself, from the job's, and another job gets the
+        set only if it seeded alike.
 
         Raises:
             Whatever the factory raises; the job is then handed to another slot.
@@ -134,7 +136,7 @@ class JobContext:
         belong in :meth:`loaders`, for two threads must not share one.
         """
         self.check()
-        return self._shared.get(Call(factory, args, kwargs))
+        return self._shared.get(Call(factory, args, kwargs), self._seen_data)
 
     def save_best(self, model: Any, score: float) -> bool:
         """Report ``score``, and save ``model`` if it is the best of the whole sweep.

@@ -7,34 +7,34 @@ Read-only data needs no copies: :class:`SharedData` builds it once a process.
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 from junky_core.accelerators import synchronize_used_devices
 from junky_core.calls import Call
-from junky_core.seeding import LoaderState, loader_streams
+from junky_core.seeding import FactoryDraws, LoaderState, loader_streams
 
 __all__ = ["LoaderSets", "SharedData"]
 
 KEPT_SETS = 2  # this job's and, say, the one before; more would pile up in memory
 
 
-def _build(call: Call, seed: int | None) -> Any:
-    streams: AbstractContextManager[Any] = contextlib.nullcontext()
+def _build(call: Call, seed: int | None) -> tuple[Any, FactoryDraws | None]:
     if seed is not None:
-        streams = loader_streams(seed)
-    with streams:
-        return call.run()
+        with loader_streams(seed):
+            return call.run(), None
+    with FactoryDraws.noted() as draws:
+        made = call.run()
+    return made, draws
 
 
 @dataclass(eq=False, slots=True)
 class _LoaderSet:
     call: Call
     loaders: Any
-    state: LoaderState | None  # with a seed: what it was like when it was built
+    state: LoaderState  # what it was like when it was built
+    draws: FactoryDraws | None  # without a seed: from the streams of the job that built it
     pinned: bool
 
 
@@ -52,35 +52,42 @@ class LoaderSets:
     def has(self, call: Call) -> bool:
         """Return whether this slot built the set of ``call``, so that it can be built."""
         with self._lock:
-            return self._find(call) is not None
+            return any(known.call.same_as(call) for known in self._sets)
 
     def get(self, call: Call, seen: list[Any], *, pin: bool = False) -> Any:
         """Return what ``call`` gave on this slot, making it if it was not made yet.
 
-        With a seed, a set starts each job from the state it was built in:
-        ``seen`` holds the sets that the running job has had already.
+        A set starts each job from the state it was built in: ``seen`` holds the sets that the
+        running job has had already. Where the factory drew from streams that its job had
+        seeded itself, another job gets the set only if the factory would draw the same there, and
+        its streams go on as if it had.
         A pinned set is never let go.
         """
         with self._lock:
-            found = self._find(call)
+            found = next((known for known in seen if known.call.same_as(call)), None)
             if found is None:
-                loaders = _build(call, self._seed)
-                state = None if self._seed is None else LoaderState.capture(loaders)
-                found = _LoaderSet(call, loaders, state, pin)
-            else:
-                self._sets.remove(found)
-                if found.state is not None and found not in seen:
-                    found.state.restore()
-            self._sets.append(found)
-            if found not in seen:
+                found = self._ready(call)
+                if found is None:
+                    loaders, draws = _build(call, self._seed)
+                    found = _LoaderSet(call, loaders, LoaderState.capture(loaders), draws, pin)
                 seen.append(found)
+            if found in self._sets:
+                self._sets.remove(found)
+            self._sets.append(found)
             loose = [known for known in self._sets if not known.pinned]
             for known in loose[:-KEPT_SETS]:
                 self._sets.remove(known)
             return found.loaders
 
-    def _find(self, call: Call) -> _LoaderSet | None:
-        return next((known for known in self._sets if known.call.same_as(call)), None)
+    def _ready(self, call: Call) -> _LoaderSet | None:
+        """Return the set of ``call`` that another job left, put back as it was built."""
+        for known in self._sets:
+            if known.call.same_as(call) and (known.draws is None or known.draws.fit()):
+                known.state.restore()
+                if known.draws is not None:
+                    known.draws.repeat()
+                return known
+        return None
 
 
 @dataclass(eq=False, slots=True)
@@ -89,6 +96,10 @@ class _Shared:
     building: threading.Lock = field(default_factory=threading.Lock)
     built: bool = False
     data: Any = None
+    draws: FactoryDraws | None = None
+
+    def fits(self) -> bool:
+        return not self.built or self.draws is None or self.draws.fit()
 
 
 class SharedData:
@@ -103,27 +114,50 @@ class SharedData:
         self._lock = threading.Lock()  # guards _entries; never held while a factory runs
         self._entries: list[_Shared] = []
 
-    def get(self, call: Call) -> Any:
-        """Return what ``call`` gave, making it if nobody has."""
-        with self._lock:
-            entry = next((known for known in self._entries if known.call.same_as(call)), None)
-            if entry is None:
-                entry = _Shared(call)
-                self._entries.append(entry)
-        with entry.building:
-            if not entry.built:
-                try:
-                    entry.data = _build(call, self._seed)
-                    synchronize_used_devices()  # other slots read it from streams of their own
-                except BaseException:
-                    with self._lock:
-                        self._drop(entry)  # it holds what the failed job gave to the factory
-                    raise
-                entry.built = True
-                with self._lock:
-                    self._drop(entry)
-                    self._entries.append(entry)  # not there if it failed before, for another job
+    def get(self, call: Call, seen: list[Any]) -> Any:
+        """Return what ``call`` gave, making it if nobody has.
+
+        ``seen`` holds what the running job has had already. As with loaders, what a factory
+        drew from streams that its job had seeded is for jobs alone where it would draw the same.
+        """
+        for entry in seen:
+            if entry.call.same_as(call):
+                return entry.data
+        while True:
+            entry = self._entry(call)
+            with entry.building:
+                if not entry.built:
+                    self._fill(entry)
+                elif not entry.fits():
+                    continue  # it was being built when it was found
+                elif entry.draws is not None:
+                    entry.draws.repeat()
+            seen.append(entry)
             return entry.data
+
+    def _entry(self, call: Call) -> _Shared:
+        with self._lock:
+            same = [known for known in self._entries if known.call.same_as(call)]
+            for known in same:
+                if known.fits():
+                    return known
+            for known in same[:-1]:
+                self._entries.remove(known)
+            self._entries.append(_Shared(call))
+            return self._entries[-1]
+
+    def _fill(self, entry: _Shared) -> None:
+        try:
+            entry.data, entry.draws = _build(entry.call, self._seed)
+            synchronize_used_devices()  # other slots read it from streams of their own
+        except BaseException:
+            with self._lock:
+                self._drop(entry)  # it holds what the failed job gave to the factory
+            raise
+        entry.built = True
+        with self._lock:
+            self._drop(entry)
+            self._entries.append(entry)  # not there if it failed before, for another job
 
     def _drop(self, entry: _Shared) -> None:
         if entry in self._entries:

@@ -179,6 +179,7 @@ class Sweep:
             ]
         )
         self._shared = SharedData(self.settings.seed)
+        self._streams_apart = True
         self._check_points = CheckPoints()
         self._lock = threading.Lock()  # guards the four below
         self._active: dict[int, JobContext] = {}
@@ -225,8 +226,7 @@ class Sweep:
         with contextlib.ExitStack() as stack:
             stack.enter_context(inherit_scopes())
             stack.enter_context(consoles_apart())
-            if self.settings.seed is not None:
-                stack.enter_context(installed_streams())
+            self._keep_streams_apart(stack)
             stack.callback(self._check_points.disarm)
             stack.enter_context(self._signals())
             self._emit_started(source, already_finished)
@@ -244,6 +244,17 @@ class Sweep:
             self._emit_ended(scheduler, started)
         self._raise_if_ended_early()
         return self.results()
+
+    def _keep_streams_apart(self, stack: contextlib.ExitStack) -> None:
+        """Let each job have random streams of its own, at the latest once it seeds them."""
+        seeded = self.settings.seed is not None
+        try:
+            stack.enter_context(installed_streams(seeded=seeded))
+        except ConfigError as error:
+            if seeded:
+                raise
+            self._streams_apart = False
+            self._warn_once(f"jobs that seed themselves disturb each other. {error}")
 
     def results(self) -> list[JobResult]:
         """Return how the jobs of the last run ended, by job number."""
@@ -533,13 +544,12 @@ class Sweep:
 
     def _attempt(self, slot: Slot, job: RunningJob, scheduler: Scheduler) -> None:
         """Run one attempt, report its end, and tell the observers."""
-        streams = None if self.settings.seed is None else JobStreams(self.settings.seed)
+        streams = JobStreams(self.settings.seed)
         job.name = slot.next_name()
-        rng = random.Random() if streams is None else streams.rng  # noqa: S311
-        context = self._context(slot, job, rng)
+        context = self._context(slot, job, streams.rng)
         scope = JobScope(context, self._starter)
         scope.thread_setups.append(slot.on_device)
-        if streams is not None:
+        if self._streams_apart:
             scope.thread_setups.append(streams.thread)
         with self._lock:
             self._active[slot.spec.index] = context

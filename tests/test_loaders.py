@@ -65,7 +65,7 @@ def test_shared_data_is_built_once_though_all_ask_at_once():
 
     def ask_shared():
         barrier.wait(10)
-        got.append(shared.get(Call(factory, ("data",), {})))
+        got.append(shared.get(Call(factory, ("data",), {}), []))
 
     threads = [threading.Thread(target=ask_shared) for _ in range(8)]
     for thread in threads:
@@ -85,7 +85,7 @@ def test_different_shared_data_are_built_side_by_side():
 
     got = []
     threads = [
-        threading.Thread(target=lambda n=n: got.append(shared.get(Call(factory, (n,), {}))))
+        threading.Thread(target=lambda n=n: got.append(shared.get(Call(factory, (n,), {}), [])))
         for n in "ab"
     ]
     for thread in threads:

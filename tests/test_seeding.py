@@ -374,11 +374,15 @@ def same(one, other):
     return [as_plain(v) for v in one] == [as_plain(v) for v in other]
 
 
-def plain_script(function, seed):
-    """What a script without any sweep gets."""
+def seed_all(seed):
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
+
+
+def plain_script(function, seed):
+    """What a script without any sweep gets."""
+    seed_all(seed)
     return function(lambda: None)
 
 
@@ -386,9 +390,11 @@ forks = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:Dep
 
 
 @forks
-@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("threads", "self_seeding"), [(1, False), (2, False), (4, False), (2, True)]
+)
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_jobs_beside_each_other_draw_what_a_plain_script_draws(name, threads):
+def test_jobs_beside_each_other_draw_what_a_plain_script_draws(name, threads, self_seeding):
     function = WORKLOADS[name]
     # Two jobs have the same seed, the others their own: all take turns after each draw.
     seeds = [SEED, SEED, 0, 7][:threads]
@@ -399,7 +405,9 @@ def test_jobs_beside_each_other_draw_what_a_plain_script_draws(name, threads):
     def job(seed):
         torch.set_num_threads(1)
         try:
-            with JobStreams(seed).thread():
+            with JobStreams(None if self_seeding else seed).thread():
+                if self_seeding:
+                    seed_all(seed)
                 return function(lambda: barrier.wait(60))
         except BaseException:
             barrier.abort()
@@ -411,7 +419,7 @@ def test_jobs_beside_each_other_draw_what_a_plain_script_draws(name, threads):
         threading.Thread(target=lambda at=at, seed=seed: got.update({at: job(seed)}))
         for at, seed in enumerate(seeds)
     ]
-    with installed_streams():
+    with installed_streams(seeded=not self_seeding):
         for slot in slots:
             slot.start()
         for slot in slots:

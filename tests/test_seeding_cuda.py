@@ -128,9 +128,11 @@ def same(one, other):
     )
 
 
-@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("threads", "self_seeding"), [(1, False), (2, False), (4, False), (2, True)]
+)
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_jobs_beside_each_other_draw_what_a_plain_script_draws(name, threads):
+def test_jobs_beside_each_other_draw_what_a_plain_script_draws(name, threads, self_seeding):
     function = WORKLOADS[name]
     seeds = [11, 11, 0, 7][:threads]
     expected = {}
@@ -143,7 +145,9 @@ def test_jobs_beside_each_other_draw_what_a_plain_script_draws(name, threads):
 
     def job(at, seed):
         try:
-            with JobStreams(seed).thread():
+            with JobStreams(None if self_seeding else seed).thread():
+                if self_seeding:
+                    torch.manual_seed(seed)
                 got[at] = function(lambda: barrier.wait(60))
         except BaseException:
             barrier.abort()

@@ -32,6 +32,7 @@ def public_state():
         "torch.random": dict(vars(torch.random)),
         "torch.cuda": dict(vars(torch.cuda)),
         "torch.cuda.random": dict(vars(torch.cuda.random)),
+        "torch.Generator": dict(vars(torch.Generator)),
         "random": dict(vars(random)),
         "class": type(random._inst),
         "numpy.random": dict(vars(np.random)),
@@ -184,9 +185,31 @@ def test_documented_limit_references_kept_elsewhere_escape(draw):
         assert draw() != first
 
 
-def test_documented_limit_methods_of_the_default_generator_escape():
+@pytest.mark.parametrize("seed", [None, 5])
+def test_methods_of_the_default_generator_mean_the_job(seed):
+    generator = torch.default_generator
+    process_wide = torch.get_rng_state()
+    with JobStreams(seed).thread():
+        generator.manual_seed(8)
+        assert generator.initial_seed() == torch.initial_seed() == 8
+        state = generator.get_state()
+        got = torch.rand(2), torch.rand(2, generator=generator)
+        generator.set_state(state)
+        assert torch.equal(torch.rand(2), got[0])
+        generator.seed()
+        assert generator.initial_seed() != 8
+    assert torch.equal(process_wide, torch.get_rng_state())
+    torch.manual_seed(8)
+    assert torch.equal(torch.cat(got), torch.cat([torch.rand(2), torch.rand(2)]))
+
+
+def test_methods_of_other_generators_are_theirs():
     with JobStreams(5).thread():
-        assert not torch.equal(torch.default_generator.get_state(), torch.get_rng_state())
+        job = torch.get_rng_state()
+        own = torch.Generator().manual_seed(8)
+        assert own.initial_seed() == 8
+        own.set_state(own.get_state())
+        assert torch.equal(job, torch.get_rng_state())
 
 
 def test_random_draws_equal_by_every_method():

@@ -284,11 +284,11 @@ def test_default_generator_as_argument_means_the_job(draw):
     assert torch.equal(torch.get_rng_state(), process_wide)
 
 
-def test_stand_in_of_the_default_generator_where_python_looks_on():
+def test_default_generator_as_argument_where_python_looks_on():
     from torch.utils.flop_counter import FlopCounterMode
 
     def draw():
-        generator = torch.random.default_generator
+        generator = torch.default_generator
         with FlopCounterMode(display=False):
             return torch.rand(3, generator=generator), torch.empty(3).normal_(generator=generator)
 
@@ -448,7 +448,13 @@ def test_draws_by_way_of(draw):
     process_wide = torch.get_rng_state()
     with JobStreams(6).thread():
         assert equal((draw(x), torch.rand(2)), expected)
+    with JobStreams().thread():
+        torch.manual_seed(6)
+        assert equal((draw(x), torch.rand(2)), expected)
     assert torch.equal(torch.get_rng_state(), process_wide)
+    torch.manual_seed(6)
+    with JobStreams().thread():  # and never seeds
+        assert equal((draw(x), torch.rand(2)), expected)
 
 
 def test_meta_tensors_draw_nothing():

@@ -253,23 +253,6 @@ def test_the_process_keeps_its_own_streams(tmp_path):
     assert functions == (random.random, np.random.rand, torch.random.default_generator)
 
 
-def test_without_a_seed_nothing_is_installed(tmp_path):
-    seen = []
-
-    def look(device, loaders, model, optimizer, best, log_prefix):
-        seen.append((random.random, np.random.rand, torch.random.default_generator))
-        best(model, 1.0)
-
-    expected = (random.random, np.random.rand, torch.random.default_generator)
-    torch_autotrain(
-        make_model,
-        look,
-        make_model_fit_params=[("width", [6]), ("dropout", [0.1]), ("kind", ["mlp"])],
-        best_model_file_name=tmp_path / "model.pt",
-    )
-    assert seen == [expected]
-
-
 def test_a_sweep_that_was_resumed(reference, tmp_path):
     failing = True
 

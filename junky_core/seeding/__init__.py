@@ -6,21 +6,28 @@ run. Here each job has streams of its own, and what its threads draw comes from
 them. ``docs/reproducibility.md`` has the claim and its limits.
 
     _current     which streams the calling thread draws from
+    _kernels     what runs in place of an operator that draws
     _operators   torch's drawing operators, turned to those streams
-    _globals     ``torch.manual_seed`` and kin, ``random``, ``numpy.random``, while a sweep runs
+    _generators  torch's default generators: ``torch.manual_seed``, ``get_rng_state`` and kin
+    _cuda        ``torch.cuda``'s functions
+    _globals     these, ``random`` and ``numpy.random``, while a sweep runs
     _streams     ``JobStreams``: the streams themselves
+    _draws       ``FactoryDraws``: what a loader factory drew from its job's own streams
     _loaders     ``LoaderState``: reused loaders start each job alike
     _caveats     what cannot be promised, as far as it can be seen
 
-Imports run upwards in that list, ``_streams`` before ``_operators``.
+Each imports only from those above it.
 """
 
 from junky_core.seeding._caveats import reproducibility_warnings
-from junky_core.seeding._globals import installed_streams, loader_streams
+from junky_core.seeding._current import current_streams
+from junky_core.seeding._draws import FactoryDraws
+from junky_core.seeding._globals import installed_streams
 from junky_core.seeding._loaders import LoaderState
-from junky_core.seeding._streams import JobStreams, current_streams
+from junky_core.seeding._streams import JobStreams, loader_streams
 
 __all__ = [
+    "FactoryDraws",
     "JobStreams",
     "LoaderState",
     "current_streams",

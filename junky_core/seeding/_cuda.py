@@ -1,6 +1,6 @@
 """``torch.cuda``'s random functions, turned to the streams of the calling thread.
 
-They start CUDA only where they must return a state: a stream that is not there yet starts
+They start CUDA only where they need a state: a stream that is not there yet starts
 from its seed when it is made.
 """
 
@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.cuda.random
 
-from junky_core.seeding._streams import JobStreams, current_streams
+from junky_core.seeding._current import current_streams
+
+if TYPE_CHECKING:
+    from junky_core.seeding._streams import JobStreams
 
 __all__ = ["cuda_replacements"]
 
@@ -48,13 +51,13 @@ def _index(device: int | str | torch.device = "cuda") -> int:
 
 
 def _get_rng_state(streams: JobStreams, device: int | str | torch.device = "cuda") -> torch.Tensor:
-    return streams.cuda(_index(device)).get_state()
+    return streams.own_cuda(_index(device)).get_state()
 
 
 def _set_rng_state(
     streams: JobStreams, new_state: torch.Tensor, device: int | str | torch.device = "cuda"
 ) -> None:
-    streams.cuda(_index(device)).set_state(new_state)
+    streams.own_cuda(_index(device)).set_state(new_state)
 
 
 def _manual_seed(streams: JobStreams, seed: int) -> None:
@@ -76,7 +79,9 @@ def _seed_all(streams: JobStreams) -> None:
 
 
 def _initial_seed(streams: JobStreams) -> int:
-    return streams.cuda(torch.cuda.current_device()).initial_seed()
+    index = torch.cuda.current_device()
+    generator = streams.cuda(index)
+    return (torch.cuda.default_generators[index] if generator is None else generator).initial_seed()
 
 
 _IN_JOB: dict[str, Callable[..., Any]] = {

@@ -2,9 +2,9 @@
 
 Three kinds, by what can be replaced:
 
-- ``torch.manual_seed``, ``torch.get_rng_state`` and kin ask ``torch.random.default_generator``,
-  a name that we point at a :class:`DefaultGenerator`: so these functions are per job
-  wherever, and whenever, they were imported.
+- ``torch.manual_seed``, ``torch.get_rng_state`` and kin call methods of torch's default generator,
+  which mean the calling thread's (:mod:`~junky_core.seeding._generators`): so these functions are
+  per job wherever, and whenever, they were imported.
 - The functions of ``random`` are methods of one hidden object. Its class becomes
   :class:`_JobRandom` for the while, which asks the calling thread's stream. The few that
   are bound to C or to the old class (``random``, ``getrandbits``, ``seed``,
@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import os
 import random
 import sys
@@ -35,9 +34,13 @@ import torch
 
 from junky_core.errors import ConfigError
 from junky_core.seeding._cuda import cuda_replacements
-from junky_core.seeding._streams import STAND_IN, JobStreams, current_streams, entered
+from junky_core.seeding._current import current_streams
+from junky_core.seeding._generators import methods_per_job
 
-__all__ = ["installed_streams", "loader_streams"]
+__all__ = ["installed_streams", "intercept_operators"]
+
+# NumPy's functions that give a job a stream of its own.
+_NUMPY_BEGIN = frozenset({"seed", "get_state", "set_state", "__getstate__", "__setstate__"})
 
 _lock = threading.Lock()  # guards the three below and the replacing itself
 _blocks = 0
@@ -56,7 +59,7 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextlib.contextmanager
-def installed_streams() -> Iterator[None]:
+def installed_streams(*, seeded: bool = True) -> Iterator[None]:
     """Turn process-wide random functions to each thread's streams inside the ``with`` block.
 
     Threads that are in no job go on as before. Blocks may overlap, in any threads; the last to
@@ -64,15 +67,23 @@ def installed_streams() -> Iterator[None]:
     one a few. ``JobStreams.thread`` enters it by itself, so a sweep enters it for its own length
     merely to do the work once.
 
+    Args:
+        seeded: Whether jobs are seeded from their start. If not, torch's operators are
+            left alone until a job first seeds itself.
+
     Raises:
         ConfigError: This torch has not the (private) means that it takes.
     """
     global _blocks, _undo
+    if seeded:
+        intercept_operators()
     with _lock:
         if _blocks == 0:
-            _intercept_operators()
-            with contextlib.ExitStack() as stack:
-                stack.enter_context(_torch_functions())
+            with _as_config_error(), contextlib.ExitStack() as stack:
+                from junky_core.seeding._operators import register_fallback
+
+                register_fallback()
+                stack.enter_context(methods_per_job())
                 stack.enter_context(_python_functions())
                 stack.enter_context(_replaced_by_name(_replacements()))
                 _undo = stack.pop_all()
@@ -86,105 +97,82 @@ def installed_streams() -> Iterator[None]:
                 _undo.close()
 
 
-def _intercept_operators() -> None:
-    """Make torch's dispatcher ready, and see for once that it does what it should."""
-    global _checked
-    try:
-        from junky_core.seeding._operators import intercepted
+def intercept_operators() -> None:
+    """Let torch's operators ask for the calling thread's streams, from now on.
 
-        if _checked:
-            return
-        streams, generator = JobStreams(0), torch.Generator().manual_seed(0)
-        with intercepted(), entered(streams):
-            torch.rand(2)
-            torch.nn.functional.dropout(torch.ones(9), 0.5)
-        torch.rand(2, generator=generator)
-        torch.empty(9).bernoulli_(0.5, generator=generator)
-        # Other threads may draw meanwhile, so the process-wide state says nothing.
-        if not torch.equal(streams.cpu.get_state(), generator.get_state()):
-            raise RuntimeError("draws of a job's thread do not come from the job's stream")
+    Raises:
+        ConfigError: This torch has not the means, or it does not do what it should.
+    """
+    global _checked
+    if _checked:
+        return
+    with _as_config_error():
+        from junky_core.seeding._operators import check, register
+
+        register()
+        check()
+    _checked = True
+
+
+@contextlib.contextmanager
+def _as_config_error() -> Iterator[None]:
+    try:
+        yield
     except (AttributeError, ImportError, RuntimeError, TypeError) as error:
         raise ConfigError(
             f"seed: this torch ({torch.__version__}) cannot keep the random numbers of jobs apart "
             f"({error}). Run without a seed, or with a torch that the README names."
         ) from error
-    _checked = True
-
-
-@contextlib.contextmanager
-def loader_streams(seed: int) -> Iterator[None]:
-    """Let the calling thread draw from the loaders' streams of a sweep inside the ``with`` block.
-
-    In it a slot runs a loader factory. The streams are made from the sweep's seed, the same for
-    each slot and each call, and other than any job's.
-
-    Args:
-        seed: The sweep's seed.
-    """
-    digest = hashlib.sha256(f"junky loaders {seed}".encode()).digest()
-    with JobStreams(int.from_bytes(digest[:8], "big") >> 1).thread():
-        yield
-
-
-@contextlib.contextmanager
-def _torch_functions() -> Iterator[None]:
-    functions: Any = torch.random
-    before = functions.default_generator
-    functions.default_generator = STAND_IN
-    try:
-        yield
-    finally:
-        if functions.default_generator is STAND_IN:
-            functions.default_generator = before
 
 
 class _JobRandom(random.Random):
-    """The hidden object behind ``random``'s functions, while a seeded sweep runs.
+    """The hidden object behind ``random``'s functions, while a sweep runs.
 
     All its other methods draw through these. A thread may be in one of them as the sweep ends
     and the object gets its class back, where ``super()`` raises: so the base class is named.
     """
 
     def random(self) -> float:
-        streams = current_streams()
-        return random.Random.random(self) if streams is None else streams.python.random()
+        own = _own_python()
+        return random.Random.random(self) if own is None else own.random()
 
     def getrandbits(self, k: int) -> int:
-        streams = current_streams()
-        return (
-            random.Random.getrandbits(self, k) if streams is None else streams.python.getrandbits(k)
-        )
+        own = _own_python()
+        return random.Random.getrandbits(self, k) if own is None else own.getrandbits(k)
 
     def seed(self, *args: Any, **kwargs: Any) -> None:
         streams = current_streams()
         if streams is None:
             random.Random.seed(self, *args, **kwargs)
         else:
-            streams.python.seed(*args, **kwargs)
+            streams.own_python().seed(*args, **kwargs)
 
     def getstate(self) -> tuple[Any, ...]:
         streams = current_streams()
-        return random.Random.getstate(self) if streams is None else streams.python.getstate()
+        if streams is None:
+            return random.Random.getstate(self)
+        return streams.own_python().getstate()
 
     def setstate(self, state: tuple[Any, ...]) -> None:
         streams = current_streams()
         if streams is None:
             random.Random.setstate(self, state)
         else:
-            streams.python.setstate(state)
+            streams.own_python().setstate(state)
 
     @property
     def gauss_next(self) -> float | None:  # the second number of a pair that gauss() drew
-        streams = current_streams()
-        owner = self if streams is None else streams.python
-        found: float | None = owner.__dict__["gauss_next"]
+        found: float | None = (_own_python() or self).__dict__["gauss_next"]
         return found
 
     @gauss_next.setter
     def gauss_next(self, value: float | None) -> None:
-        streams = current_streams()
-        owner = self if streams is None else streams.python
-        owner.__dict__["gauss_next"] = value
+        (_own_python() or self).__dict__["gauss_next"] = value
+
+
+def _own_python() -> random.Random | None:
+    streams = current_streams()
+    return None if streams is None else streams.python
 
 
 @contextlib.contextmanager
@@ -216,20 +204,23 @@ def _numpy_replacements() -> list[tuple[Any, Any]]:
         return []
     hidden: Any = np.random.mtrand._rand
 
+    def own(method: str) -> Any:
+        streams = current_streams()
+        if streams is None:
+            return None
+        return streams.own_numpy() if method in _NUMPY_BEGIN else streams.numpy
+
     class JobRandomState(np.random.RandomState):
         """``numpy.random.mtrand._rand`` (scikit-learn's ``random_state=None``) for each thread."""
 
         def __getattribute__(self, name: str) -> Any:
-            streams = current_streams()
-            return getattr(hidden if streams is None else streams.numpy, name)
+            return getattr(own(name) or hidden, name)
 
     def per_job(function: Callable[..., Any], method: str) -> Callable[..., Any]:
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            streams = current_streams()
-            if streams is None:
-                return function(*args, **kwargs)
-            return getattr(streams.numpy, method)(*args, **kwargs)
+            found = own(method)
+            return (function if found is None else getattr(found, method))(*args, **kwargs)
 
         return wrapper
 
@@ -261,6 +252,8 @@ def _replace_globals(pairs: dict[int, tuple[Any, Any]]) -> None:
         if not isinstance(module, ModuleType):
             continue
         names = vars(module)
+        if pairs.keys().isdisjoint(map(id, list(names.values()))):  # nearly all, and fast
+            continue
         for name, value in list(names.items()):
             found = pairs.get(id(value))
             if found is not None and found[0] is value and names.get(name) is value:

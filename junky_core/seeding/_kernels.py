@@ -1,7 +1,7 @@
 """What runs in place of a drawing operator in a job's thread.
 
 A generator that the caller gave is kept, unless it is the process's default one,
-which ``torch.utils.data.random_split`` hands on.
+which ``torch.utils.data.random_split`` hands on. A job that has not seeded draws from that one.
 
 To *lend* is to put the job's state into torch's default generators, call, and take it
 out again, under a lock. Beside the operators that leave no other way, it is done where
@@ -18,12 +18,15 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import _C
 
-from junky_core.seeding._streams import KEY, STAND_IN, JobStreams, current_streams, hidden_streams
+from junky_core.seeding._current import KEY, current_streams, hidden_streams
+
+if TYPE_CHECKING:
+    from junky_core.seeding._streams import JobStreams
 
 __all__ = [
     "DISPATCH_KEY",
@@ -65,7 +68,7 @@ def _address(generator: Any) -> int:
     return address
 
 
-_default_addresses = frozenset((_address(_default), _address(STAND_IN)))
+_default_address = _address(_default)
 
 
 def generator_position(schema: Any) -> int | None:
@@ -93,11 +96,14 @@ def given_kernel(operator: Any) -> Callable[..., Any]:
             tensor = _first_tensor(args, kwargs)
             given = args[position] if len(args) > position else kwargs.get(keyword)
             chosen = _generator_for(streams, tensor, given)
+            if chosen is None or _address(chosen) == _default_address:
+                with _lend_lock:  # not while a job's state is in the default generator
+                    return call(*args, **kwargs)
             if chosen is given:
                 return call(*args, **kwargs)
             if _python_looks_on(args, kwargs):
                 with _lent(streams, tensor):
-                    return call(*_with_default(args), **_with_default(kwargs))
+                    return call(*args, **kwargs)
             if len(args) > position:
                 args = (*args[:position], chosen, *args[position + 1 :])
             else:
@@ -128,11 +134,13 @@ def _fast(method: Any, kernel: Callable[..., Any]) -> Callable[..., Any]:
         ):
             return kernel(tensor, *args, **kwargs)
         streams = _get_streams(KEY)
-        if streams is None:
-            return kernel(tensor, *args)
+        generator = None if streams is None else streams.cpu
         _exclude(_key, True)
         try:
-            return method(tensor, *args, generator=streams.cpu)
+            if generator is not None:
+                return method(tensor, *args, generator=generator)
+            with _lend_lock:
+                return method(tensor, *args)
         finally:
             _exclude(_key, False)
 
@@ -150,7 +158,7 @@ def lent_kernel(operator: Any) -> Callable[..., Any]:
             if streams is None:
                 return call(*args, **kwargs)
             with _lent(streams, _first_tensor(args, kwargs)):
-                return call(*_with_default(args), **_with_default(kwargs))
+                return call(*args, **kwargs)
         finally:
             _exclude(_key, False)
 
@@ -181,7 +189,7 @@ def passed_kernel(operator: Any) -> Callable[..., Any]:
 def _generator_for(
     streams: JobStreams, tensor: torch.Tensor | None, given: torch.Generator | None
 ) -> torch.Generator | None:
-    """Return the generator to draw with: the job's, or ``given`` where that is to stay."""
+    """Return the generator to draw with: the job's if it has one, or ``given``."""
     if given is None:
         if tensor is None:
             return None
@@ -190,13 +198,14 @@ def _generator_for(
         if tensor.is_cuda and not torch.cuda.is_current_stream_capturing():
             return streams.cuda(tensor.get_device())
         return None  # other backends: theirs alone; a CUDA graph: it knows the default one only
-    if _address(given) in _default_addresses:
-        return streams.cpu
-    if given.device.type == "cuda" and any(
+    own = None
+    if _address(given) == _default_address:
+        own = streams.cpu
+    elif given.device.type == "cuda" and any(
         _address(given) == _address(default) for default in torch.cuda.default_generators
     ):
-        return streams.cuda(given.device.index)
-    return given
+        own = streams.cuda(given.device.index)
+    return given if own is None else own
 
 
 @contextlib.contextmanager
@@ -219,7 +228,10 @@ def _lent(streams: JobStreams, tensor: torch.Tensor | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _lent_state(lender: torch.Generator, borrower: torch.Generator) -> Iterator[None]:
+def _lent_state(lender: torch.Generator | None, borrower: torch.Generator) -> Iterator[None]:
+    if lender is None:  # the job draws from the process-wide stream
+        yield
+        return
     # A CUDA generator's numbers are fixed when a kernel is launched, not when it runs: its state
     # (seed and offset, kept on the host) can be taken out again at once.
     own = borrower.get_state()
@@ -229,18 +241,6 @@ def _lent_state(lender: torch.Generator, borrower: torch.Generator) -> Iterator[
     finally:
         lender.set_state(borrower.get_state())
         borrower.set_state(own)
-
-
-def _with_default(arguments: Any) -> Any:
-    """Return positional or keyword arguments with the default generator for its stand-in."""
-    if isinstance(arguments, dict):
-        return dict(zip(arguments, _with_default(arguments.values()), strict=True))
-    return [
-        _default
-        if isinstance(value, torch.Generator) and _address(value) == _address(STAND_IN)
-        else value
-        for value in arguments
-    ]
 
 
 def _python_looks_on(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

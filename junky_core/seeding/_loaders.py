@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from junky_core.seeding._streams import STAND_IN, JobStreams
+from junky_core.seeding._streams import JobStreams
 
 __all__ = ["LoaderState"]
 
@@ -86,7 +86,7 @@ class LoaderState:
 def _restorer(found: Any) -> Callable[[], None] | None:
     """Return what puts ``found`` back into the state it is in, ``None`` if it has none."""
     if isinstance(found, torch.Generator):
-        defaults = (torch.default_generator, STAND_IN, *torch.cuda.default_generators)
+        defaults = (torch.default_generator, *torch.cuda.default_generators)
         if any(found is default for default in defaults):
             return None  # a job's stream stands for it
         return partial(_restore_generator, found, found.get_state())

@@ -6,7 +6,8 @@ which belong to a backend or a feature; each thread can add keys to its set. We
 take a key that torch leaves to its own C++ tests, and give it a kernel for
 operators that draw and a fall-through for all others. A fall-through is resolved
 when the table is built, not when the operator is called: so a thread with the key
-pays for draws only, and a thread without it for nothing.
+pays for draws only, and a thread without it for nothing. The kernels come when a job first
+has a stream of its own: until then all operators fall through.
 
     x.uniform_()  in a job's thread
       -> our kernel: the same call, generator=<the job's>, our key left out
@@ -32,14 +33,18 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 import torch.library
 from torch import _C
 
+from junky_core.scopes import outside_scopes
+from junky_core.seeding._current import entered
 from junky_core.seeding._kernels import (
     DISPATCH_KEY,
     DISPATCH_KEY_NAME,
@@ -49,7 +54,14 @@ from junky_core.seeding._kernels import (
     passed_kernel,
 )
 
-__all__ = ["drawing_operators", "intercepted", "register", "treatment"]
+__all__ = [
+    "check",
+    "drawing_operators",
+    "intercepted",
+    "register",
+    "register_fallback",
+    "treatment",
+]
 
 _include: Any = _C._dispatch_tls_set_dispatch_key_included
 _is_included: Any = _C._dispatch_tls_is_dispatch_key_included
@@ -67,9 +79,18 @@ _COMPOSITE = ("CompositeExplicitAutograd", "CompositeExplicitAutogradNonFunction
 _IMPL_TAKES_KEYSET = "with_keyset" in inspect.signature(torch.library.Library.impl).parameters
 
 _register_lock = threading.Lock()  # guards _libraries
-# Kept for the life of the process: a thread that outlives a sweep still has the key in its set,
-# and every operator it calls needs the fall-through. To a thread without the key it is nothing.
-_libraries: list[torch.library.Library] = []
+# By what they hold: the fall-through, or kernels. Kept for the life of the process: a thread that
+# outlives a sweep still has the key in its set, and every operator it calls needs the
+# fall-through. To a thread without the key it is nothing.
+_libraries: dict[str, torch.library.Library] = {}
+
+if hasattr(os, "register_at_fork"):
+    # A child that was forked amid registering would find the dispatcher half changed.
+    os.register_at_fork(
+        before=_register_lock.acquire,
+        after_in_parent=_register_lock.release,
+        after_in_child=_register_lock.release,
+    )
 
 
 def drawing_operators() -> Iterator[Any]:
@@ -114,13 +135,16 @@ def treatment(operator: Any) -> str:
 
 
 def register() -> None:
-    """Give torch's dispatcher our kernels, once for the process."""
+    """Give torch's dispatcher our kernels, once for the process.
+
+    May be called while other threads draw: an operator's kernel is in the dispatcher's table
+    before the key leads there.
+    """
+    register_fallback()
     with _register_lock:
-        if _libraries:
+        if len(_libraries) > 1:
             return
-        fallback = torch.library.Library("_", "IMPL", DISPATCH_KEY_NAME)
-        fallback.m.fallback_fallthrough("")  # type: ignore[union-attr]
-        made = {"": fallback}
+        made: dict[str, torch.library.Library] = {}
         for operator in drawing_operators():
             how = treatment(operator)
             if how not in _KERNELS:
@@ -132,7 +156,47 @@ def register() -> None:
                 made[namespace].impl(operator, passed_kernel(operator), with_keyset=True)
             else:
                 made[namespace].impl(operator, _KERNELS[how](operator))
-        _libraries.extend(made.values())
+        _libraries.update(made)
+
+
+def register_fallback() -> None:
+    """Let all operators fall through our key; once for the process."""
+    if "_" in _libraries:
+        return
+    with _register_lock:
+        if "_" not in _libraries:
+            fallback = torch.library.Library("_", "IMPL", DISPATCH_KEY_NAME)
+            fallback.m.fallback_fallthrough("")  # type: ignore[union-attr]
+            _libraries["_"] = fallback
+
+
+def check() -> None:
+    """See that draws of a job's thread come from the job's stream.
+
+    Raises:
+        RuntimeError: They do not.
+    """
+    # Other threads may draw meanwhile, so the process-wide state says nothing.
+    own, expected = torch.Generator().manual_seed(0), torch.Generator().manual_seed(0)
+    streams: Any = SimpleNamespace(cpu=own, cuda=lambda _index: None)
+
+    def draw() -> None:
+        with intercepted(), entered(streams):
+            torch.rand(2)
+            torch.nn.functional.dropout(torch.ones(9), 0.5)
+        torch.rand(2, generator=expected)
+        torch.empty(9).bernoulli_(0.5, generator=expected)
+
+    # In a thread of its own, for a job may be in any of torch's modes when it first seeds.
+    thread = threading.Thread(target=draw, name="junky-seeding-check")
+    with outside_scopes():
+        thread.start()
+    thread.join()
+    untouched = torch.Generator().manual_seed(0).get_state()
+    if torch.equal(own.get_state(), untouched) or not torch.equal(
+        own.get_state(), expected.get_state()
+    ):
+        raise RuntimeError("draws of a job's thread do not come from the job's stream")
 
 
 _KERNELS = {"given": given_kernel, "lent": lent_kernel, "passed": lent_kernel}
@@ -140,8 +204,12 @@ _KERNELS = {"given": given_kernel, "lent": lent_kernel, "passed": lent_kernel}
 
 @contextlib.contextmanager
 def intercepted() -> Iterator[None]:
-    """Let draws of the calling thread reach our kernels inside the ``with`` block."""
-    register()
+    """Let draws of the calling thread reach our kernels, once there are any, in the block.
+
+    The key must be there from a job's start: torch forgets one that was included inside
+    ``torch.inference_mode()`` when that block ends.
+    """
+    register_fallback()
     before = _is_included(DISPATCH_KEY)
     _include(DISPATCH_KEY, True)
     try:

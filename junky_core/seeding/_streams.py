@@ -1,44 +1,42 @@
-"""The streams of one attempt, and which of them the calling thread draws from."""
-
-# ruff: noqa: SLF001  # torch has no public way to its per-thread objects
+"""The streams of one attempt."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import _C
 
-from junky_core.thread_ends import note_this_thread
+from junky_core.seeding._current import current_streams, entered, hidden_streams, leave_streams
+from junky_core.seeding._globals import installed_streams, intercept_operators
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["JobStreams", "current_streams"]
-
-# torch keeps objects by name for each of its threads and, what threading.local would not do,
-# hands them on with the rest of a thread's state to the autograd threads that work for it.
-KEY = "junky_core.seeding.streams"
-# Looked up so that this module loads in any torch: a sweep without a seed needs none of it.
-_get_obj: Any = getattr(_C, "_get_obj_in_tls", None)
-_has_obj: Any = getattr(_C, "_is_key_in_tls", None)
+__all__ = ["JobStreams", "loader_streams"]
 
 
 class JobStreams:
     """The random streams of one attempt of a job.
 
-    All start from ``seed``, as these lines at the head of a plain script would
-    start the process-wide ones::
+    With a ``seed`` all start from it, as these lines at the head of a plain script would start
+    the process-wide ones::
 
         torch.manual_seed(seed)              # the CPU and every CUDA device
         random.seed(seed)
         numpy.random.seed(seed % 2**32)
 
-    What threads inside :meth:`thread` draw comes from these streams and leaves
+    Without, the job draws from the process-wide ones, until it seeds one of
+    them, or asks for or sets its state: from then on it has a stream of its own in place of that
+    one.
+
+    What threads inside :meth:`thread` draw comes from the job's own streams and leaves
     the process's own alone, and ``torch.manual_seed``, ``torch.set_rng_state``,
     ``random.seed`` and kin called there reach these streams only.
 
@@ -47,56 +45,76 @@ class JobStreams:
     as in any script.
 
     Args:
-        seed: Any integer that ``torch.manual_seed`` takes, 0 included.
+        seed: Any integer that ``torch.manual_seed`` takes, 0 included; ``None`` for a job that
+            may seed itself.
 
     Attributes:
         seed: As given.
-        cpu: What torch draws from on the CPU.
-        python: What the functions of ``random`` draw from.
+        cpu: What torch draws from on the CPU; ``None``: from the process-wide generator.
+        python: What the functions of ``random`` draw from; ``None`` as above.
+        numpy: What NumPy's global functions draw from; ``None`` as above.
+        copied: By the keys of :meth:`states`, where streams began that are copies.
 
     Example:
         >>> with JobStreams(7).thread():
         ...     in_a_job = torch.rand(2)
+        >>> with JobStreams().thread():
+        ...     generator = torch.manual_seed(7)
+        ...     seeded_by_the_job = torch.rand(2)
         >>> generator = torch.manual_seed(7)
-        >>> torch.equal(in_a_job, torch.rand(2))
+        >>> plain = torch.rand(2)
+        >>> torch.equal(in_a_job, plain) and torch.equal(seeded_by_the_job, plain)
         True
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int | None = None) -> None:
         self.seed = seed
-        self.cpu = torch.Generator().manual_seed(seed)
-        self.python = random.Random(seed)  # noqa: S311
-        # Made when first asked for. No lock guards them, for a DataLoader worker may be forked
-        # while another thread holds it: setdefault is atomic, and of two that make one, one wins.
-        self._made: dict[str, Any] = {}
+        self.cpu: torch.Generator | None = None
+        self.python: random.Random | None = None
+        self._numpy: np.random.RandomState | None = None
         self._cuda: dict[int, torch.Generator] = {}
-        self._cuda_seeds: dict[int | None, int] = {None: seed}  # None: each device not named
+        self._cuda_seeds: dict[int | None, int] = {}  # None: each device not named
+        self._rng: random.Random | None = None
+        self.copied: dict[str, Any] = {}
+        if seed is not None:
+            self.cpu = torch.Generator().manual_seed(seed)
+            self.python = random.Random(seed)  # noqa: S311
+            self._cuda_seeds[None] = seed
+
+    @property
+    def begun(self) -> bool:
+        """Whether any stream is the job's own."""
+        return bool(self.cpu or self.python or self._numpy or self._cuda or self._cuda_seeds)
 
     @property
     def rng(self) -> random.Random:
         """A ``random.Random(seed)`` that nothing but the job's own code draws from."""
-        if "rng" not in self._made:
-            self._made.setdefault("rng", random.Random(self.seed))  # noqa: S311
-        rng: random.Random = self._made["rng"]
-        return rng
+        with _begin_lock:
+            if self._rng is None:
+                self._rng = random.Random(self.seed)  # noqa: S311
+            return self._rng
 
     @property
-    def numpy(self) -> np.random.RandomState:
-        """What NumPy's global functions draw from."""
-        if "numpy" not in self._made:
+    def numpy(self) -> np.random.RandomState | None:
+        if self._numpy is None and self.seed is not None:
             import numpy as np
 
-            self._made.setdefault("numpy", np.random.RandomState(self.seed % 2**32))
-        numpy: np.random.RandomState = self._made["numpy"]
-        return numpy
+            with _begin_lock:
+                if self._numpy is None:
+                    self._numpy = np.random.RandomState(self.seed % 2**32)
+        return self._numpy
 
-    def cuda(self, index: int) -> torch.Generator:
-        """Return what torch draws from on CUDA device ``index``; starts CUDA."""
+    def cuda(self, index: int) -> torch.Generator | None:
+        """Return what torch draws from on CUDA device ``index``; starts CUDA.
+
+        ``None``: from the process-wide generator.
+        """
         generator = self._cuda.get(index)
         if generator is None:
-            seed = self._cuda_seeds.get(index, self._cuda_seeds[None])
-            made = torch.Generator(f"cuda:{index}").manual_seed(seed)
-            generator = self._cuda.setdefault(index, made)
+            seed = self._cuda_seeds.get(index, self._cuda_seeds.get(None))
+            if seed is not None:
+                made = torch.Generator(f"cuda:{index}").manual_seed(seed)
+                generator = self._cuda.setdefault(index, made)
         return generator
 
     def seed_cuda(self, seed: int, index: int | None = None) -> None:
@@ -106,6 +124,7 @@ class JobStreams:
             seed: As for ``torch.cuda.manual_seed``.
             index: The device; ``None`` for all.
         """
+        intercept_operators()
         if index is None:
             self._cuda_seeds = {None: seed}
         else:
@@ -113,6 +132,98 @@ class JobStreams:
         for at, generator in tuple(self._cuda.items()):
             if index is None or index == at:
                 generator.manual_seed(seed)
+
+    # A stream that begins without being seeded goes on where the process-wide one is, so that
+    # get_rng_state() and set_rng_state() fit together whatever other threads draw in between.
+
+    def own_cpu(self) -> torch.Generator:
+        """Return :attr:`cpu`, begun as a copy of the process-wide generator if there is none."""
+        if self.cpu is None:
+            intercept_operators()
+            with _begin_lock, hidden_streams():
+                if self.cpu is None:
+                    made = _copy_of(torch.default_generator, torch.Generator())
+                    self.copied["cpu"] = made.get_state().numpy()
+                    self.cpu = made
+        return self.cpu
+
+    def own_cuda(self, index: int) -> torch.Generator:
+        """Return the same for CUDA device ``index``; starts CUDA."""
+        generator = self.cuda(index)
+        if generator is None:
+            intercept_operators()
+            torch.cuda.init()
+            with _begin_lock, hidden_streams():
+                default = torch.cuda.default_generators[index]
+                made = _copy_of(default, torch.Generator(f"cuda:{index}"))
+                self.copied[f"cuda:{index}"] = made.get_state().numpy()
+                generator = self._cuda.setdefault(index, made)
+        return generator
+
+    def own_python(self) -> random.Random:
+        """Return :attr:`python`, begun in the same way."""
+        if self.python is None:
+            with _begin_lock, hidden_streams():
+                if self.python is None:
+                    state, made = random.getstate(), random.Random()  # noqa: S311
+                    made.setstate(state)
+                    seed = _seed_of_copy("python", repr(state).encode())
+                    if seed is not None:
+                        made.seed(seed)
+                    self.copied["python"] = made.getstate()
+                    self.python = made
+        return self.python
+
+    def own_numpy(self) -> np.random.RandomState:
+        """Return :attr:`numpy`, begun in the same way."""
+        found = self.numpy
+        if found is None:
+            import numpy as np
+
+            with _begin_lock, hidden_streams():
+                if self._numpy is None:
+                    state: Any = np.random.get_state()  # noqa: NPY002
+                    made = np.random.RandomState()
+                    made.set_state(state)
+                    seed = _seed_of_copy("numpy", state[1].tobytes() + repr(state[2:]).encode())
+                    if seed is not None:
+                        made.seed(seed % 2**32)
+                    self.copied["numpy"] = made.get_state()
+                    self._numpy = made
+                found = self._numpy
+        return found
+
+    def states(self) -> dict[str, Any]:
+        """Return the states of the streams that are the job's own, as :meth:`set_state` takes them.
+
+        They can be pickled, and equal ones give equal pickles.
+        """
+        found: dict[str, Any] = {}
+        if self.cpu is not None:
+            found["cpu"] = self.cpu.get_state().numpy()
+        if self.python is not None:
+            found["python"] = self.python.getstate()
+        if self.numpy is not None:
+            found["numpy"] = self.numpy.get_state()
+        if self._cuda_seeds:
+            found["cuda"] = dict(self._cuda_seeds)
+        for index, generator in tuple(self._cuda.items()):
+            found[f"cuda:{index}"] = generator.get_state().numpy()
+        return found
+
+    def set_state(self, kind: str, state: Any) -> None:
+        """Put the stream ``kind``, begun if need be, into a state that :meth:`states` returned."""
+        if kind == "cpu":
+            self.own_cpu().set_state(torch.from_numpy(state))
+        elif kind == "python":
+            self.own_python().setstate(state)
+        elif kind == "numpy":
+            self.own_numpy().set_state(state)
+        elif kind == "cuda":
+            intercept_operators()
+            self._cuda_seeds = dict(state)
+        else:
+            self.own_cuda(int(kind.partition(":")[2])).set_state(torch.from_numpy(state))
 
     def thread(self) -> AbstractContextManager[None]:
         """Let the calling thread draw from these streams inside the ``with`` block.
@@ -123,78 +234,70 @@ class JobStreams:
         return _drawing_from(self)
 
 
-def current_streams() -> JobStreams | None:
-    """Return the streams that the calling thread draws from, ``None`` outside any."""
-    if _has_obj is None or not _has_obj(KEY):
-        return None
-    streams: JobStreams | None = _get_obj(KEY)
-    return streams
+@contextlib.contextmanager
+def loader_streams(seed: int) -> Iterator[None]:
+    """Let the calling thread draw from the loaders' streams of a sweep inside the ``with`` block.
 
+    In it a slot runs a loader factory. The streams are made from the sweep's seed, the same for
+    each slot and each call, and other than any job's.
 
-class DefaultGenerator(torch.Generator):
-    """Stands for torch's default CPU generator: each thread's own, whoever asks.
-
-    ``torch.random``'s functions ask it while a seeded sweep runs. Outside a job it is the
-    process's default generator in all but one thing: given to an operator there, it has a state
-    of its own.
+    Args:
+        seed: The sweep's seed.
     """
-
-    def _target(self) -> torch.Generator:
-        streams = current_streams()
-        return torch.default_generator if streams is None else streams.cpu
-
-    def get_state(self) -> torch.Tensor:
-        return self._target().get_state()
-
-    def set_state(self, new_state: torch.Tensor) -> torch.Generator:
-        return self._target().set_state(new_state)
-
-    def graphsafe_get_state(self) -> torch.Generator:
-        return self._target().graphsafe_get_state()
-
-    def graphsafe_set_state(self, state: torch.Generator) -> torch.Generator:
-        return self._target().graphsafe_set_state(state)
-
-    def clone_state(self) -> torch.Generator:
-        return self._target().clone_state()
-
-    def manual_seed(self, seed: int) -> torch.Generator:
-        return self._target().manual_seed(seed)
-
-    def seed(self) -> int:
-        return self._target().seed()
-
-    def initial_seed(self) -> int:
-        return self._target().initial_seed()
-
-
-STAND_IN = DefaultGenerator()
+    digest = hashlib.sha256(f"junky loaders {seed}".encode()).digest()
+    with JobStreams(int.from_bytes(digest[:8], "big") >> 1).thread():
+        yield
 
 
 @contextlib.contextmanager
 def _drawing_from(streams: JobStreams) -> Iterator[None]:
-    from junky_core.seeding._globals import installed_streams
-
     # A thread that outlives the sweep's own block still finds all in place.
-    with installed_streams():
-        from junky_core.seeding._operators import intercepted
+    with installed_streams(seeded=streams.seed is not None):
+        from junky_core.seeding._operators import intercepted  # not every torch loads it
 
         with intercepted(), entered(streams):
             yield
 
 
-def hidden_streams() -> AbstractContextManager[None]:
-    """Take the calling thread out of any streams inside the ``with`` block."""
-    return entered(None)
+_begin_lock = threading.Lock()  # guards the beginning of streams, and _copied
+_copied: dict[str, tuple[bytes, int]] = {}  # the last state copied of each kind, and how often
 
 
-@contextlib.contextmanager
-def entered(streams: JobStreams | None) -> Iterator[None]:
-    """Make ``streams`` the calling thread's, and do no more, inside the ``with`` block."""
-    outer = current_streams()
-    note_this_thread()  # torch keeps what is stashed until the thread is gone
-    _C._stash_obj_in_tls(KEY, streams)
-    try:
-        yield
-    finally:
-        _C._stash_obj_in_tls(KEY, outer)
+def _copy_of(default: torch.Generator, made: torch.Generator) -> torch.Generator:
+    state = default.get_state()
+    made.set_state(state)
+    seed = _seed_of_copy(str(default.device), state.numpy().tobytes())
+    return made if seed is None else made.manual_seed(seed)
+
+
+def _seed_of_copy(kind: str, state: bytes) -> int | None:
+    """Return what to seed a copy of a process-wide state with, ``None`` to leave it as it is.
+
+    Copying moves nothing, so several jobs may copy one state. They are not to draw the same
+    numbers: the first gets the state itself, as it would alone, others a seed made from it.
+    """
+    digest = hashlib.sha256(state).digest()
+    last, times = _copied.get(kind, (b"", 0))
+    times = times + 1 if last == digest else 0
+    _copied[kind] = digest, times
+    if times == 0:
+        return None
+    made = hashlib.sha256(digest + str(times).encode()).digest()
+    return int.from_bytes(made[:8], "big") >> 1
+
+
+def _after_fork_in_child() -> None:
+    """Renew the lock, for whoever held it stayed behind.
+
+    And leave a job that seeded nothing: the child has the process-wide generators to itself, and
+    a DataLoader worker seeds them first of all.
+    """
+    global _begin_lock
+    _begin_lock = threading.Lock()
+    streams = current_streams()
+    if streams is not None and not streams.begun:
+        leave_streams()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

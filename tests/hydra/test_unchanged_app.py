@@ -228,7 +228,6 @@ def lightning(tmp_path_factory):
         folder,
         *TWO_OVERRIDES,
         TWO_SLOTS,
-        "hydra.launcher.seed=1",
         "hydra.launcher.max_retries=0",
         "hydra.launcher.device_key=trainer.accelerator",
         "trainer.accelerator=nowhere",
@@ -258,7 +257,9 @@ def test_lightning_shows_a_bar_for_each_job(lightning):
     assert out.count("Epoch 1/1") == 4
 
 
-def test_seeded_lightning_scores_are_those_of_hydra_s_own_launcher(lightning, tmp_path):
+def test_lightning_scores_of_an_app_that_seeds_itself_are_those_of_hydra_s_own_launcher(
+    lightning, tmp_path
+):
     folder = copied("lightning", tmp_path)
     run(folder, "hydra/launcher=basic", "hydra/sweeper=junky", WIDTHS)
     results = yaml.safe_load((folder / "sweep" / "optimization_results.yaml").read_text())
