@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from junky_core.errors import (
     SweepInterrupted,
 )
 from junky_core.events import Notice, Observer
-from junky_core.failures import FatalJobError
+from junky_core.failures import FatalJobError, showable
 from junky_core.fit_params import FitParams
 from junky_core.fixed_arguments import FixedArguments, fixed_arguments
 from junky_core.grammar import expand_fit_params
@@ -228,7 +229,7 @@ def torch_autotrain(
                     fixed=fixed,
                 )
             )
-            settings = record.begin(best, settings)
+            settings = replace(record.begin(best, settings), folder=record.path)
             info = {"fixed": fixed.key}
             jobs = (
                 Job(num, params, key=digest(dict(params)), info=info)
@@ -416,7 +417,7 @@ def _nothing_succeeded(
         f"{dict_text(first.params)}, after {first.attempts} attempt(s):\n{first.traceback}",
         failed,
     )
-    error.__cause__ = first.exception
+    error.__cause__ = showable(first.exception)
     return error
 
 

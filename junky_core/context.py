@@ -44,6 +44,8 @@ class JobContext:
         seed: The sweep's seed, ``None`` if it has none.
         slot: The slot's number, from 1.
         attempt: 1, or more if the job runs again.
+        folder: Under Hydra the job's folder, once the job has ended; else the sweep's, ``None``
+            if it has none. The whole text of an error that is cut elsewhere goes there.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class JobContext:
         timeout_s: float | None = None,
         score: float | None = None,
         on_device: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
+        folder: Path | None = None,
     ) -> None:
         self.device = device
         self.name = name
@@ -74,6 +77,7 @@ class JobContext:
         self.seed = seed
         self.slot = slot
         self.attempt = attempt
+        self.folder = folder
         self._best = best
         self._loader_sets = loader_sets
         self._shared = shared

@@ -26,6 +26,7 @@ from junky_core.exception_links import (
     stand_in,
     traceback_of,
 )
+from junky_core.texts import MAX_ERROR, cut, visible
 from junky_core.user_text import class_name, error_line, is_ctrl_c, str_of
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "last_line",
     "release_frames",
     "settle",
+    "showable",
     "traceback_text",
 ]
 
@@ -86,24 +88,55 @@ class Failure:
             ``"interrupted"`` or ``"fatal"``.
         exception: A copy of it that holds nothing of the job (:mod:`junky_core.detached`).
         error: Its last line, ``"ValueError: bad"``.
-        traceback: All of it as text, without this package's outer frames.
+        traceback: All of it as text, without this package's outer frames; of a long one both
+            ends, see :meth:`keep_whole`.
         location: Class, and file and line of each frame, to tell equal errors.
         host_memory: Out of the host's memory, not of a GPU's.
         certain: ``False`` of ``"poisoned"`` where only the device could tell, see :func:`settle`.
     """
 
-    __slots__ = ("certain", "error", "exception", "host_memory", "kind", "location", "traceback")
+    __slots__ = (
+        "_whole",
+        "certain",
+        "error",
+        "exception",
+        "host_memory",
+        "kind",
+        "location",
+        "traceback",
+    )
 
     def __init__(self, exception: BaseException) -> None:
         self.kind, self.certain = _kind(exception)
         if type(exception) is FatalJobError:
             exception = cause_of(exception) or exception
-        self.error = last_line(exception)
-        self.traceback = traceback_text(exception)
+        self.error = visible(cut(last_line(exception), MAX_ERROR), lines=True)
+        whole = traceback_text(exception)
+        self.traceback = visible(cut(whole), lines=True)
+        self._whole = "" if whole == cut(whole) else whole
         self.location = _location(exception)
         self.host_memory = _is_host_memory(exception)
         release_frames(exception)
         self.exception: BaseException = detached(exception)
+
+    def keep_whole(self, folder: Path | None, name: str) -> None:
+        """Write a text that was cut to ``error-<name>.txt``, and say so in what is left.
+
+        Args:
+            folder: The job's folder, or the sweep's; ``None`` if there is none.
+            name: The attempt's.
+        """
+        whole, self._whole = self._whole, ""
+        if folder is None or not whole:
+            return
+        path = folder / f"error-{name}.txt"
+        try:
+            path.write_text(visible(whole, lines=True), "utf-8", "backslashreplace")
+        except OSError as error:
+            where = f"; the whole text could not be written to {path}: {error.strerror}"
+        else:
+            where = f"; the whole text is in {path}"
+        self.traceback = visible(cut(whole, where=where), lines=True)
 
 
 def describe(exception: BaseException) -> Failure:
@@ -156,6 +189,17 @@ def release_frames(exception: BaseException) -> None:
         tb = traceback_of(link)
         traceback.clear_frames(tb)  # others may hold on to the traceback
         set_traceback(link, stand_in(tb))
+
+
+def showable(exception: BaseException | None) -> BaseException | None:
+    """Return ``exception``, or ``None`` if it may not be shown in full.
+
+    Python shows all of an error's causes: one whose text is endless, or holds control
+    characters, is left out of them.
+    """
+    texts = () if exception is None else [str_of(link) or "" for link in chain(exception)]
+    good = all(text == cut(text) == visible(text, lines=True) for text in texts)
+    return exception if good else None
 
 
 def free_memory(device: torch.device | None = None) -> None:
@@ -226,7 +270,7 @@ def _kind(exception: BaseException) -> tuple[str, bool]:
             return "poisoned", True
         if type(code) is int and code == _OUT_OF_MEMORY_CODE:
             return "oom", True
-        text = str_of(link) or ""
+        text = cut(str_of(link) or "")
         if _POISONED.search(text):
             return "poisoned", True
         if _OUT_OF_MEMORY.search(text):
@@ -239,7 +283,7 @@ def _kind(exception: BaseException) -> tuple[str, bool]:
 def _is_host_memory(exception: BaseException) -> bool:
     return any(
         issubclass(type(link), MemoryError)
-        or re.search("allocate memory|HOST_(MEM|ALL)", str_of(link) or "")
+        or re.search("allocate memory|HOST_(MEM|ALL)", cut(str_of(link) or ""))
         for link in causes(exception)
     )
 

@@ -39,13 +39,13 @@ from junky_core.events import (
     SweepEnded,
     SweepStarted,
 )
+from junky_core.texts import MAX_TOLD, cut
 from junky_core.user_text import is_ctrl_c, repr_of
 
 __all__ = ["JOURNAL_VERSION", "MAX_VALUE_BYTES", "decode_field", "encode_event"]
 
 JOURNAL_VERSION = 1
 MAX_VALUE_BYTES = 64 * 1024
-_MAX_TEXT = 64 * 1024  # characters of a traceback: deep ones repeat themselves
 _MAX_REPR = 10_000
 _MAX_INT = 2**63  # beyond it readers of JSON round, or refuse (pandas)
 _MAX_DEPTH = 100
@@ -91,7 +91,7 @@ _KINDS: dict[type[Event], tuple[str, list[str]]] = {
     )
 }
 _TAGS = frozenset({"__tuple__", "__float__", "__dict__", "__int__", "__repr__"})
-_TEXTS = frozenset({"traceback", "error", "message"})
+_TEXTS = frozenset({"traceback", "error", "message", "reason"})
 
 _encoder = json.JSONEncoder(ensure_ascii=True, allow_nan=False, check_circular=False)
 
@@ -123,8 +123,8 @@ def encode_event(event: Event, *, lean: bool = False) -> bytes | None:
         elif value is None:
             record[field] = None
         elif type(value) is str:
-            if field in _TEXTS and (lean or len(value) > _MAX_TEXT):
-                value = _shorten(value, 200 if lean else _MAX_TEXT)
+            if field in _TEXTS:
+                value = cut(value, 200 if lean else MAX_TOLD)
             record[field] = value
         elif field == "devices":
             record[field] = [str(device) for device in value]
@@ -336,15 +336,7 @@ def _key_text(key: Any, *, strict: bool) -> str:
 
 
 def _repr(value: Any) -> str:
-    return _shorten(repr_of(value), _MAX_REPR)
-
-
-def _shorten(text: str, limit: int) -> str:
-    """Keep both ends of a long text."""
-    if len(text) <= limit:
-        return text
-    half = limit // 2
-    return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
+    return cut(repr_of(value), _MAX_REPR)
 
 
 def _clean_text(value: Any) -> Any:

@@ -18,6 +18,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
@@ -41,7 +42,7 @@ from junky_core.events import (
     SweepEnded,
     SweepStarted,
 )
-from junky_core.failures import Failure, describe, free_memory, settle
+from junky_core.failures import Failure, describe, free_memory, settle, showable
 from junky_core.identity import copy_containers
 from junky_core.interrupts import CheckPoints
 from junky_core.jobs import Attempt, Job, JobResult, JobSource
@@ -70,6 +71,7 @@ class SweepSettings:
         next_numbers: By slot, the ``n`` its next name gets.
         spec: What was asked for, for the journal.
         superseded: Jobs of the journal that do not count any more.
+        folder: The sweep's folder, if it has one.
     """
 
     direction: str = "maximize"
@@ -86,6 +88,7 @@ class SweepSettings:
     spec: Mapping[str, Any] = field(default_factory=dict)
     superseded: Sequence[int] = ()
     sweep_id: str = ""
+    folder: Path | None = None
 
     def __post_init__(self) -> None:
         if self.direction not in ("maximize", "minimize"):
@@ -397,7 +400,7 @@ class Sweep:
                 f"That of job {failed[0].num} with {dict_text(failed[0].params)}:\n"
                 f"{failed[0].traceback}",
                 failed,
-            ) from failed[0].exception
+            ) from showable(failed[0].exception)
         if self.stop_reason == "no_slots" and not any(
             result.status == "finished" for result in self.results()
         ):
@@ -529,6 +532,7 @@ class Sweep:
         finally:
             with self._lock:
                 self._opening -= 1
+        failure.keep_whole(self.settings.folder, f"Thread-{slot.spec.index}")
         if scheduler.stopping:  # the sweep may be over already; another batch tries again
             return False
         self._close_slot(slot.spec, failure.traceback)
@@ -594,6 +598,7 @@ class Sweep:
             timeout_s=self.settings.job_timeout_s,
             score=job.score,
             on_device=slot.queue.current,
+            folder=self.settings.folder,
         )
 
     def _execute(
@@ -627,6 +632,7 @@ class Sweep:
             return AttemptEnd(kind="finished", duration_s=duration_s, value=value, score=score)
         del value
         self._runner.keep(attempt, failure.exception)
+        failure.keep_whole(context.folder, job.name)
         kind = failure.kind
         if isinstance(failure.exception, KeyboardInterrupt):
             kind = "interrupted"

@@ -36,6 +36,7 @@ from junky_core.events import (
     SweepEnded,
     SweepStarted,
 )
+from junky_core.texts import MAX_TOLD, cut, visible
 from junky_core.user_text import repr_of
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class SweepLog:
             if not lines:
                 return
             try:
-                self._writer.write("\n".join(lines) + "\n")
+                self._writer.write("\n".join(map(visible, lines)) + "\n")
                 self.last_error = None
             except Exception as error:  # noqa: BLE001 - a log must never stop a training
                 self.last_error = error
@@ -192,7 +193,7 @@ class SweepLog:
             if event.job in self._given_up:
                 self._given_up.discard(event.job)
                 return []
-            failure = f"{_one_line(event.error)} (attempt {event.attempt}, given up)"
+            failure = f"{_told(event.error)} (attempt {event.attempt}, given up)"
             told = (event.job, event.attempt) in self._waiting
             self._waiting.discard((event.job, event.attempt))
             quoted = [] if told else _quoted(event.name, event.traceback)
@@ -200,7 +201,7 @@ class SweepLog:
         if isinstance(event, SlotClosed):
             return self._slot_closed(event)
         if isinstance(event, Notice):
-            return [f"junky {event.level}: {_one_line(event.message)}"]
+            return [f"junky {event.level}: {_told(event.message)}"]
         if isinstance(event, SweepStarted):
             return self._sweep_started(event)
         if isinstance(event, SweepEnded):
@@ -271,7 +272,7 @@ class SweepLog:
         else:
             then = "given up"
             self._given_up.add(event.job)
-        what = f"{_one_line(event.error)} (attempt {event.attempt}{memory}, {then})"
+        what = f"{_told(event.error)} (attempt {event.attempt}{memory}, {then})"
         # Where a job was when it was asked to end says nothing about it.
         asked = event.kind in {"interrupted", "timeout"}
         quoted = [] if asked else _quoted(event.name, event.traceback)
@@ -283,7 +284,7 @@ class SweepLog:
             jobs = f"{count} job{'s' if count != 1 else ''}"
             return [f"Thread-{event.slot} finished: {event.device} ({jobs})"]
         # The reason may be a whole traceback, whose last line says what it was.
-        reason = event.reason.strip()
+        reason = cut(event.reason.strip(), MAX_TOLD)
         name, last = f"Thread-{event.slot}", reason.splitlines()[-1].strip()
         return [f"{name} closed: {last}", *(_quoted(name, reason) if "\n" in reason else ())]
 
@@ -333,12 +334,16 @@ def _number(score: float) -> str:
     return repr(float(score))
 
 
+def _told(text: str) -> str:
+    """Return an error or a message on one line, and not all of an endless one."""
+    return _one_line(cut(text, MAX_TOLD))
+
+
 def _one_line(text: str) -> str:
-    text = str(text)
     if "\n" in text or "\r" in text:  # seldom, and the search takes longer than all of the rest
         text = re.sub(r"\s*[\r\n]+\s*", " ", text)
     return text.strip()
 
 
 def _quoted(name: str, text: str) -> Iterable[str]:
-    return (f"{name}: | {line}" for line in text.splitlines())
+    return (f"{name}: | {line.expandtabs()}" for line in cut(text, MAX_TOLD).splitlines())

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from junky_core.errors import JobStopped
-from junky_core.failures import FatalJobError, describe, release_frames, settle
+from junky_core.failures import FatalJobError, describe, release_frames, settle, showable
 
 
 def caught(error):
@@ -239,3 +239,53 @@ def test_settling_keeps_the_end_of_a_sweep_and_a_fatal_error():
 def test_settling_without_a_device_leaves_a_doubt_as_it_was():
     failure = describe(RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED"))
     assert settle(failure, lambda: False).kind == "poisoned"
+
+
+# -- endless and strange texts -------------------------------------------------------------------
+
+
+def raised(error):
+    try:
+        raise error
+    except Exception as caught:
+        return describe(caught)
+
+
+@pytest.mark.parametrize("text", ["x" * 10**6, "line\n" * 10**5 + "end", "😀" * 10**5])
+def test_an_endless_text_is_cut_and_kept_whole_in_a_file(tmp_path, text):
+    failure = raised(ValueError(text))
+    failure.keep_whole(tmp_path, "Thread-1_0")
+    path = tmp_path / "error-Thread-1_0.txt"
+    assert text in path.read_text(encoding="utf-8")
+    assert f"the whole text is in {path}" in failure.traceback
+    assert len(failure.traceback.encode()) < 20_500
+    assert len(failure.error.encode()) < 2_100
+    assert failure.traceback.startswith("Traceback")
+
+
+def test_an_endless_text_is_cut_where_there_is_no_file_for_it(tmp_path):
+    failure = raised(ValueError("x" * 10**6))
+    failure.keep_whole(None, "Thread-1_0")
+    assert "characters left out ..." in failure.traceback
+    failure = raised(ValueError("x" * 10**6))
+    failure.keep_whole(tmp_path / "away", "Thread-1_0")
+    assert "could not be written" in failure.traceback
+    assert len(failure.traceback) < 20_500
+
+
+def test_a_short_text_makes_no_file(tmp_path):
+    failure = raised(ValueError("x\x1b[31m\r\n\0y"))
+    failure.keep_whole(tmp_path, "Thread-1_0")
+    assert list(tmp_path.iterdir()) == []
+    assert failure.error == "ValueError: x\\x1b[31m\\r\n\\x00y"
+    assert "\x1b" not in failure.traceback
+
+
+def test_errors_that_python_would_show_in_full_are_told_apart():
+    assert showable(ValueError("short")) is not None
+    for text in ("x" * 10**6, "\x1b[31m"):
+        assert showable(ValueError(text)) is None
+        outer = ValueError("short")
+        outer.__cause__ = ValueError(text)
+        assert showable(outer) is None
+    assert showable(None) is None

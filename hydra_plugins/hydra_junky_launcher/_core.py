@@ -36,6 +36,7 @@ from junky_core.best import Best, BestModel
 from junky_core.devices import SlotSpec, parse_devices
 from junky_core.errors import DeviceError, JunkyError, SweepFailed
 from junky_core.events import Notice, Observer
+from junky_core.failures import showable
 from junky_core.identity import digest
 from junky_core.jobs import Job, JobResult
 from junky_core.journal_reader import JournalState
@@ -226,7 +227,7 @@ class HydraSweep:
             except JunkyError as error:
                 record.close()
                 raise hydra_error(error) from error
-            self._settings = record.begin(self._best, spec.settings)
+            self._settings = replace(record.begin(self._best, spec.settings), folder=record.path)
             self._record = record
         return self._record
 
@@ -338,6 +339,8 @@ class HydraSweep:
             and ret.status is not JobStatus.FAILED
         ):
             ret.status, ret.return_value = JobStatus.FAILED, result.exception or _not_run(num, self)
+        if result is not None and result.exception is not None and result.status == "failed":
+            _make_showable(ret, result)
         return ret
 
     def _return_without_attempt(
@@ -354,6 +357,15 @@ class HydraSweep:
     def stop_reason(self) -> str:
         """Why the last launch ended before its jobs did, ``""`` if it did not."""
         return "" if self._sweep is None else self._sweep.stop_reason
+
+
+def _make_showable(ret: JobReturn, result: JobResult) -> None:
+    """Put an error that may be shown in place of one that is endless, for Hydra prints it."""
+    if showable(result.exception) is None:
+        ret.return_value = SweepFailed(f"job #{result.num} failed: {result.traceback}", [result])
+        for name in ("_remote_traceback", "_remote_exception_chain", "_remote_exception_group"):
+            if hasattr(ret, name):  # Hydra 1.4 shows these
+                setattr(ret, name, None)
 
 
 def _not_run(num: int, sweep: HydraSweep) -> SweepFailed:

@@ -33,6 +33,7 @@ from hydra_plugins.hydra_junky_launcher._returns import (
 )
 from junky_core.errors import IsolationError, JobExited
 from junky_core.exception_links import set_traceback, stand_in, traceback_of
+from junky_core.texts import cut, visible
 from junky_core.user_text import repr_of
 
 if TYPE_CHECKING:
@@ -186,6 +187,8 @@ class JobRunner:
         if ret.status is JobStatus.COMPLETED:
             return error
         assert isinstance(error, BaseException)
+        if ret.hydra_cfg is not None:
+            job.folder = Path(str(ret.hydra_cfg.hydra.runtime.output_dir))
         self._tracebacks[num] = stand_in(traceback_of(error))
         raise error
 
@@ -382,9 +385,9 @@ def _take_exit_as_end(ret: JobReturn, num: int) -> None:
         ret.status = JobStatus.COMPLETED
         ret.return_value = None
         return
-    failure = JobExited(f"job #{num} called sys.exit({repr_of(code)})", code)
+    failure = JobExited(f"job #{num} called sys.exit({cut(repr_of(code))})", code)
     failure.__cause__ = error
     ret.return_value = failure.with_traceback(traceback_of(error))
     if type(code) is str:  # as the interpreter would at the end of the process
-        sys.stderr.write(f"{code}\n")
+        sys.stderr.write(f"{cut(visible(code, lines=True))}\n")
     log.error("%s", failure)

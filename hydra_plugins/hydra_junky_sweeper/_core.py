@@ -29,6 +29,7 @@ from hydra_plugins.hydra_junky_sweeper._results import (
 from hydra_plugins.hydra_junky_sweeper._space import JobOverrides, build_jobs
 from hydra_plugins.hydra_junky_sweeper._validation import validate_jobs
 from junky_core.errors import JunkyError, SweepFailed
+from junky_core.failures import showable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -129,7 +130,7 @@ class SweepRun:
                 failure_text(failed, len(jobs), jobs.overrides_of)
                 + f"\nResults of the others: {folder / RESULTS_FILE}",
                 failed,
-            ) from failed[0].exception
+            ) from showable(failed[0].exception)
         return runner.returns
 
     def _conclude(

@@ -6,13 +6,14 @@ the ``JobReturn`` of each job.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from junky_core.atomic import write_atomically
-from junky_core.failures import last_line, traceback_text
+from junky_core.failures import describe
 from junky_core.jobs import JobResult, rank_key
 from junky_core.user_text import is_ctrl_c, repr_of
 
@@ -44,16 +45,23 @@ def result_of(returned: Any, num: int, params: Mapping[str, Any], attempts: int)
             attempts=attempts,
         )
     error = _error_of(returned)
+    failure = describe(error)
+    failure.keep_whole(_folder_of(returned), f"job-{num}")
     return JobResult(
         num=num,
         name=f"#{num}",
         params=params,
         status="failed",
         attempts=attempts,
-        error=last_line(error),
-        traceback=traceback_text(error),
+        error=failure.error.splitlines()[-1],
+        traceback=failure.traceback,
         exception=error,
     )
+
+
+def _folder_of(returned: Any) -> Path | None:
+    config = getattr(returned, "hydra_cfg", None)
+    return None if config is None else Path(str(config.hydra.runtime.output_dir))
 
 
 def _error_of(returned: Any) -> BaseException:

@@ -1,0 +1,65 @@
+"""Text of others, made fit for a terminal, a log and a table: no control characters, no excess."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["MAX_ERROR", "MAX_TEXT", "MAX_TOLD", "cut", "visible"]
+
+MAX_TEXT = 20_000  # bytes of an error with its traceback
+MAX_ERROR = 2_000  # bytes of its last line
+MAX_TOLD = MAX_TEXT + 4_000  # bytes of any text in log and journal: with a note of what was cut
+
+# C0 and C1, DEL, and what ends a line or turns its direction.
+_CONTROLS = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+_IN_A_LINE = re.compile(f"[{_CONTROLS}]")
+_IN_LINES = re.compile(f"(?![\n\t])[{_CONTROLS}]")
+
+
+def visible(text: str, *, lines: bool = False) -> str:
+    r"""Return ``text`` with its control characters written out as Python writes them.
+
+    Args:
+        text: Anything.
+        lines: Leave line ends and tabs.
+
+    >>> print(visible("\x1b[31mred\n"), visible("a\nb\r", lines=True))
+    \x1b[31mred\n a
+    b\r
+    """
+    if text.isprintable():
+        return text
+    return (_IN_LINES if lines else _IN_A_LINE).sub(_written_out, text)
+
+
+def cut(text: str, limit: int = MAX_TEXT, where: str = "") -> str:
+    """Return ``text``, or both ends of it if it takes more than ``limit`` bytes as UTF-8.
+
+    Args:
+        text: Anything.
+        limit: Bytes that are left, but for the note that takes the middle's place.
+        where: What the note says besides: where the whole text is.
+
+    >>> cut("12345678", 4, "; all is in the file")
+    '12 ... 4 characters left out; all is in the file ... 78'
+    """
+    if len(text) <= limit // 4 or (len(text) <= limit and _size(text) <= limit):
+        return text
+    half = limit // 2
+    first = _bytes(text[:half])[:half].decode("utf-8", "ignore")
+    last = _bytes(text[-half:])[-half:].decode("utf-8", "ignore")
+    left_out = len(text) - len(first) - len(last)
+    joint = "\n" if "\n" in text else " "
+    return f"{first}{joint}... {left_out} characters left out{where} ...{joint}{last}"
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(_bytes(text))
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _written_out(found: re.Match[str]) -> str:
+    return repr(found[0])[1:-1]
