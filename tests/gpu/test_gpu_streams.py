@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -110,6 +111,24 @@ def test_saved_weights_are_those_of_their_score(tmp_path):
     assert result.best_model_score == 79.0
     weights = torch.load(tmp_path / "model.pt", weights_only=True)
     assert all(bool((weight == 79.0).all()) for weight in weights.values())
+
+
+def test_weights_saved_by_a_thread_of_no_job_are_those_of_the_jobs_work(tmp_path):
+    rounds = rounds_for(1.0)
+
+    def train(_job, model, _save_best):
+        with torch.no_grad():
+            launch(rounds)
+            score = torch.zeros((), device=DEVICE).fill_(5.0)
+            for parameter in model.parameters():
+                parameter.fill_(5.0)
+        pool.submit(current_job().save_best, model, score).result()
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(int).result()  # its thread is there before the sweep
+        assert sweep(tmp_path, train, jobs=1).best_model_score == 5.0
+    weights = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert all(bool((weight == 5.0).all()) for weight in weights.values())
 
 
 @CUDA_ONLY
