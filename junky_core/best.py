@@ -27,8 +27,9 @@ from typing import Any
 import torch
 
 from junky_core.atomic import FileContent, KeptFile, write_atomically
-from junky_core.errors import ConfigError
+from junky_core.errors import ConfigError, ForkedChildError
 from junky_core.events import BestSaved, BestSaving, Event, Notice
+from junky_core.forks import OwnProcess
 from junky_core.jobs import rank_key
 from junky_core.scopes import outside_scopes
 from junky_core.user_text import error_line
@@ -80,6 +81,7 @@ class BestModel:
             raise ConfigError(f"direction is {direction!r}; it must be 'maximize' or 'minimize'")
         self.path = Path(path).absolute()  # jobs may change the working folder
         self.direction = direction
+        self._own = OwnProcess()
         self.emit = emit
         self._changed = threading.Condition()  # guards all below
         self._best: Best | None = None  # the leader, on disk or on its way there
@@ -197,9 +199,12 @@ class BestModel:
             check: Check the model even if it does not lead.
 
         Raises:
+            ForkedChildError: This is a forked child of the process that made it.
             ModelError: It has no ``state_dict()``; or its weights, if it leads
                 or ``check`` is true, could not be loaded again.
         """
+        if not self._own:
+            raise ForkedChildError(f"{self.path} is written by the process that opened it alone")
         with self._changed:
             leads = self._leads(job, score)
             if not leads:
@@ -243,6 +248,8 @@ class BestModel:
         A write that failed before is tried once more; a file that was deleted
         after its save is written again. :attr:`problem` says what is wrong.
         """
+        if not self._own:
+            return False
         with self._changed:
             self._try_again()
             while self._writing or (self._waiting is not None and self._retry):
@@ -257,6 +264,8 @@ class BestModel:
 
     def close(self) -> None:
         """End the writer thread. What could not be written by now is given up."""
+        if not self._own:
+            return
         with self._changed:
             self._closed = True
             self._changed.notify_all()

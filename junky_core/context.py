@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import threading
 import time
@@ -17,9 +18,10 @@ import torch
 from junky_core.best import BestModel, Standing
 from junky_core.calls import Call
 from junky_core.devices import parse_devices
-from junky_core.errors import BestModelError, JobStopped
+from junky_core.errors import BestModelError, ForkedChildError, JobStopped
 from junky_core.events import Event, ScoreReported
 from junky_core.exception_links import cause_of, context_of
+from junky_core.forks import OwnProcess
 from junky_core.jobs import rank_key
 from junky_core.loaders import LoaderSets, SharedData
 from junky_core.scopes import current_scope
@@ -78,6 +80,7 @@ class JobContext:
         self.slot = slot
         self.attempt = attempt
         self.folder = folder
+        self._own = OwnProcess()
         self._best = best
         self._loader_sets = loader_sets
         self._shared = shared
@@ -139,6 +142,7 @@ class JobContext:
         For data that is only read: a data set in memory, a vocabulary. Loaders
         belong in :meth:`loaders`, for two threads must not share one.
         """
+        self._check_process("shared")
         self.check()
         return self._shared.get(Call(factory, args, kwargs), self._seen_data)
 
@@ -158,9 +162,11 @@ class JobContext:
 
         Raises:
             TypeError: ``score`` is no number.
+            ForkedChildError: This is a forked child of the job.
             ModelError: ``model`` has no ``state_dict()``, or its weights could
                 not be loaded again with ``weights_only=True``.
         """
+        self._check_process("save_best")
         self.check()
         with self._on_device():  # the caller may be a thread of no job: copies follow the work
             value = _as_float(score)
@@ -179,6 +185,14 @@ class JobContext:
             self._serial = max(self._serial, standing.serial)
         self._report(value, improved, standing)
         return standing.leads
+
+    def _check_process(self, method: str) -> None:
+        if not self._own:
+            raise ForkedChildError(
+                f"{method} was called in a forked child of job {self.num}. Only the job's own "
+                "process can do that: let the child pass on what it found (a pipe, a queue, its "
+                "exit status), and call it there"
+            )
 
     def check(self) -> None:
         """End this job here if it is over its time or the sweep is ending.
@@ -282,7 +296,7 @@ _standalone_jobs: dict[Hashable, JobContext] = {}
 
 def _standalone() -> JobContext:
     settings = _standalone_settings()
-    key = settings.get("key")
+    key = settings.get("key"), os.getpid()  # a forked child saves for itself
     with _standalone_lock:
         if key not in _standalone_jobs:
             _standalone_jobs.clear()  # another run began

@@ -18,6 +18,7 @@ __all__ = [
     "ConfigError",
     "DeviceError",
     "FitParamsError",
+    "ForkedChildError",
     "IsolationError",
     "JobExited",
     "JobStopped",
@@ -52,6 +53,10 @@ class ConfigError(JunkyError, ValueError):
 
 class IsolationError(JunkyError, RuntimeError):
     """Jobs cannot be kept apart with the Hydra or Python that is installed."""
+
+
+class ForkedChildError(JunkyError, RuntimeError):
+    """A forked child of a job asked for what only the job's own process can do."""
 
 
 class JobExited(JunkyError, RuntimeError):

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING
 from junky_core.atomic import fsync_folder
 from junky_core.errors import SweepFolderError
 from junky_core.events import BestSaving, Event, SweepStarted
+from junky_core.forks import OwnProcess
 from junky_core.journal_codec import encode_event
 from junky_core.journal_lines import seal, whole_length
 from junky_core.journal_repair import seal_old_journal
@@ -68,6 +69,8 @@ class Journal:
         SweepFolderError: The file cannot be opened for writing, or its end is damaged.
         JournalError: It is without checksums, and damaged.
 
+    In a forked child it does nothing: only the process that opened it writes.
+
     Safe to call from several threads. A flush to the disk does not hold up
     the writers.
 
@@ -89,6 +92,7 @@ class Journal:
         reclaim: Callable[[], None] | None = None,
     ) -> None:
         self.path = Path(path)
+        self._own = OwnProcess()
         self._fsync_every_s = fsync_every_s
         self._on_trouble = on_trouble
         self._reclaim = reclaim
@@ -132,7 +136,7 @@ class Journal:
 
     def on_event(self, event: Event) -> None:
         """Write ``event`` down; it is with the system when this returns, unless that refused."""
-        line = self._encode(event)
+        line = self._encode(event) if self._own else None
         if line is None:
             return
         with self._lock:
@@ -158,6 +162,8 @@ class Journal:
         Returns:
             Whether every line is written.
         """
+        if not self._own:
+            return False
         with self._lock:
             if self._closed:
                 return not self._pending
@@ -175,6 +181,8 @@ class Journal:
         Returns:
             Whether every line is written; if not, ``on_trouble`` was told.
         """
+        if not self._own:
+            return False
         with self._lock:
             if self._closed:
                 return not self._pending

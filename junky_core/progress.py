@@ -29,6 +29,7 @@ from junky_core.events import (
     SweepEnded,
     SweepStarted,
 )
+from junky_core.forks import writing_to_streams
 from junky_core.live_state import LiveState
 from junky_core.live_view import plain_line, render
 
@@ -148,7 +149,7 @@ class _Display:
 
     def write_above(self, text: str) -> None:
         """Write whole lines above the display."""
-        with self._lock:
+        with self._lock, writing_to_streams():
             self._terminal.write(self._erasing() + text + "".join(self._frame))
             self._terminal.flush()
 
@@ -184,8 +185,9 @@ class _Display:
             if self._closed:
                 return
             erasing, self._frame = self._erasing(), frame
-            self._terminal.write(erasing + "".join(frame))
-            self._terminal.flush()
+            with writing_to_streams():
+                self._terminal.write(erasing + "".join(frame))
+                self._terminal.flush()
 
     def _erasing(self) -> str:
         return f"\r\x1b[{len(self._frame)}A\x1b[J" if self._frame else "\r\x1b[J"

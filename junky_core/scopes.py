@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
+from junky_core.forks import OwnProcess, leave_if_forked
+
 __all__ = ["JobScope", "current_scope", "enter_scope", "inherit_scopes", "outside_scopes"]
 
 _local = threading.local()
@@ -117,8 +119,14 @@ def _install() -> Callable[[], None]:
 
         def run_in_scope() -> None:
             self.__dict__.pop("run", None)  # break the cycle; the class's own method shows again
-            with enter_scope(scope):
-                run()
+            own = OwnProcess()
+            try:
+                with enter_scope(scope):
+                    run()
+            except BaseException as error:
+                leave_if_forked(own, error)
+                raise
+            leave_if_forked(own)
 
         self.run = run_in_scope  # type: ignore[method-assign]
         try:

@@ -17,6 +17,7 @@ import torch
 
 from junky_core.accelerators import DeviceQueue
 from junky_core.devices import SlotSpec
+from junky_core.forks import OwnProcess
 from junky_core.loaders import LoaderSets
 from junky_core.scopes import outside_scopes
 from junky_core.thread_ends import leave_behind, wait_until_gone
@@ -66,6 +67,7 @@ class Slot:
         self.ready = False
         self.closed = False
         self._threads = threads
+        self._own = OwnProcess()
 
     def next_name(self) -> str:
         """Return the name of its next attempt, ``Thread-<slot>_<n>``."""
@@ -79,6 +81,9 @@ class Slot:
 
         On a GPU see :meth:`junky_core.accelerators.DeviceQueue.current`.
         """
+        if not self._own:  # a thread of a forked child: its GPUs cannot be used
+            yield
+            return
         if self._threads is not None and torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)  # this thread's own number
         with self.queue.current():

@@ -43,6 +43,7 @@ from junky_core.events import (
     SweepStarted,
 )
 from junky_core.failures import Failure, describe, free_memory, settle, showable
+from junky_core.forks import OwnProcess, leave_if_forked
 from junky_core.identity import copy_containers
 from junky_core.interrupts import CheckPoints
 from junky_core.jobs import Attempt, Job, JobResult, JobSource
@@ -119,6 +120,20 @@ def _whole(name: str, value: Any, least: int, most: int | None = None) -> None:
         raise ConfigError(f"{name} is {shown(value)}; it must be a whole number, {limits}")
 
 
+_signals_before: dict[signal.Signals, Any] = {}  # handlers that a running sweep's replaced
+
+
+def _give_back_signals() -> None:
+    """In a forked child: a signal that it gets ends it, and not the sweep."""
+    for signum, handler in _signals_before.items():
+        signal.signal(signum, handler)
+    _signals_before.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_give_back_signals)
+
+
 class AttemptRunner(Protocol):
     """What an attempt does. Called in slot threads, several at once."""
 
@@ -164,6 +179,7 @@ class Sweep:
         self.best.emit = self.emit
         self.sweep_id = self.settings.sweep_id or uuid.uuid4().hex[:12]
         self.stop_reason = ""
+        self._own = OwnProcess()
         self._kind = kind
         self._runner = runner
         self._observers = tuple(observers)
@@ -273,11 +289,15 @@ class Sweep:
 
     def close(self) -> None:
         """End the slot threads and the best model's writer."""
+        if not self._own:
+            return
         self._slots.close(None if self._signum is None else 128 + self._signum)
         self.best.close()
 
     def emit(self, event: Event) -> None:
         """Tell all observers; one that raises is reported once and never harms the sweep."""
+        if not self._own:  # a forked child of a job
+            return
         for observer in self._observers:
             try:
                 observer.on_event(event)
@@ -369,9 +389,11 @@ class Sweep:
         ):
             if signal.getsignal(signum) == default:
                 before[signum] = signal.signal(signum, self._on_signal)
+        _signals_before.update(before)
         try:
             yield
         finally:
+            _signals_before.clear()
             for taken, handler in before.items():
                 if signal.getsignal(taken) == self._on_signal:
                     signal.signal(taken, handler)
@@ -523,8 +545,10 @@ class Sweep:
         try:
             with slot.on_device():
                 self._runner.open_slot(slot)
+                leave_if_forked(self._own)
                 slot.queue.synchronize()  # its errors are no job's
         except BaseException as error:  # noqa: BLE001 - any error closes the slot, with its reason
+            leave_if_forked(self._own, error)
             failure = describe(error)
         else:
             slot.ready = True
@@ -615,10 +639,12 @@ class Sweep:
                 try:
                     context.params.update(copy_containers(job.job.params))
                     value = self._runner.run(attempt, context)
+                    leave_if_forked(self._own)
                     slot.queue.synchronize()  # late errors are this attempt's, and so is the time
                     if self.settings.value_is_score and context.score is None:
                         score = self._as_score(context, value)
                 except BaseException as error:  # noqa: BLE001 - sys.exit() ends its job alone
+                    leave_if_forked(self._own, error)
                     # It does not get to the blocks round it: they set attributes of what they see,
                     # which an exception may refuse.
                     failed_call = context.failed_loaders(error)

@@ -36,6 +36,7 @@ from junky_core.events import (
     SweepEnded,
     SweepStarted,
 )
+from junky_core.forks import OwnProcess, writing_to_streams
 from junky_core.texts import MAX_TOLD, cut, visible
 from junky_core.user_text import repr_of
 
@@ -66,11 +67,12 @@ class StdoutWriter:
         stream = sys.stdout
         if stream is None:  # pythonw, a daemon
             return
-        try:
-            stream.write(text)
-        except UnicodeEncodeError:  # an ASCII terminal
-            stream.write(text.encode("ascii", "backslashreplace").decode("ascii"))
-        stream.flush()
+        with writing_to_streams():
+            try:
+                stream.write(text)
+            except UnicodeEncodeError:  # an ASCII terminal
+                stream.write(text.encode("ascii", "backslashreplace").decode("ascii"))
+            stream.flush()
 
     def close(self) -> None:
         """Do nothing: the stream is not ours."""
@@ -146,6 +148,7 @@ class SweepLog:
     """
 
     def __init__(self, writer: LogWriter | None = None) -> None:
+        self._own = OwnProcess()
         self._writer: LogWriter = StdoutWriter() if writer is None else writer
         # Reentrant: a signal handler that emits on this very thread must not lock up.
         self._lock = threading.RLock()  # guards all below, and keeps the order of lines
@@ -159,7 +162,9 @@ class SweepLog:
         self.last_error: Exception | None = None
 
     def on_event(self, event: Event) -> None:
-        """Write down ``event``."""
+        """Write down ``event``; in a forked child do nothing."""
+        if not self._own:
+            return
         with self._lock:
             lines = self._lines(event)
             if not lines:
@@ -172,6 +177,8 @@ class SweepLog:
 
     def close(self) -> None:
         """Close the writer."""
+        if not self._own:
+            return
         with self._lock:
             self._writer.close()
 

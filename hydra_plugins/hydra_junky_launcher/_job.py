@@ -33,6 +33,7 @@ from hydra_plugins.hydra_junky_launcher._returns import (
 )
 from junky_core.errors import IsolationError, JobExited
 from junky_core.exception_links import set_traceback, stand_in, traceback_of
+from junky_core.forks import OwnProcess, leave_if_forked
 from junky_core.texts import cut, visible
 from junky_core.user_text import repr_of
 
@@ -160,6 +161,7 @@ class JobRunner:
         self._launch: LaunchState | None = None
         self._context = contextvars.copy_context()
         self.returns: dict[int, JobReturn] = {}
+        self._own = OwnProcess()
         self._tracebacks: dict[int, TracebackType | None] = {}
 
     def begin(self, launch: LaunchState) -> None:
@@ -279,6 +281,7 @@ class JobRunner:
             )
             return self._compact(ret, config, num, str(job.device))
         except BaseException as error:  # noqa: BLE001  # sys.exit() in a job ends that job alone
+            leave_if_forked(self._own, error)
             return self._ended_by(error, config, overrides)
         finally:
             self._callbacks.keep_config()
@@ -315,6 +318,7 @@ class _JobCallbacks(SerialCallbacks):
     def __init__(self, plain: Any) -> None:
         super().__init__(plain)
         self._here = threading.local()
+        self._own = OwnProcess()
 
     def begin(self, num: int, attempt: int) -> None:
         here = self._here
@@ -345,6 +349,9 @@ class _JobCallbacks(SerialCallbacks):
         super().on_job_start(config, task_function=task_function, **kwargs)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        if not self._own:  # a forked child of the job's code, which has ended
+            failed = job_return.status is JobStatus.FAILED
+            leave_if_forked(self._own, job_return._return_value if failed else sys.exc_info()[1])  # noqa: SLF001
         _take_exit_as_end(job_return, self._here.num)
         self._here.ended = job_return
         super().on_job_end(config, job_return, **kwargs)
