@@ -69,6 +69,8 @@ class LoaderSets:
                 found = self._ready(call)
                 if found is None:
                     loaders, draws = _build(call, self._seed)
+                    if pin:
+                        draws = None  # built before any job, for all of them
                     found = _LoaderSet(call, loaders, LoaderState.capture(loaders), draws, pin)
                 seen.append(found)
             if found in self._sets:

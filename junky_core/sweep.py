@@ -50,7 +50,7 @@ from junky_core.jobs import Attempt, Job, JobResult, JobSource
 from junky_core.loaders import SharedData
 from junky_core.scheduler import AttemptEnd, RunningJob, Scheduler
 from junky_core.scopes import JobScope, current_scope, enter_scope, inherit_scopes
-from junky_core.seeding import JobStreams, installed_streams
+from junky_core.seeding import JobStreams, current_streams, installed_streams
 from junky_core.shown import shown
 from junky_core.slots import Slot, SlotThreads, torch_threads
 from junky_core.user_text import class_name, dict_text, error_line, is_ctrl_c
@@ -199,6 +199,7 @@ class Sweep:
         )
         self._shared = SharedData(self.settings.seed)
         self._streams_apart = True
+        self._outer_streams: JobStreams | None = None
         self._check_points = CheckPoints()
         self._lock = threading.Lock()  # guards the four below
         self._active: dict[int, JobContext] = {}
@@ -226,6 +227,7 @@ class Sweep:
         """
         started = time.monotonic()
         self._starter = current_scope()  # a sweep inside a job
+        self._outer_streams = current_streams()
         self._results = {}
         self._unsaved = set()
         self._crash = None
@@ -543,7 +545,10 @@ class Sweep:
         with self._lock:
             self._opening += 1
         try:
-            with slot.on_device():
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(slot.on_device())
+                if self._outer_streams is not None:
+                    stack.enter_context(self._outer_streams.thread())
                 self._runner.open_slot(slot)
                 leave_if_forked(self._own)
                 slot.queue.synchronize()  # its errors are no job's
@@ -572,7 +577,7 @@ class Sweep:
 
     def _attempt(self, slot: Slot, job: RunningJob, scheduler: Scheduler) -> None:
         """Run one attempt, report its end, and tell the observers."""
-        streams = JobStreams(self.settings.seed)
+        streams = JobStreams(self.settings.seed, self._outer_streams)
         job.name = slot.next_name()
         context = self._context(slot, job, streams.rng)
         scope = JobScope(context, self._starter)

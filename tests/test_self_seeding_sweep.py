@@ -172,3 +172,42 @@ def test_a_torch_without_the_means_is_said_once_and_runs(tmp_path, monkeypatch, 
     said = capsys.readouterr().out
     assert said.count("jobs that seed themselves disturb each other") == 1
     assert "no such means" in said
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_a_sweep_inside_a_job_draws_from_that_job(slots, tmp_path):
+    barrier = threading.Barrier(slots)
+
+    def draws(device, loader, model, best, log_prefix):
+        best(model, 1.0)
+        return loader, draw_all()
+
+    def inner(seed):
+        def make(number):
+            torch.rand(1)
+            return nn.Identity()
+
+        result = torch_autotrain(
+            make,
+            draws,
+            create_loaders_method=lambda: torch.rand(2).tolist(),
+            make_model_fit_params=[("number", [1, 2])],
+            best_model_file_name=tmp_path / f"inner{seed}.pt",
+        )
+        return [value for *_, value in result.stats], draw_all()
+
+    def train(device, loader, model, best, log_prefix):
+        barrier.wait(60)
+        best(model, 1.0)
+        return inner(model.seed)
+
+    def make(seed):
+        seed_all(seed)
+        model = nn.Identity()
+        model.seed = seed
+        return model
+
+    got = sweep(tmp_path, slots, train, make, [1, 2])
+    for seed, value in got.items():
+        seed_all(seed)
+        assert value == inner(seed)

@@ -37,7 +37,7 @@ from junky_core.seeding._cuda import cuda_replacements
 from junky_core.seeding._current import current_streams
 from junky_core.seeding._generators import methods_per_job
 
-__all__ = ["installed_streams", "intercept_operators"]
+__all__ = ["at_end", "installed_streams", "intercept_operators"]
 
 # NumPy's functions that give a job a stream of its own.
 _NUMPY_BEGIN = frozenset({"seed", "get_state", "set_state", "__getstate__", "__setstate__"})
@@ -46,6 +46,7 @@ _lock = threading.Lock()  # guards the three below and the replacing itself
 _blocks = 0
 _checked = False  # whether draws were seen to go where they should, in this process
 _undo: contextlib.ExitStack = contextlib.ExitStack()
+_at_end: list[Callable[[], None]] = []
 
 
 def _renew_lock() -> None:
@@ -95,6 +96,13 @@ def installed_streams(*, seeded: bool = True) -> Iterator[None]:
             _blocks -= 1
             if _blocks == 0:
                 _undo.close()
+                for forget in _at_end:
+                    forget()
+
+
+def at_end(forget: Callable[[], None]) -> None:
+    """Have ``forget`` called whenever the last :func:`installed_streams` block has ended."""
+    _at_end.append(forget)
 
 
 def intercept_operators() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from junky_core.seeding._current import current_streams, entered, hidden_streams, leave_streams
-from junky_core.seeding._globals import installed_streams, intercept_operators
+from junky_core.seeding._globals import at_end, installed_streams, intercept_operators
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +34,7 @@ class JobStreams:
 
     Without, the job draws from the process-wide ones, until it seeds one of
     them, or asks for or sets its state: from then on it has a stream of its own in place of that
-    one.
+    one. A job of a sweep inside another job draws from that job's streams until then.
 
     What threads inside :meth:`thread` draw comes from the job's own streams and leaves
     the process's own alone, and ``torch.manual_seed``, ``torch.set_rng_state``,
@@ -47,6 +47,7 @@ class JobStreams:
     Args:
         seed: Any integer that ``torch.manual_seed`` takes, 0 included; ``None`` for a job that
             may seed itself.
+        outer: The streams of the job that the sweep was started in, if any.
 
     Attributes:
         seed: As given.
@@ -67,11 +68,13 @@ class JobStreams:
         True
     """
 
-    def __init__(self, seed: int | None = None) -> None:
+    def __init__(self, seed: int | None = None, outer: JobStreams | None = None) -> None:
         self.seed = seed
+        self._outer = outer if seed is None else None
         self.cpu: torch.Generator | None = None
         self.python: random.Random | None = None
         self._numpy: np.random.RandomState | None = None
+        self._shared: set[str] = set()  # streams that are the outer job's own
         self._cuda: dict[int, torch.Generator] = {}
         self._cuda_seeds: dict[int | None, int] = {}  # None: each device not named
         self._rng: random.Random | None = None
@@ -80,6 +83,10 @@ class JobStreams:
             self.cpu = torch.Generator().manual_seed(seed)
             self.python = random.Random(seed)  # noqa: S311
             self._cuda_seeds[None] = seed
+        elif outer is not None:
+            self.cpu, self.python, self._numpy = outer.cpu, outer.python, outer.numpy
+            lent = {"cpu": self.cpu, "python": self.python, "numpy": self._numpy}
+            self._shared = {kind for kind, stream in lent.items() if stream is not None}
 
     @property
     def begun(self) -> bool:
@@ -109,6 +116,12 @@ class JobStreams:
 
         ``None``: from the process-wide generator.
         """
+        generator = self._own_cuda(index)
+        if generator is None and self._outer is not None:
+            return self._outer.cuda(index)
+        return generator
+
+    def _own_cuda(self, index: int) -> torch.Generator | None:
         generator = self._cuda.get(index)
         if generator is None:
             seed = self._cuda_seeds.get(index, self._cuda_seeds.get(None))
@@ -138,23 +151,24 @@ class JobStreams:
 
     def own_cpu(self) -> torch.Generator:
         """Return :attr:`cpu`, begun as a copy of the process-wide generator if there is none."""
-        if self.cpu is None:
+        if self.cpu is None or "cpu" in self._shared:
             intercept_operators()
             with _begin_lock, hidden_streams():
-                if self.cpu is None:
-                    made = _copy_of(torch.default_generator, torch.Generator())
+                if self.cpu is None or "cpu" in self._shared:
+                    made = _copy_of(self.cpu or torch.default_generator, torch.Generator())
                     self.copied["cpu"] = made.get_state().numpy()
                     self.cpu = made
+                    self._shared.discard("cpu")
         return self.cpu
 
     def own_cuda(self, index: int) -> torch.Generator:
         """Return the same for CUDA device ``index``; starts CUDA."""
-        generator = self.cuda(index)
+        generator = self._own_cuda(index)
         if generator is None:
             intercept_operators()
             torch.cuda.init()
+            default = self.cuda(index) or torch.cuda.default_generators[index]
             with _begin_lock, hidden_streams():
-                default = torch.cuda.default_generators[index]
                 made = _copy_of(default, torch.Generator(f"cuda:{index}"))
                 self.copied[f"cuda:{index}"] = made.get_state().numpy()
                 generator = self._cuda.setdefault(index, made)
@@ -162,27 +176,28 @@ class JobStreams:
 
     def own_python(self) -> random.Random:
         """Return :attr:`python`, begun in the same way."""
-        if self.python is None:
+        if self.python is None or "python" in self._shared:
             with _begin_lock, hidden_streams():
-                if self.python is None:
-                    state, made = random.getstate(), random.Random()  # noqa: S311
+                if self.python is None or "python" in self._shared:
+                    state, made = (self.python or random).getstate(), random.Random()  # noqa: S311
                     made.setstate(state)
                     seed = _seed_of_copy("python", repr(state).encode())
                     if seed is not None:
                         made.seed(seed)
                     self.copied["python"] = made.getstate()
                     self.python = made
+                    self._shared.discard("python")
         return self.python
 
     def own_numpy(self) -> np.random.RandomState:
         """Return :attr:`numpy`, begun in the same way."""
         found = self.numpy
-        if found is None:
+        if found is None or "numpy" in self._shared:
             import numpy as np
 
             with _begin_lock, hidden_streams():
-                if self._numpy is None:
-                    state: Any = np.random.get_state()  # noqa: NPY002
+                if self._numpy is None or "numpy" in self._shared:
+                    state: Any = (self._numpy or np.random).get_state()
                     made = np.random.RandomState()
                     made.set_state(state)
                     seed = _seed_of_copy("numpy", state[1].tobytes() + repr(state[2:]).encode())
@@ -190,6 +205,7 @@ class JobStreams:
                         made.seed(seed % 2**32)
                     self.copied["numpy"] = made.get_state()
                     self._numpy = made
+                    self._shared.discard("numpy")
                 found = self._numpy
         return found
 
@@ -260,7 +276,9 @@ def _drawing_from(streams: JobStreams) -> Iterator[None]:
 
 
 _begin_lock = threading.Lock()  # guards the beginning of streams, and _copied
-_copied: dict[str, tuple[bytes, int]] = {}  # the last state copied of each kind, and how often
+# The last state copied of each kind, and how often, in the sweeps that run.
+_copied: dict[str, tuple[bytes, int]] = {}
+at_end(_copied.clear)
 
 
 def _copy_of(default: torch.Generator, made: torch.Generator) -> torch.Generator:
