@@ -43,14 +43,13 @@ from junky_core.scopes import enter_scope
 from junky_core.shown import shown, whole
 from junky_core.slots import Slot
 from junky_core.sweep import Sweep, SweepSettings
+from junky_core.sweep_folder import LOG_NAME
 from junky_core.sweep_log import FileWriter, SweepLog
 from junky_core.sweep_record import REPAIR, Plan, SweepRecord, open_record
 from junky_core.user_text import dict_text, error_line, is_ctrl_c
 from junky_core.weights import unwrapped
 
 __all__ = ["torch_autotrain"]
-
-LOG_NAME = "autotrain.log"
 _PLAIN = frozenset({bool, float, str, type(None)})  # always have a repr()
 
 

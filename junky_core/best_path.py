@@ -8,7 +8,7 @@ from typing import Any
 
 from junky_core.errors import ConfigError
 from junky_core.paths import user_path
-from junky_core.sweep_folder import JOURNAL_NAME, LOCK_NAME
+from junky_core.sweep_folder import JOURNAL_NAME, LOCK_NAME, LOG_NAME
 
 __all__ = ["best_model_path"]
 
@@ -16,7 +16,7 @@ __all__ = ["best_model_path"]
 _SWEEP_FILES = (
     JOURNAL_NAME,
     LOCK_NAME,
-    "autotrain.log",
+    LOG_NAME,
     "leaderboard.csv",
     "multirun.yaml",
     "optimization_results.yaml",

@@ -37,6 +37,7 @@ from junky_core.forks import OwnProcess
 from junky_core.journal_codec import encode_event
 from junky_core.journal_lines import seal, whole_length
 from junky_core.journal_repair import seal_old_journal
+from junky_core.regular_files import check_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,6 +107,7 @@ class Journal:
         self._told_at = -_QUIET_S
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            check_regular(self.path)
             seal_old_journal(self.path)
             self._descriptor = self._open()
             try:

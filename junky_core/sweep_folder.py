@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from junky_core.errors import SweepFolderError
+from junky_core.regular_files import check_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,10 +24,11 @@ try:
 except ImportError:  # not on this system: sweeps are then not kept apart
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["JOURNAL_NAME", "LOCK_NAME", "SweepFolder"]
+__all__ = ["JOURNAL_NAME", "LOCK_NAME", "LOG_NAME", "SweepFolder"]
 
 JOURNAL_NAME = "journal.jsonl"
 LOCK_NAME = ".junky.lock"
+LOG_NAME = "autotrain.log"
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 # Every lock that this process holds. A forked child (a DataLoader's worker) must not keep a lock
@@ -74,7 +76,11 @@ class SweepFolder:
         """Return whether the journal has a whole record, or anything else on its first line.
 
         A first record cut short by a kill, before any job ran, does not count.
+
+        Raises:
+            SweepFolderError: A file of the sweep is a fifo or a device.
         """
+        self._check_files()
         try:
             with self.journal_path.open("rb") as file:
                 first = file.readline()
@@ -108,8 +114,10 @@ class SweepFolder:
 
         Raises:
             SweepFolderError: Another sweep holds it (the message says which
-                process on which host), or it cannot be made or written.
+                process on which host), it cannot be made or written, or a file
+                of the sweep is a fifo or a device.
         """
+        self._check_files()
         with self._guard:
             if self._descriptor is not None:
                 raise SweepFolderError(f"the sweep folder {self.path} is locked already")
@@ -155,6 +163,15 @@ class SweepFolder:
                 # second one waits at the old.
                 os.close(self._descriptor)
                 self._descriptor = None
+
+    def _check_files(self) -> None:
+        for name in (JOURNAL_NAME, LOG_NAME, LOCK_NAME):
+            try:
+                check_regular(self.path / name)
+            except OSError as exc:
+                raise SweepFolderError(
+                    exc.errno, f"the sweep cannot write to {self.path / name}: {exc.strerror}"
+                ) from exc
 
     def _open_locked(self) -> int:
         while True:

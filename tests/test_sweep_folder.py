@@ -5,7 +5,10 @@ import sys
 
 import pytest
 
-from junky_core.errors import SweepFolderError
+from junky_core import parse_autotrain_log
+from junky_core.errors import LogError, SweepFolderError
+from junky_core.journal import Journal
+from junky_core.journal_reader import load_state
 from junky_core.sweep_folder import SweepFolder
 
 HOLD = """
@@ -149,3 +152,27 @@ def test_reclaim_makes_a_deleted_folder_anew_and_holds_it(tmp_path):
         with pytest.raises(SweepFolderError):
             SweepFolder(folder.path).acquire()
         folder.reclaim()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs fifos")
+@pytest.mark.parametrize("name", ["journal.jsonl", "autotrain.log", ".junky.lock"])
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/null")])
+def test_fifos_and_devices_are_refused(tmp_path, name, make):
+    path = tmp_path / name
+    make(path)
+    for use in (SweepFolder(tmp_path).acquire, SweepFolder(tmp_path).holds_sweep):
+        with pytest.raises(SweepFolderError, match=f"{name}: it is a (fifo|device)"):
+            use()
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs fifos")
+def test_a_journal_that_is_a_fifo_or_a_device_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "journal.jsonl")
+    for path in (tmp_path / "journal.jsonl", "/dev/null"):
+        with pytest.raises(SweepFolderError, match=r"it is a (fifo|device)"):
+            Journal(path)
+        with pytest.raises(OSError, match=r"it is a (fifo|device)"):
+            load_state(path)
+        with pytest.raises(LogError, match=r"it is a (fifo|device)"):
+            parse_autotrain_log(path, silent=True)

@@ -45,17 +45,17 @@ from junky_core.progress import Progress
 from junky_core.report import publish_report
 from junky_core.results import AutotrainResult
 from junky_core.sweep import Sweep, SweepSettings
+from junky_core.sweep_folder import LOG_NAME
 from junky_core.sweep_log import FileWriter, SweepLog
 from junky_core.sweep_record import Plan, SweepRecord
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
 
-__all__ = ["HOW_TO_RESUME", "LOG_NAME", "HydraSweep", "read_devices"]
+__all__ = ["HOW_TO_RESUME", "HydraSweep", "read_devices"]
 
 log = logging.getLogger(__name__)
 
-LOG_NAME = "autotrain.log"
 _COMPARED = 100  # jobs looked at to say in what another sweep differs
 HOW_TO_RESUME = "hydra.launcher.resume=true"
 

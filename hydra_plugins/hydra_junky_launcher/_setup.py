@@ -22,11 +22,12 @@ from hydra_plugins.hydra_junky_launcher._errors import (
     HydraConfigError,
     HydraResumeError,
     HydraSweepFolderError,
+    hydra_error,
 )
 from hydra_plugins.hydra_junky_launcher.junky_launcher import JunkyLauncherConf
 from junky_core.best import BestModel
 from junky_core.best_path import best_model_path
-from junky_core.errors import ConfigError
+from junky_core.errors import ConfigError, SweepFolderError
 from junky_core.sweep import SweepSettings
 from junky_core.sweep_folder import SweepFolder
 from junky_core.sweep_record import REPAIR, is_spent, refusal
@@ -144,7 +145,11 @@ def _check_folder(folder: Path, resume: bool | str, config: DictConfig) -> None:
             f"hydra.launcher.resume=true needs hydra/sweeper=junky or basic, this is {sweeper}: "
             "what it runs next depends on the scores before, so its batches cannot be told again"
         )
-    if not resume and SweepFolder(folder).holds_sweep() and not is_spent(folder):
+    try:
+        holds_sweep = SweepFolder(folder).holds_sweep()
+    except SweepFolderError as error:
+        raise hydra_error(error) from error
+    if not resume and holds_sweep and not is_spent(folder):
         raise HydraSweepFolderError(refusal(folder, HOW_TO_RESUME))
 
 

@@ -2,11 +2,12 @@
 
 import io
 import json
+import os
 
 import pytest
 from launching import multirun
 
-from junky_core.errors import ConfigError, JournalError
+from junky_core.errors import ConfigError, JournalError, SweepFolderError
 from junky_core.events import SweepStarted
 from junky_core.journal_reader import load_state
 from junky_core.live_state import LiveState
@@ -110,3 +111,13 @@ def test_batches_of_a_resumed_sweep_add_up(tmp_path, capsys):
     stream = io.StringIO()
     watch(folder, once=True, interval_s=0.1, stream=stream)
     assert "6/6 done" in stream.getvalue()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs fifos")
+@pytest.mark.parametrize("name", ["journal.jsonl", "autotrain.log"])
+def test_a_fifo_in_place_of_a_file_of_the_sweep_is_refused(tmp_path, name):
+    (tmp_path / "sweep").mkdir()
+    os.mkfifo(tmp_path / "sweep" / name)
+    with pytest.raises(SweepFolderError, match=f"{name}: it is a fifo"):
+        multirun(lambda cfg: cfg.width, ["width=1,2"], {"width": 0}, tmp_path)
+    assert os.listdir(tmp_path / "sweep") == [name]
