@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from junky_core.errors import JunkyError, LogError
 from junky_core.paths import user_path
+from junky_core.texts import visible
 
 __all__ = ["main"]
 
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (JunkyError, OSError) as error:
-        print(f"junky: {error}", file=sys.stderr)  # noqa: T201
+        print(f"junky: {visible(str(error))}", file=sys.stderr)  # noqa: T201
         return 2
     except KeyboardInterrupt:
         return 130

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from junky_core.atomic import write_atomically
 from junky_core.identity import key_of
 from junky_core.jobs import JobResult, rank_key
 from junky_core.sweep_log import StdoutWriter
+from junky_core.texts import visible
 from junky_core.user_text import repr_of
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ LEADERBOARD_NAME = "leaderboard.csv"
 _MAX_CELL = 28  # characters of one parameter's value
 _MAX_ERROR = 300
 _PLAIN_WIDTH = 120  # columns where nobody says how wide the paper is
+_FORMULAS = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # what a formula begins with, wide forms too
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?(?:inf|nan)")
 _ABSENT = ""  # a parameter that the job's alternative does not have
 
 
@@ -145,10 +149,10 @@ def param_text(value: Any) -> str:
     """
     kind = type(value)
     if issubclass(kind, (type, FunctionType, BuiltinFunctionType)):
-        return str(value.__qualname__)
+        return visible(str(value.__qualname__))
     if kind is str and value.strip() == value and value.isprintable() and value:
         return str(value)
-    return " ".join(repr_of(value).split())
+    return visible(" ".join(repr_of(value).split()))
 
 
 def score_text(score: float | None) -> str:
@@ -205,7 +209,7 @@ def render_leaderboard(
         if len(ranked) > max_rows:
             notes.append(f"... and {len(ranked) - max_rows} more finished jobs")
         if hidden:
-            notes.append(f"not shown for want of room: {', '.join(hidden)}")
+            notes.append(f"not shown for want of room: {', '.join(map(visible, hidden))}")
     else:
         parts.append(Text("no job finished"))
     if stopped:
@@ -247,7 +251,9 @@ def write_leaderboard_csv(
     """Write all jobs and all parameters to a CSV file, atomically.
 
     A parameter that has a column's name stands under ``params.<name>``. A cell
-    is empty where the job does not have the parameter.
+    is empty where the job does not have the parameter. Control characters are
+    written out; a text that a spreadsheet would take for a formula (``=1+1``)
+    has an apostrophe in front.
 
     Raises:
         OSError: The file cannot be written; the old one is whole then.
@@ -260,7 +266,7 @@ def write_leaderboard_csv(
     titles = [f"params.{name}" if name in taken else name for name in names]
     stream = io.StringIO(newline="")
     writer = csv.writer(stream)
-    writer.writerow([*head, *titles, *tail])
+    writer.writerow([*head, *map(_cell, titles), *tail])
     for row in rows:
         writer.writerow(
             [
@@ -268,17 +274,24 @@ def write_leaderboard_csv(
                 row.status,
                 "" if row.score is None else repr(float(row.score)),
                 row.job,
-                row.name,
-                *(param_text(row.params[n]) if n in row.params else _ABSENT for n in names),
+                _cell(row.name),
+                *(_cell(param_text(row.params[n])) if n in row.params else _ABSENT for n in names),
                 f"{row.duration_s:.3f}",
                 row.slot or "",
-                row.device,
+                _cell(row.device),
                 row.retries,
-                row.error,
+                _cell(row.error),
             ]
         )
     content = stream.getvalue().encode("utf-8", "backslashreplace")
     write_atomically(path, lambda file: file.write(content))
+
+
+def _cell(text: str) -> str:
+    """Return a text without control characters that no spreadsheet takes for a formula."""
+    text = visible(text)
+    is_formula = text.lstrip()[:1] in _FORMULAS and not _NUMBER.fullmatch(text)
+    return f"'{text}" if text and is_formula else text
 
 
 def publish_leaderboard(
@@ -329,8 +342,8 @@ def _table(
     if any(row.slot for row in rows):
         after.append(("slot", [str(row.slot or "") for row in rows]))
     if len({row.device for row in rows}) > 1:
-        after.append(("device", [row.device for row in rows]))
-    params = [(_cut(n), [_shown(row.params, n) for row in rows]) for n in names]
+        after.append(("device", [visible(row.device) for row in rows]))
+    params = [(_cut(visible(n)), [_shown(row.params, n) for row in rows]) for n in names]
 
     def room(columns: Sequence[tuple[str, list[str]]]) -> int:
         return sum(2 + max(map(cell_len, [title, *cells])) for title, cells in columns)
@@ -363,7 +376,7 @@ def _failure(row: LeaderboardRow, names: Sequence[str]) -> str:
     error = lines[-1] if len(lines[-1]) <= _MAX_ERROR else lines[-1][:_MAX_ERROR] + "..."
     tries = row.retries + 1
     attempts = f"{tries} attempt{'s' if tries != 1 else ''}"
-    return f"  job {row.job}{f' ({params})' if params else ''}, {attempts}: {error}"
+    return visible(f"  job {row.job}{f' ({params})' if params else ''}, {attempts}: {error}")
 
 
 def _shown(params: Mapping[str, Any], name: str) -> str:

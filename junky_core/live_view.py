@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from junky_core.leaderboard import duration_text, param_text, score_text
 from junky_core.live_state import LiveSlot, LiveState
+from junky_core.texts import visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -35,7 +36,7 @@ def plain_line(state: LiveState, now: float) -> str:
         parts.append(f"ended ({state.ended})")
     if state.best is not None:
         parts.append(f"best {score_text(state.best[0])} of {state.best[2]}")
-    return "junky progress: " + ", ".join(parts)
+    return visible("junky progress: " + ", ".join(parts))
 
 
 def render(state: LiveState, now: float, width: int) -> RenderableType:
@@ -62,7 +63,7 @@ def render(state: LiveState, now: float, width: int) -> RenderableType:
         head.append(f" · {state.left} left")
     eta = state.eta_s(now)
     if state.ended is not None:
-        head.append(f" · ended ({state.ended})")
+        head.append(visible(f" · ended ({state.ended})"))
     elif eta is not None:
         head.append(f" · about {duration_text(eta)} to go")
     if state.began:
@@ -71,7 +72,7 @@ def render(state: LiveState, now: float, width: int) -> RenderableType:
     if state.best is not None:
         score, job, name = state.best
         best = Text(f"best {score_text(score)}", "green", no_wrap=True, overflow="ellipsis")
-        lines.append(best.append(f"  job {job} ({name})", "default"))
+        lines.append(best.append(visible(f"  job {job} ({name})"), "default"))
     if state.ended is None:
         lines += [_slot_line(state, slot, now) for slot in _shown(state)]
         hidden = len(state.slots) - _MAX_SLOTS
@@ -87,9 +88,9 @@ def _shown(state: LiveState) -> list[LiveSlot]:
 def _slot_line(state: LiveState, slot: LiveSlot, now: float) -> RenderableType:
     from rich.text import Text
 
-    line = Text(f"{slot.slot:>3} {slot.device:<7}", no_wrap=True, overflow="ellipsis")
+    line = Text(visible(f"{slot.slot:>3} {slot.device:<7}"), no_wrap=True, overflow="ellipsis")
     if slot.closed:
-        return line.append(f" closed, {slot.closed}", "red")
+        return line.append(visible(f" closed, {slot.closed}"), "red")
     if slot.job is None:
         return line.append(" idle", "dim")
     line.append(f" job {slot.job}", "bold")
@@ -106,5 +107,5 @@ def _slot_line(state: LiveState, slot: LiveSlot, now: float) -> RenderableType:
             f"{name}={value:.6g}" if type(value) is float else f"{name}={param_text(value)}"
             for name, value in params.items()
         )
-        line.append("  " + " ".join(shown), "cyan")
+        line.append(visible("  " + " ".join(shown)), "cyan")
     return line

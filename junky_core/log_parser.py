@@ -16,6 +16,7 @@ from junky_core.log_lines import Entry, LogReader, Row
 from junky_core.paths import user_path
 from junky_core.regular_files import open_regular
 from junky_core.sweep_folder import JOURNAL_NAME
+from junky_core.texts import visible
 
 __all__ = ["parse_autotrain_log", "read_log"]
 
@@ -58,7 +59,8 @@ def parse_autotrain_log(log_fn: str | os.PathLike[str], silent: bool = False) ->
     rows = found.rows() if isinstance(found, LogReader) else _journal_rows(found)
     if not silent:
         for name, score, params, finished in rows:
-            _print(f"{'' if finished else '*'}{name}\t{score}\t{params}")
+            cells = (f"{'' if finished else '*'}{name}", str(score), str(params))
+            _print("\t".join(map(visible, cells)))
     return rows
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from junky_core.leaderboard import param_text
+from junky_core.texts import visible
 
 __all__ = ["preview_text"]
 
@@ -63,7 +64,7 @@ def preview_text(
     lines = [f"{count} job{'' if count == 1 else 's'}", ""]
     lines += [f"{_GAP}{line}" for line in because]
     lines += ["", *(f"{_GAP}{line}".rstrip() for line in table)]
-    return "\n".join(lines) + "\n"
+    return "".join(f"{visible(line)}\n" for line in lines)
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:

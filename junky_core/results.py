@@ -16,6 +16,7 @@ from junky_core.leaderboard import (
     score_text,
     varying_params,
 )
+from junky_core.texts import visible
 
 __all__ = ["AutotrainResult"]
 
@@ -133,8 +134,8 @@ class AutotrainResult(_Five):
                 time = duration_text(row.duration_s) if row.duration_s else ""
                 error = (row.error.strip().splitlines() or [row.status])[-1]
                 cells += [time, str(row.retries or ""), "" if row.rank else error[:300]]
-            body.append("".join(f"<td>{html.escape(cell)}</td>" for cell in cells))
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
+            body.append("".join(f"<td>{html.escape(visible(cell))}</td>" for cell in cells))
+        head = "".join(f"<th>{html.escape(visible(name))}</th>" for name in heads)
         more = len(rows) - _HTML_ROWS
         tail = f"<p>... and {more} more</p>" if more > 0 else ""
         return (
@@ -150,7 +151,7 @@ class AutotrainResult(_Five):
             f"{k}={param_text(v)}" for k, v in (self.best_model_params or {}).items()
         )
         loaded = "" if self.best_model is None else f", loaded as {type(self.best_model).__name__}"
-        return (
+        return visible(
             f"torch_autotrain: best {self.best_model_name} with score"
             f" {score_text(self.best_model_score)} ({params or 'no parameters'}{loaded})"
         )

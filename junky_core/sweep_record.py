@@ -223,7 +223,8 @@ class SweepRecord:
     def _set_aside(self) -> None:
         """Keep the journal of a spent sweep under a name of its own."""
         old = self._folder.journal_path
-        name = f"{old.stem}-{load_state(old).sweep_id or 'old'}{old.suffix}"
+        sweep_id = re.sub(r"[^0-9A-Za-z]", "", load_state(old).sweep_id)[:40]  # it is in a file
+        name = f"{old.stem}-{sweep_id or 'old'}{old.suffix}"
         old.replace(old.with_name(name))
         self._note("info", f"the journal of the sweep that was in {self.path} is now {name}")
 

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from junky_core.texts import visible
+
 __all__ = ["NO_TEXT", "class_name", "dict_text", "error_line", "is_ctrl_c", "repr_of", "str_of"]
 
 NO_TEXT = "<exception str() failed>"  # as Python's own tracebacks have it
@@ -57,7 +59,8 @@ def dict_text(params: Mapping[str, Any]) -> str:
     >>> dict_text({"a": 1})
     "{'a': 1}"
     """
-    return "{" + ", ".join(f"{key!r}: {repr_of(value)}" for key, value in params.items()) + "}"
+    pairs = ", ".join(f"{key!r}: {repr_of(value)}" for key, value in params.items())
+    return visible(f"{{{pairs}}}")
 
 
 def str_of(value: Any) -> str | None:

@@ -18,6 +18,7 @@ from junky_core.live_view import plain_line, render
 from junky_core.regular_files import check_regular, open_regular
 from junky_core.sweep_folder import JOURNAL_NAME, LOCK_NAME
 from junky_core.sweep_history import event_of, is_journal, load_history
+from junky_core.texts import visible
 
 __all__ = ["JournalTail", "watch"]
 
@@ -170,7 +171,7 @@ def _watch_log(path: Path, *, once: bool, interval_s: float, stream: TextIO) -> 
         if best is not None:
             text += f", best {history.bests[-1][1]:.6g} of {best.name}"
         if text != seen:
-            print(text, file=stream, flush=True)
+            print(visible(text), file=stream, flush=True)
             seen = text
         if history.ended is not None:
             return 0 if history.ended == "completed" and done == jobs else 1
@@ -213,7 +214,8 @@ def _print_once(state: LiveState, stream: TextIO) -> None:
 def _is_alive(folder: Path) -> bool:
     """Return whether the process that locked ``folder`` is there; true if that cannot be told."""
     try:
-        holder = json.loads((folder / LOCK_NAME).read_bytes())
+        with open_regular(folder / LOCK_NAME) as file:
+            holder = json.loads(file.read())
         pid, host = int(holder["pid"]), holder["host"]
     except FileNotFoundError:
         return False

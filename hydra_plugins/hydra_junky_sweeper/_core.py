@@ -30,6 +30,7 @@ from hydra_plugins.hydra_junky_sweeper._space import JobOverrides, build_jobs
 from hydra_plugins.hydra_junky_sweeper._validation import validate_jobs
 from junky_core.errors import JunkyError, SweepFailed
 from junky_core.failures import showable
+from junky_core.texts import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -157,7 +158,7 @@ class SweepRun:
             log.info("Results: %s", path)
         if best is not None:
             log.info("Best job: #%d, score %s", best.num, best.score)
-            log.info("Best overrides: %s", " ".join(overrides))
+            log.info("Best overrides: %s", visible(" ".join(overrides)))
             if model_path is not None:
                 log.info("Best model: %s", model_path)
         elif runner.best_model_error() is not None:

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from junky_core.atomic import write_atomically
 from junky_core.failures import describe
 from junky_core.jobs import JobResult, rank_key
+from junky_core.texts import visible
 from junky_core.user_text import is_ctrl_c, repr_of
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def failure_text(
     """Say which jobs failed, and why, one line a job."""
     lines = [f"{len(failed)} of {total} jobs failed for good:"]
     lines.extend(
-        f"  #{result.num} ({' '.join(overrides_of(result))}): {result.error}"
+        visible(f"  #{result.num} ({' '.join(overrides_of(result))}): {result.error}")
         for result in failed[:_SHOWN_FAILURES]
     )
     if len(failed) > _SHOWN_FAILURES:

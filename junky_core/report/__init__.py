@@ -19,6 +19,7 @@ from junky_core.leaderboard import leaderboard_text
 from junky_core.report.payload import payload_of
 from junky_core.sweep_history import SweepHistory, load_history
 from junky_core.sweep_log import StdoutWriter
+from junky_core.texts import visible
 
 __all__ = ["publish_report", "report_html", "report_path", "write_report"]
 
@@ -79,7 +80,7 @@ def report_html(history: SweepHistory, title: str) -> str:
     )
     plain = leaderboard_text(history.results(), history.direction)
     parts = {
-        "title": html.escape(title),
+        "title": html.escape(visible(title)),
         "style": _part("page.css"),
         # "</script>" and "<!--" in a value must not end the element.
         "data": data.replace("<", "\\u003c"),

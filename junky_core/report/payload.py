@@ -11,6 +11,7 @@ from junky_core.jobs import rank_key
 from junky_core.leaderboard import param_text, varying_params
 from junky_core.report.importance import importance
 from junky_core.sweep_history import JobFacts, SweepHistory
+from junky_core.texts import visible
 
 __all__ = ["payload_of"]
 
@@ -25,6 +26,22 @@ def payload_of(history: SweepHistory, title: str) -> dict[str, Any]:
     ``null`` where the job does not have it. Times are seconds of run time: the
     pauses between sessions of a resumed sweep are taken out.
     """
+    shown: dict[str, Any] = _shown(_payload_of(history, title))
+    return shown
+
+
+def _shown(value: Any) -> Any:
+    """Write out the control characters of all texts."""
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, list):
+        return [_shown(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _shown(one) for key, one in value.items()}
+    return value
+
+
+def _payload_of(history: SweepHistory, title: str) -> dict[str, Any]:
     jobs = _ranked(history)
     names = varying_params(job.params for job in jobs)
     clock = _clock(history.sessions)
