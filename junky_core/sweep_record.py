@@ -18,6 +18,7 @@ A damaged journal is refused, unless it is to be repaired first.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
