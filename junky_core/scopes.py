@@ -20,7 +20,15 @@ from typing import Any
 
 from junky_core.forks import OwnProcess, leave_if_forked
 
-__all__ = ["JobScope", "current_scope", "enter_scope", "inherit_scopes", "outside_scopes"]
+__all__ = [
+    "JobScope",
+    "current_scope",
+    "enter_scope",
+    "enter_slot",
+    "inherit_scopes",
+    "outside_scopes",
+    "slot_facets",
+]
 
 _local = threading.local()
 _install_lock = threading.Lock()  # guards the two below
@@ -33,21 +41,31 @@ class JobScope:
 
     Attributes:
         job: What ``current_job()`` returns inside it.
+        parent: The scope that a sweep inside a job was started in.
         facets: What other modules keep for each job, by name.
+        slot_facets: What they keep for all jobs of its slot, by name.
         thread_setups: Context managers (made anew for each thread) that every
             thread of the job enters, the slot's own thread first.
 
     Args:
         job: The job.
-        parent: The scope that a sweep inside a job was started in; its facets
-            hold here too (such a job still has its outer job's Hydra config).
+        parent: As above; its facets hold here too (such a job still has its outer job's
+            Hydra config).
+        slot_facets: Those of its slot; by default it is on a slot of its own.
     """
 
-    __slots__ = ("facets", "job", "thread_setups")
+    __slots__ = ("facets", "job", "parent", "slot_facets", "thread_setups")
 
-    def __init__(self, job: Any, parent: JobScope | None = None) -> None:
+    def __init__(
+        self,
+        job: Any,
+        parent: JobScope | None = None,
+        slot_facets: dict[str, Any] | None = None,
+    ) -> None:
         self.job = job
+        self.parent = parent
         self.facets: dict[str, Any] = {} if parent is None else dict(parent.facets)
+        self.slot_facets: dict[str, Any] = {} if slot_facets is None else slot_facets
         self.thread_setups: list[Callable[[], AbstractContextManager[Any]]] = []
 
 
@@ -68,6 +86,26 @@ def enter_scope(scope: JobScope) -> Iterator[JobScope]:
             yield scope
     finally:
         _local.scope = previous
+
+
+def slot_facets() -> dict[str, Any] | None:
+    """Return what other modules keep for the slot that the calling thread is on.
+
+    ``None`` for a thread that is on no slot.
+    """
+    scope = current_scope()
+    facets: dict[str, Any] | None = getattr(_local, "slot_facets", None)
+    return facets if scope is None else scope.slot_facets
+
+
+@contextlib.contextmanager
+def enter_slot(facets: dict[str, Any]) -> Iterator[None]:
+    """Let the calling thread be on the slot of ``facets``, also between its jobs."""
+    _local.slot_facets = facets
+    try:
+        yield
+    finally:
+        del _local.slot_facets
 
 
 @contextlib.contextmanager

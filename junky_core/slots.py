@@ -12,6 +12,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -19,7 +20,7 @@ from junky_core.accelerators import DeviceQueue
 from junky_core.devices import SlotSpec
 from junky_core.forks import OwnProcess
 from junky_core.loaders import LoaderSets
-from junky_core.scopes import outside_scopes
+from junky_core.scopes import enter_slot, outside_scopes
 from junky_core.thread_ends import leave_behind, wait_until_gone
 
 __all__ = ["Slot", "SlotThreads", "torch_threads"]
@@ -53,6 +54,7 @@ class Slot:
         device: The ``torch.device``.
         loader_sets: What it has built.
         queue: Its work on the device.
+        facets: What other modules keep for all its jobs, by name.
         next_number: The ``n`` of its next attempt's name.
     """
 
@@ -63,6 +65,7 @@ class Slot:
         self.device = torch.device(spec.device)
         self.loader_sets = LoaderSets(seed)
         self.queue = DeviceQueue(self.device)
+        self.facets: dict[str, Any] = {}
         self.next_number = next_number
         self.ready = False
         self.closed = False
@@ -161,7 +164,8 @@ class SlotThreads:
             if work is None:
                 return
             try:
-                work(slot)
+                with enter_slot(slot.facets):
+                    work(slot)
             finally:
                 del work  # it holds the last batch's jobs
                 with self._lock:

@@ -43,6 +43,8 @@ from junky_core.events import (
     SweepStarted,
 )
 from junky_core.failures import Failure, describe, free_memory, settle, showable
+from junky_core.first_imports import first_imports_in_turn
+from junky_core.fork_turns import forks_in_turn
 from junky_core.forks import OwnProcess, leave_if_forked
 from junky_core.identity import copy_containers
 from junky_core.interrupts import CheckPoints
@@ -247,6 +249,9 @@ class Sweep:
         with contextlib.ExitStack() as stack:
             stack.enter_context(inherit_scopes())
             stack.enter_context(consoles_apart())
+            if len(slots) > 1:
+                stack.enter_context(first_imports_in_turn())
+                stack.enter_context(forks_in_turn())
             self._keep_streams_apart(stack)
             stack.callback(self._check_points.disarm)
             stack.enter_context(self._signals())
@@ -580,7 +585,7 @@ class Sweep:
         streams = JobStreams(self.settings.seed, self._outer_streams)
         job.name = slot.next_name()
         context = self._context(slot, job, streams.rng)
-        scope = JobScope(context, self._starter)
+        scope = JobScope(context, self._starter, slot.facets)
         scope.thread_setups.append(slot.on_device)
         if self._streams_apart:
             scope.thread_setups.append(streams.thread)

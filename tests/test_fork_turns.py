@@ -1,0 +1,135 @@
+"""Forks of several jobs, one at a time."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+
+from junky_core.fork_turns import forks_in_turn
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+
+# filelock's own check, which it installs itself on Python 3.12 and newer. The hook before a fork
+# keeps the window open, so that another fork would fall into it.
+WORKERS = """
+import os, sys, tempfile, threading, warnings
+import filelock, torch
+from torch.utils.data import DataLoader
+from junky_core import torch_autotrain
+
+warnings.simplefilter("ignore")  # of Python 3.12 and newer, that the process has threads
+together = threading.Barrier(4, timeout=60)
+lock, forking, overlaps = threading.Lock(), set(), []
+
+def before():
+    with lock:
+        overlaps.extend(forking)
+        forking.add(threading.get_ident())
+    threading.Event().wait(0.02)
+
+def after():
+    with lock:
+        forking.discard(threading.get_ident())
+
+def check(event, _args):
+    others = forking - {threading.get_ident()}
+    if event == "os.fork" and others:
+        raise RuntimeError(f"{event} is unsafe: another thread forks")
+
+os.register_at_fork(before=before, after_in_parent=after)
+sys.addaudithook(check)
+if hasattr(filelock._api, "_audit_fork_safety"):
+    sys.addaudithook(filelock._api._audit_fork_safety)
+
+def train(_device, _loaders, _model, at, _save, _prefix):
+    together.wait()
+    loader = DataLoader(range(8), num_workers=2, multiprocessing_context="fork")
+    return int(sum(loader))
+
+os.chdir(tempfile.mkdtemp())
+result = torch_autotrain(
+    lambda at: (torch.nn.Linear(1, 1), at),
+    train,
+    make_model_fit_params=[("at", list(range(8)))],
+    devices="cpu*4",
+    max_retries=0,
+    progress=False,
+)
+assert not result.failed, result.failed[0].traceback
+assert [value for *_, value in result.stats] == [28] * 8
+assert not overlaps
+"""
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="needs torch")
+def test_workers_of_loaders_on_several_slots_start_one_at_a_time():
+    done = subprocess.run(
+        [sys.executable, "-c", WORKERS], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+# The same without torch, for Python 3.12 and newer, where filelock checks by itself.
+FORKS = """
+import os, sys, threading, warnings
+# Registered first, and so run last: another fork would fall between filelock's hook and the fork.
+os.register_at_fork(before=lambda: threading.Event().wait(0.01))
+import filelock
+from junky_core.fork_turns import forks_in_turn
+from junky_core.scopes import JobScope, enter_scope
+
+warnings.simplefilter("ignore")  # of Python 3.12 and newer, that the process has threads
+if sys.version_info < (3, 12) and hasattr(filelock._api, "_audit_fork_safety"):
+    sys.addaudithook(filelock._api._audit_fork_safety)
+together, errors = threading.Barrier(4, timeout=60), []
+
+def job():
+    with enter_scope(JobScope(None)):
+        together.wait()
+        try:
+            for _ in range(3):
+                child = os.fork()
+                if child == 0:
+                    os._exit(0)
+                os.waitpid(child, 0)
+        except RuntimeError as error:
+            errors.append(error)
+
+with forks_in_turn():
+    threads = [threading.Thread(target=job) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+assert not errors, errors
+"""
+
+
+def test_filelock_refuses_no_fork_of_several_jobs():
+    pytest.importorskip("filelock")
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_the_function_is_put_back_after_the_last_block():
+    plain = os.fork, os.forkpty
+    first, second = forks_in_turn(), forks_in_turn()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert os.fork is not plain[0]
+    assert os.forkpty is not plain[1]
+    second.__exit__(None, None, None)
+    assert (os.fork, os.forkpty) == plain
+
+
+def test_who_wrapped_it_meanwhile_keeps_a_working_one(monkeypatch):
+    monkeypatch.setattr(os, "fork", lambda: 5)
+    with forks_in_turn():
+        in_turn = os.fork
+        os.fork = lambda: 1 + in_turn()
+    assert os.fork() == 6
