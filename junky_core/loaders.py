@@ -13,6 +13,7 @@ from typing import Any
 
 from junky_core.accelerators import synchronize_used_devices
 from junky_core.calls import Call
+from junky_core.integrations.accelerate import FactoryStates, factory_states
 from junky_core.seeding import FactoryDraws, LoaderState, loader_streams
 
 __all__ = ["LoaderSets", "SharedData"]
@@ -35,6 +36,7 @@ class _LoaderSet:
     loaders: Any
     state: LoaderState  # what it was like when it was built
     draws: FactoryDraws | None  # without a seed: from the streams of the job that built it
+    libraries: FactoryStates  # what the factory left in other libraries' state
     pinned: bool
 
 
@@ -68,10 +70,12 @@ class LoaderSets:
             if found is None:
                 found = self._ready(call)
                 if found is None:
-                    loaders, draws = _build(call, self._seed)
+                    with factory_states() as libraries:
+                        loaders, draws = _build(call, self._seed)
                     if pin:
                         draws = None  # built before any job, for all of them
-                    found = _LoaderSet(call, loaders, LoaderState.capture(loaders), draws, pin)
+                    state = LoaderState.capture(loaders)
+                    found = _LoaderSet(call, loaders, state, draws, libraries, pin)
                 seen.append(found)
             if found in self._sets:
                 self._sets.remove(found)
@@ -86,6 +90,7 @@ class LoaderSets:
         for known in self._sets:
             if known.call.same_as(call) and (known.draws is None or known.draws.fit()):
                 known.state.restore()
+                known.libraries.restore()
                 if known.draws is not None:
                     known.draws.repeat()
                 return known

@@ -47,6 +47,7 @@ from junky_core.first_imports import first_imports_in_turn
 from junky_core.fork_turns import forks_in_turn
 from junky_core.forks import OwnProcess, leave_if_forked
 from junky_core.identity import copy_containers
+from junky_core.integrations import begin_job, libraries_apart
 from junky_core.interrupts import CheckPoints
 from junky_core.jobs import Attempt, Job, JobResult, JobSource
 from junky_core.loaders import SharedData
@@ -256,6 +257,7 @@ class Sweep:
             stack.callback(self._check_points.disarm)
             stack.enter_context(self._signals())
             self._emit_started(source, already_finished)
+            stack.enter_context(libraries_apart(self._warn_once, slots=len(slots)))
             if source.total != 0:
                 self._watch(scheduler, slots, started)
             if self.threads is not None:
@@ -292,7 +294,9 @@ class Sweep:
         rng = random.Random(self.settings.seed)  # noqa: S311
         context = self._context(self._slots.slots[0], job, rng)
         context.params.update(copy_containers(result.params))
-        return JobScope(context, self._starter)
+        scope = JobScope(context, self._starter)
+        scope.thread_setups.append(lambda: libraries_apart(lambda _message: None, slots=1))
+        return scope
 
     def close(self) -> None:
         """End the slot threads and the best model's writer."""
@@ -490,7 +494,7 @@ class Sweep:
             known = message in self._warned
             self._warned.add(message)
         if not known:
-            self._notice("warning", f"seed: {message}")
+            self._notice("warning", message)
 
     def _emit_started(self, source: JobSource, already_finished: int) -> None:
         settings = self.settings
@@ -586,6 +590,7 @@ class Sweep:
         job.name = slot.next_name()
         context = self._context(slot, job, streams.rng)
         scope = JobScope(context, self._starter, slot.facets)
+        begin_job(slot.facets)
         scope.thread_setups.append(slot.on_device)
         if self._streams_apart:
             scope.thread_setups.append(streams.thread)
@@ -628,7 +633,7 @@ class Sweep:
             shared=self._shared,
             rng=rng,
             emit=self.emit,
-            warn=self._warn_once,
+            warn=lambda message: self._warn_once(f"seed: {message}"),
             timeout_s=self.settings.job_timeout_s,
             score=job.score,
             on_device=slot.queue.current,

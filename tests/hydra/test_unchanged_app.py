@@ -280,3 +280,32 @@ def test_lightning_ends_when_its_time_is_over(tmp_path):
     (failed,) = events(folder, "attempt_failed")
     assert failed["kind"] == "timeout"
     assert "over its time" in out
+
+
+# --- Hugging Face -------------------------------------------------------------------------------
+
+ACCUMULATION = (1, 2, 3, 4)
+
+
+def test_accelerate_on_four_slots_trains_as_the_app_alone_does(tmp_path):
+    if importlib.util.find_spec("accelerate") is None:
+        pytest.skip("needs the package accelerate")
+    folder = copied("huggingface", tmp_path)
+    jobs = [(steps, precision) for steps in ACCUMULATION for precision in ("no", "bf16")]
+    overrides = "accumulation=1,2,3,4", "precision=no,bf16"
+    run(folder, *TWO_OVERRIDES, "hydra.launcher.devices=cpu*4", *overrides)
+    swept = scores(folder)
+    losses = {}
+    for num, (steps, precision) in enumerate(jobs):
+        done = subprocess.run(
+            [sys.executable, "app.py", f"accumulation={steps}", f"precision={precision}"],
+            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        )
+        losses[num] = float(done.stdout.rpartition("loss ")[2])
+    assert swept == losses
+    assert len(set(losses.values())) == len(jobs)

@@ -1,0 +1,96 @@
+"""Do something as soon as a module is imported, whoever imports it.
+
+An app may import a library at its top, or in a job while other jobs run. What
+has to be done with the library is done before anyone can use it: while its
+importer still holds the module's lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+__all__ = ["when_imported"]
+
+_Action = Callable[[ModuleType], None]
+
+_lock = threading.Lock()  # guards _actions, and whether _FINDER is in sys.meta_path
+_actions: list[tuple[str, _Action]] = []
+
+
+@contextlib.contextmanager
+def when_imported(name: str, action: _Action) -> Iterator[None]:
+    """Call ``action(module)`` once: now, or when the module is imported inside the block.
+
+    An import that fails calls nothing. ``action`` must not raise.
+
+    >>> with when_imported("json", lambda module: print(module.__name__)):
+    ...     pass
+    json
+    """
+    done = threading.Lock()
+
+    def once(module: ModuleType) -> None:
+        if done.acquire(blocking=False):
+            action(module)
+
+    entry = (name, once)
+    with _lock:
+        if not _actions:
+            sys.meta_path.insert(0, _FINDER)
+        _actions.append(entry)
+    try:
+        if name in sys.modules:
+            with contextlib.suppress(ImportError):  # another thread's import of it may fail
+                once(importlib.import_module(name))  # waits for such an import
+        yield
+    finally:
+        with _lock:
+            _actions.remove(entry)
+            if not _actions:
+                sys.meta_path.remove(_FINDER)
+
+
+class _Finder:
+    """Finds nothing itself: has the loader that the other finders give call the actions."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if not any(name == known for known, _ in tuple(_actions)):
+            return None
+        for finder in tuple(sys.meta_path):
+            find = getattr(finder, "find_spec", None)
+            spec: ModuleSpec | None = None
+            if finder is not self and find is not None:
+                spec = find(name, path, target)
+            if spec is not None:
+                _call_after_exec(spec.loader, name)
+                return spec
+        return None
+
+
+def _call_after_exec(loader: Any, name: str) -> None:
+    exec_module = getattr(loader, "exec_module", None)
+    if exec_module is None:
+        return
+
+    def exec_and_act(module: ModuleType) -> None:
+        with contextlib.suppress(AttributeError):
+            del loader.exec_module  # the class's own shows again
+        exec_module(module)
+        for known, action in tuple(_actions):
+            if known == name:
+                action(module)
+
+    with contextlib.suppress(AttributeError):  # a loader without attributes of its own
+        loader.exec_module = exec_and_act
+
+
+_FINDER: Any = _Finder()
