@@ -17,7 +17,6 @@ which of the two it was.
 from __future__ import annotations
 
 import math
-import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -31,6 +30,7 @@ from junky_core.errors import ConfigError, ForkedChildError
 from junky_core.events import BestSaved, BestSaving, Event, Notice
 from junky_core.forks import OwnProcess
 from junky_core.jobs import rank_key
+from junky_core.paths import remove_empty
 from junky_core.scopes import outside_scopes
 from junky_core.user_text import error_line
 from junky_core.weights import check_weights, copy_weights, state_of
@@ -116,26 +116,6 @@ class BestModel:
         with self._changed:
             return self._problem
 
-    def check_place(self) -> None:
-        """Make sure, as far as a look can tell, that the file can be written; touch nothing.
-
-        Raises:
-            ConfigError: It cannot; says why.
-        """
-        if not self.path.name or self.path.is_dir():
-            raise ConfigError(f"best_model_file_name names a folder, not a file: {self.path}")
-        there = next(folder for folder in self.path.parents if os.path.lexists(folder))
-        if not there.is_dir():
-            problem = f"{there} is no folder"
-        elif not os.access(there, os.W_OK | os.X_OK):
-            problem = f"{there} is not writable"
-        else:
-            return
-        raise ConfigError(
-            f"the best model cannot be written to {self.path}: {problem}. "
-            "Choose a folder that can be written in best_model_file_name"
-        )
-
     def check_folder(self) -> None:
         """Make sure that the file can be written, leaving nothing behind.
 
@@ -158,13 +138,7 @@ class BestModel:
                 "Choose a folder that can be written in best_model_file_name"
             ) from error
         finally:
-            for folder in made:  # innermost first; the first save makes them again
-                try:
-                    folder.rmdir()
-                except FileNotFoundError:  # making it failed, not that of those around it
-                    continue
-                except OSError:
-                    break
+            remove_empty(made)  # the first save makes them again
 
     def restore(self, job: int, name: str, score: float, sha256: str) -> None:
         """Take the file on disk, with this content, as the best so far (a resumed sweep)."""

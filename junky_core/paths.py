@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from junky_core.errors import ConfigError, JunkyError
 from junky_core.shown import shown
 
-__all__ = ["user_path"]
+__all__ = ["check_path", "folder_trouble", "remove_empty", "user_path"]
 
 _NAME_BYTES, _PATH_BYTES = 255, 4095  # what Linux's file systems take, and Linux itself
 
@@ -31,6 +32,20 @@ def user_path(what: str, given: Any, error: type[JunkyError] = ConfigError) -> P
     Traceback (most recent call last):
     junky_core.errors.ConfigError: sweep_dir must be a string or a path, it is 5
     """
+    path = check_path(what, given, error)
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        user = path.parts[0]
+        raise error(f"{what} is {shown(str(path))}: {user} is no user's home folder") from None
+
+
+def check_path(what: str, given: Any, error: type[JunkyError] = ConfigError) -> Path:
+    """Do the same, and take ``~`` as a name like any other.
+
+    Raises:
+        JunkyError: As :func:`user_path`.
+    """
     try:
         text = os.fspath(given)
     except TypeError:
@@ -40,11 +55,33 @@ def user_path(what: str, given: Any, error: type[JunkyError] = ConfigError) -> P
     problem = _problem(text)
     if problem:
         raise error(f"{what} is {shown(text)}: {problem}")
+    return Path(text)
+
+
+def folder_trouble(folder: Path) -> str:
+    """Return why a folder cannot be made and written, ``""`` if it can; nothing is left behind."""
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    probe = folder / f".junky.{os.getpid()}.probe"
     try:
-        return Path(text).expanduser()
-    except RuntimeError:
-        user = text.partition("/")[0]
-        raise error(f"{what} is {shown(text)}: {user} names no user's home folder") from None
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        return str(error)
+    finally:
+        remove_empty(made)
+    return ""
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders that are empty, the innermost first; stop at one that is not."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except FileNotFoundError:  # making it failed, not that of those around it
+            continue
+        except OSError:
+            break
 
 
 def _problem(text: str) -> str:

@@ -217,18 +217,10 @@ def test_a_folder_that_cannot_be_made_is_an_error_before_training(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="best_model_file_name"):
         BestModel(tmp_path / "file" / "model.pt").check_folder()
-    with pytest.raises(ConfigError, match="folder"):
-        BestModel(tmp_path).check_folder()
-
-
-def test_a_place_is_checked_by_looking_alone(tmp_path):
-    BestModel(tmp_path / "a" / "b" / "model.pt").check_place()
-    assert list(tmp_path.iterdir()) == []
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="no folder"):
-        BestModel(tmp_path / "file" / "sub" / "model.pt").check_place()
+    with pytest.raises(ConfigError, match="cannot be written"):
+        BestModel(tmp_path / "file" / "sub" / "model.pt").check_folder()
     with pytest.raises(ConfigError, match="names a folder"):
-        BestModel(tmp_path).check_place()
+        BestModel(tmp_path).check_folder()
 
 
 def test_the_check_leaves_nothing_behind(tmp_path):

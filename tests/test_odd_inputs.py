@@ -1,7 +1,7 @@
 """Inputs that no one should give, and someone will: each is refused by an error of this project.
 
 The message names what was given and where; nothing is left behind on disk. What comes from Hydra's
-command line is in ``tests/hydra/test_odd_inputs.py``.
+command line is in ``tests/hydra/test_odd_overrides.py``.
 """
 
 import os

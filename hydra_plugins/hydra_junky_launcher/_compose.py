@@ -129,7 +129,10 @@ class JobComposer:
     def is_group(self, name: str) -> bool:
         """Tell whether ``name``, as ``db`` or ``db/engine``, is a config group of the app."""
         with self._lock:
-            return self._known_groups(name)
+            try:
+                return self._known_groups(name)
+            except OSError:  # no file can have that name
+                return False
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """Return the config of a job, as ``config_loader.load_sweep_config`` would.

@@ -30,8 +30,9 @@ from hydra_plugins.hydra_junky_launcher._errors import (
 )
 from hydra_plugins.hydra_junky_launcher._isolation import isolated_launch, private_log_config
 from hydra_plugins.hydra_junky_launcher._job import JobPayload, JobRunner
-from hydra_plugins.hydra_junky_launcher._preflight import shared_environment
+from hydra_plugins.hydra_junky_launcher._preflight import check_output_folder, shared_environment
 from hydra_plugins.hydra_junky_launcher._quick import quick_run_job
+from hydra_plugins.hydra_junky_launcher._reading import reading
 from junky_core.best import Best, BestModel
 from junky_core.devices import SlotSpec, parse_devices
 from junky_core.errors import DeviceError, JunkyError, SweepFailed
@@ -67,7 +68,8 @@ def read_devices(devices: Any) -> list[SlotSpec]:
         DeviceError: It is unknown, absent or malformed; shows the forms.
     """
     if OmegaConf.is_config(devices):
-        devices = OmegaConf.to_container(devices, resolve=True)
+        with reading("hydra.launcher.devices"):
+            devices = OmegaConf.to_container(devices, resolve=True)
     try:
         return parse_devices(devices)
     except DeviceError as error:
@@ -180,6 +182,8 @@ class HydraSweep:
                 slots,
                 spec.device_key,
             )
+            if self._record is None:
+                check_output_folder(self._composer, job_overrides[0], first_num)
             record = self._open_record()
             with quick_run_job(), isolated_launch(slots, env) as launch:
                 self._runner.begin(launch)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -23,8 +24,9 @@ from hydra_plugins.hydra_junky_launcher._isolation import (
     scratch_job,
 )
 from hydra_plugins.hydra_junky_launcher._job import compose_job, set_device
+from hydra_plugins.hydra_junky_launcher._reading import usable_folder
 
-__all__ = ["shared_environment"]
+__all__ = ["check_output_folder", "shared_environment"]
 
 # An interpolation that gives the same in every job: a variable of the process.
 _SAME_FOR_ALL = re.compile(r"\$\{oc\.env:[^${}]*\}")
@@ -78,6 +80,27 @@ def shared_environment(
             elif env != first[1]:
                 raise env_error(first[1], env, f" of job #{first[0]} and job #{num}")
     return {} if first is None else first[1]
+
+
+def check_output_folder(composer: JobComposer, overrides: Sequence[str], num: int) -> None:
+    """Make sure that the folder of a job can be made; leave nothing behind.
+
+    Args:
+        composer: Composes the job's config.
+        overrides: The job's.
+        num: Its number.
+
+    Raises:
+        ConfigError: ``hydra.sweep.subdir`` does not resolve, or names a folder that cannot be made.
+    """
+    try:
+        job = compose_job(composer, overrides, num)
+    except Exception:  # noqa: BLE001 - its attempt meets the error again, and fails by it
+        return
+    with scratch_job():
+        HydraConfig.instance().set_config(job)
+        sweep = HydraConfig.get().sweep
+        usable_folder("hydra.sweep.subdir", sweep, "subdir", inside=Path(str(sweep.dir)))
 
 
 def _one_of_each_kind(

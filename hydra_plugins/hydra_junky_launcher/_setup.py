@@ -24,6 +24,7 @@ from hydra_plugins.hydra_junky_launcher._errors import (
     HydraSweepFolderError,
     hydra_error,
 )
+from hydra_plugins.hydra_junky_launcher._reading import usable_folder
 from hydra_plugins.hydra_junky_launcher.junky_launcher import JunkyLauncherConf
 from junky_core.best import BestModel
 from junky_core.best_path import best_model_path
@@ -79,6 +80,7 @@ def make_sweep(
         )
     given = {**defaults, **options}
     slots = read_devices(given["devices"])
+    folder = usable_folder("hydra.sweep.dir", config.hydra.sweep, "dir")
     try:
         settings = SweepSettings(
             direction=one_direction(config.hydra.get("sweeper"), given),
@@ -95,7 +97,6 @@ def make_sweep(
         raise
     except ConfigError as error:
         raise HydraConfigError(f"hydra.launcher: {error}") from error
-    folder = Path(str(config.hydra.sweep.dir)).absolute()
     resume = _read_resume(given["resume"])
     _check_folder(folder, resume, config)
     best_path = _best_model_path(folder, given["best_model_file_name"], settings.direction)
@@ -111,9 +112,18 @@ def make_sweep(
             progress=given["progress"],
             report=bool(given["report"]),
             best_model_path=best_path,
-            device_key=given["device_key"],
+            device_key=_read_device_key(given["device_key"]),
         )
     )
+
+
+def _read_device_key(key: str | None) -> str | None:
+    if key is not None and key.partition(".")[0] == "hydra":
+        raise HydraConfigError(
+            f"hydra.launcher.device_key={key}: it must name a key of the app's own config, "
+            "trainer.device say, none of Hydra's"
+        )
+    return key
 
 
 def _read_resume(given: Any) -> bool | str:
@@ -163,7 +173,7 @@ def _best_model_path(folder: Path, name: Any, direction: str) -> Path:
         path = best_model_path(name, folder)
         best = BestModel(path, direction)
         try:
-            best.check_place()
+            best.check_folder()
         finally:
             best.close()
     except ConfigError as error:

@@ -13,6 +13,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from junky_core.errors import ConfigError
+
 __all__ = ["run_settings"]
 
 
@@ -36,18 +38,25 @@ def run_settings() -> dict[str, Any] | None:
         "num": OmegaConf.select(hydra_config, "job.num", default=None) or 0,
         "best_model_path": folder / "model.pt",
     }
+    from hydra_plugins.hydra_junky_launcher._core import read_devices
     from hydra_plugins.hydra_junky_launcher._direction import one_direction
+    from hydra_plugins.hydra_junky_launcher._errors import hydra_error
+    from hydra_plugins.hydra_junky_launcher._reading import check_values
     from junky_core.best_path import best_model_path
 
     launcher: Any = OmegaConf.select(hydra_config, "launcher", default={})
+    ours = "JunkyLauncher" in str(launcher.get("_target_", ""))
+    if ours:
+        check_values(launcher, "hydra.launcher")
     settings["direction"] = one_direction(OmegaConf.select(hydra_config, "sweeper"), launcher)
-    if "JunkyLauncher" in str(launcher.get("_target_", "")):
+    if ours:
         devices = launcher.devices
         if OmegaConf.is_config(devices):
             devices = OmegaConf.to_container(devices, resolve=True)
-        settings |= {
-            "devices": devices,
-            "seed": launcher.seed,
-            "best_model_path": best_model_path(launcher.best_model_file_name, folder),
-        }
+        read_devices(devices)  # says what is wrong with them as Hydra prints it
+        try:
+            path = best_model_path(launcher.best_model_file_name, folder)
+        except ConfigError as error:
+            raise hydra_error(error) from error
+        settings |= {"devices": devices, "seed": launcher.seed, "best_model_path": path}
     return settings

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.utils import JobStatus
 from omegaconf import DictConfig, OmegaConf
 
+from hydra_plugins.hydra_junky_launcher._reading import usable_folder
 from hydra_plugins.hydra_junky_sweeper._errors import HydraConfigError, HydraSweepFailed
 from hydra_plugins.hydra_junky_sweeper._preview import preview_of
 from hydra_plugins.hydra_junky_sweeper._results import (
@@ -30,6 +31,8 @@ from hydra_plugins.hydra_junky_sweeper._space import JobOverrides, build_jobs
 from hydra_plugins.hydra_junky_sweeper._validation import validate_jobs
 from junky_core.errors import JunkyError, SweepFailed
 from junky_core.failures import showable
+from junky_core.paths import remove_empty
+from junky_core.sweep_folder import LOCK_NAME
 from junky_core.texts import visible
 
 if TYPE_CHECKING:
@@ -107,7 +110,7 @@ class SweepRun:
         if self.dry_run:
             sys.stdout.write(preview_of(jobs))
             return []
-        folder = Path(self.config.hydra.sweep.dir)
+        folder = usable_folder("hydra.sweep.dir", self.config.hydra.sweep, "dir")
         runner: _OwnRunner | _ForeignRunner = (
             _OwnRunner(self.launcher, jobs)
             if callable(getattr(self.launcher, "sweep_results", None))
@@ -282,6 +285,8 @@ def _config_written(
     path = folder / "multirun.yaml"
     before = path.read_bytes() if path.is_file() else None
     made = [place for place in (folder, *folder.parents) if not place.exists()]
+    lock = folder / LOCK_NAME
+    locked = lock.exists()
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, path)
     try:
@@ -293,8 +298,9 @@ def _config_written(
                     path.write_bytes(before)
                 else:
                     path.unlink()
-                for place in made:
-                    place.rmdir()
+                if not locked:
+                    lock.unlink(missing_ok=True)
+            remove_empty(made)
         raise
 
 

@@ -25,12 +25,26 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
 from hydra_plugins.hydra_junky_sweeper._errors import HydraFitParamsError
+from junky_core.shown import shown
 
-__all__ = ["bare_key", "check_key", "is_hydra_key", "override_text", "same_value", "value_text"]
+__all__ = [
+    "NO_KEY",
+    "bare_key",
+    "check_key",
+    "is_hydra_key",
+    "names_something",
+    "override_text",
+    "same_value",
+    "value_text",
+]
 
 _SIGN = re.compile(r"\+\+|\+|~")
 # One token that is an identifier, or several that Hydra joins into one string again.
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(?:[./][A-Za-z0-9_-]+)*")
+NO_KEY = (
+    "is no Hydra override key. Keys look like lr, optimizer.lr, a config group"
+    " (optimizer, db@backup), +new.key, ++key or ~key."
+)
 _WORDS = frozenset({"true", "false", "null", "inf", "nan"})  # what the lexer takes for a value
 _KEY_SPECIALS = re.compile(r"[\\()\[\]{}:=, \t]")
 
@@ -51,6 +65,14 @@ def is_hydra_key(key: str) -> bool:
     return name == "hydra" or name.startswith(("hydra.", "hydra/", "hydra@"))
 
 
+def names_something(key: str) -> bool:
+    """Say whether a key names a key of a config, or a config group.
+
+    ``""`` is the global package to Hydra, ``@x`` a package with no group, ``hydra`` Hydra itself.
+    """
+    return bare_key(key).partition("@")[0] not in ("", "hydra")
+
+
 def check_key(key: str) -> None:
     """Raise a clear error unless Hydra reads ``key`` as a key.
 
@@ -59,15 +81,11 @@ def check_key(key: str) -> None:
     """
     try:
         parsed = _parser().parse_override(f"{key}=0")
-        # The empty key is the global package to Hydra, and no key of a config.
-        legal = parsed.get_key_element() == key and bare_key(key) != ""
-    except HydraException:
+        legal = parsed.get_key_element() == key and names_something(key)
+    except (HydraException, RecursionError):
         legal = False
     if not legal:
-        raise HydraFitParamsError(
-            f"{key!r} in hydra.sweeper.fit_params is no Hydra override key. Keys look like"
-            " lr, optimizer.lr, a config group (optimizer, db@backup), +new.key, ++key or ~key."
-        )
+        raise HydraFitParamsError(f"{shown(key)} in hydra.sweeper.fit_params {NO_KEY}")
 
 
 def override_text(key: str, value: Any) -> str:
@@ -89,10 +107,14 @@ def override_text(key: str, value: Any) -> str:
         return key
     try:
         return f"{key}={value_text(value)}"
+    except RecursionError:
+        raise HydraFitParamsError(
+            f"{key!r} in hydra.sweeper.fit_params: its value is nested too deeply for an override"
+        ) from None
     except _CannotCarryError as error:
         raise HydraFitParamsError(
             f"{key!r} in hydra.sweeper.fit_params: no Hydra override can carry the value"
-            f" {value!r}: {error}"
+            f" {shown(value)}: {error}"
         ) from None
 
 

@@ -1,4 +1,7 @@
-"""Keeps hydra-core 1.3 from resolving the interpolations of the grammar.
+"""What happens between the composing of a config and the making of this project's plugins.
+
+Its values are checked, so that one that cannot be read is named. And hydra-core 1.3 is kept from
+resolving the interpolations of the grammar.
 
 Up to 1.3 Hydra resolves a plugin's whole config in place before it calls the
 plugin's class (1.4 does not). An interpolation in the grammar is meant for the
@@ -9,7 +12,7 @@ that the jobs are composed from.
 
 There is no hook between composing and resolving, so that the one method that
 makes a plugin is wrapped: it gets a copy without the grammar if, and only if,
-it is this sweeper that it makes. Nothing else changes for any other plugin.
+it is this sweeper that it makes. Nothing changes for plugins of others.
 The sweeper reads the grammar from its config in ``setup``, on every version.
 """
 
@@ -19,30 +22,41 @@ import copy
 import functools
 from typing import Any
 
-import hydra
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf, flag_override
 
-__all__ = ["keep_grid_raw"]
+__all__ = ["check_plugins"]
 
-_MARK = "_junky_keeps_grid_raw"
+_MARK = "_junky_checks_plugins"
+_LAUNCHER = "hydra_plugins.hydra_junky_launcher.junky_launcher.JunkyLauncher"
 
 
-def keep_grid_raw(target: str) -> None:
-    """Make sure that Hydra leaves ``fit_params`` alone when it makes the plugin ``target``.
+def check_plugins(sweeper: str) -> None:
+    """Check the values of this project's plugins when Hydra makes them.
 
-    Does nothing from 1.4 on, nor when it was done before: Hydra may import a
-    plugin's module twice.
+    Hydra is made to leave ``fit_params`` alone besides. Does nothing when it was done before:
+    Hydra may import a plugin's module twice.
+
+    Args:
+        sweeper: The ``_target_`` of the sweeper.
     """
     plain = getattr(Plugins, "_instantiate", None)
-    if not hydra.__version__.startswith("1.3.") or plain is None or hasattr(plain, _MARK):
+    if plain is None or hasattr(plain, _MARK):
         return
 
     @functools.wraps(plain)
     def instantiate(self: Plugins, config: DictConfig) -> Any:
-        if OmegaConf.is_dict(config) and config.get("_target_") == target:
-            config = _without_grid(config)
-        return plain(self, config)
+        target = str(config.get("_target_")) if OmegaConf.is_dict(config) else ""
+        if target not in (sweeper, _LAUNCHER):
+            return plain(self, config)
+        from hydra_plugins.hydra_junky_launcher._reading import check_values, reading
+
+        prefix = "hydra.launcher" if target == _LAUNCHER else "hydra.sweeper"
+        with reading(prefix):
+            if target == sweeper:
+                config = _without_grid(config)
+            check_values(config, prefix)
+            return plain(self, config)
 
     setattr(instantiate, _MARK, True)
     Plugins._instantiate = instantiate  # type: ignore[method-assign]  # noqa: SLF001 - see above

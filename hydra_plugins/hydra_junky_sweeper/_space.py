@@ -21,16 +21,20 @@ from hydra.core.override_parser.types import (
     Override,
     OverrideType,
     QuotedString,
+    RangeSweep,
     Transformer,
 )
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
+from hydra_plugins.hydra_junky_launcher._reading import reading
 from hydra_plugins.hydra_junky_sweeper._errors import HydraConfigError, HydraFitParamsError
 from hydra_plugins.hydra_junky_sweeper._overrides import (
+    NO_KEY,
     bare_key,
     check_key,
     is_hydra_key,
+    names_something,
     override_text,
     same_value,
     value_text,
@@ -38,17 +42,20 @@ from hydra_plugins.hydra_junky_sweeper._overrides import (
 from junky_core.errors import FitParamsError
 from junky_core.grammar import FitParams, expand_fit_params
 from junky_core.identity import freeze
+from junky_core.shown import shown
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
 
     from junky_core.jobs import JobResult
 
-__all__ = ["Axis", "JobOverrides", "build_jobs", "read_fit_params"]
+__all__ = ["Axis", "JobOverrides", "build_jobs", "read_fit_params", "read_params"]
 
 log = logging.getLogger(__name__)
 
 _NAME = "hydra.sweeper.fit_params"
+_PARAMS = "hydra.sweeper.params"
+_MOST_JOBS = 10_000_000  # a day of them, if each does nothing
 
 # Commands whose text Hydra can rebuild from the parsed value; others are handed on as typed.
 _VALUE_TYPES = (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD)
@@ -193,7 +200,8 @@ def read_fit_params(config: DictConfig) -> Any:
     assert isinstance(sweeper, dict)
     fit_params = sweeper.get("fit_params")
     if OmegaConf.is_interpolation(config.hydra.sweeper, "fit_params"):
-        fit_params = config.hydra.sweeper.fit_params
+        with reading(f"{_NAME}={fit_params}"):
+            fit_params = config.hydra.sweeper.fit_params
         if OmegaConf.is_config(fit_params):
             fit_params = OmegaConf.to_container(fit_params, resolve=False)
     if fit_params == "???":
@@ -202,6 +210,25 @@ def read_fit_params(config: DictConfig) -> Any:
             " [[width, [64, 128]], {optimizer: adam, lr: [1e-3, 1e-2]}], or null"
         )
     return fit_params
+
+
+def read_params(params: Any) -> dict[str, Any]:
+    """Return ``hydra.sweeper.params`` as plain data.
+
+    Raises:
+        HydraConfigError: It is no mapping of override keys.
+    """
+    if OmegaConf.is_config(params):
+        with reading(_PARAMS):
+            params = OmegaConf.to_container(params, resolve=True, throw_on_missing=True)
+    if params is None:
+        return {}
+    if not isinstance(params, Mapping) or not all(isinstance(key, str) for key in params):
+        raise HydraConfigError(
+            f"{_PARAMS}={shown(params)}: expected override keys with their values, such as"
+            " {lr: '0.1,0.01', optimizer: adam}, or null"
+        )
+    return dict(params)
 
 
 def build_jobs(
@@ -223,17 +250,23 @@ def build_jobs(
         HydraConfigError: A sweep that is no grid, or an empty one.
         ConfigCompositionException: ``hydra`` keys are swept (Hydra's own message).
     """
-    lines = [f"{key}={_param_text(key, value)}" for key, value in params.items()]
-    lines.extend(arguments)
     parser = OverridesParser.create(config_loader=config_loader)
+    overrides: list[Override] = []
+    for key, value in params.items():
+        with reading(f"{_PARAMS}.{shown(key)[1:-1]}={shown(value)}"):
+            overrides += parser.parse_overrides([f"{key}={_param_text(key, value)}"])
+    overrides += parser.parse_overrides(list(arguments))
     # A key given twice: the last one counts, in the place of the first, as Hydra's own has it.
     axes: dict[str, Axis] = {}
-    for override in parser.parse_overrides(lines):
+    for override in overrides:
+        if not names_something(override.get_key_element()):
+            raise HydraConfigError(f"{shown(override.input_line)[1:-1]}: {NO_KEY}")
         _refuse_hydra_sweep(override, config_loader)
         axis = _axis(override)
         axes[axis.key] = axis
     try:
         space = expand_fit_params(fit_params, normalise_key=bare_key, name=_NAME)
+        _check_size(axes.values(), space)
         _check(space, parser, config_loader)
         space = _give_way(space, axes.values())
     except FitParamsError as error:
@@ -282,7 +315,9 @@ def _axis(override: Override) -> Axis:
             f"{line}: an {kind} is continuous, and the junky sweeper runs a grid: write"
             f" {key}=choice(...), {key}=range(...) or a list of values, or take a sampling sweeper"
         )
-    elements = list(override.sweep_iterator())
+    _check_range(override)
+    with reading(shown(line)[1:-1]):
+        elements = list(override.sweep_iterator())
     if not elements:
         raise HydraConfigError(f"{line}: nothing to sweep over, for it has no values")
     values = [_plain(element) for element in elements]
@@ -301,6 +336,30 @@ def _element_text(text: str, value: Any) -> str:
         return value_text(value)
     except ValueError:  # Hydra could read it, so Hydra can write it
         return text
+
+
+def _check_size(axes: Iterable[Axis], space: FitParams) -> None:
+    count = math.prod(len(axis.texts) for axis in axes) * space.size
+    if count > _MOST_JOBS:
+        because = [f"{axis.key}: {len(axis.texts)} values" for axis in axes]
+        raise HydraConfigError(
+            f"this sweep has {shown(count)} jobs, and at most {_MOST_JOBS} are possible:\n  "
+            + "\n  ".join([*because, *space.explain(20)])
+        )
+
+
+def _check_range(override: Override) -> None:
+    """Refuse a ``range()`` that never ends; Hydra would go on counting."""
+    found = override.value()
+    if not isinstance(found, RangeSweep) or found.start is None or found.stop is None:
+        return
+    numbers = (found.start, found.stop, found.step)
+    whole = all(math.isfinite(number) for number in numbers) and found.step != 0
+    if not whole or abs((found.stop - found.start) / found.step) > _MOST_JOBS:
+        raise HydraConfigError(
+            f"{shown(override.input_line)[1:-1]}: a range needs finite bounds, a step"
+            f" other than 0, and at most {_MOST_JOBS} values"
+        )
 
 
 def _plain(element: Any) -> Any:

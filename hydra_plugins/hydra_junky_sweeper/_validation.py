@@ -21,6 +21,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+from hydra.errors import CompactHydraException
 from omegaconf import (
     AnyNode,
     DictConfig,
@@ -30,7 +31,9 @@ from omegaconf import (
 )
 
 from hydra_plugins.hydra_junky_launcher._compose import composer_of
+from hydra_plugins.hydra_junky_sweeper._errors import HydraConfigError
 from hydra_plugins.hydra_junky_sweeper._overrides import bare_key, value_text
+from junky_core.shown import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -61,6 +64,10 @@ def validate_jobs(jobs: JobOverrides, config_loader: ConfigLoader, config: DictC
         try:
             return composer.compose(overrides)
         except Exception as error:
+            what = f"Job #{num} cannot be composed; its overrides: {shown(list(overrides))}"
+            if not isinstance(error, CompactHydraException):
+                # Hydra does not expect it, and would print a traceback of its own code.
+                raise HydraConfigError(f"{what}\n{type(error).__name__}: {error}") from error
             # The type is Hydra's and stays: its constructor is unknown, so that args are set.
             said = f"{error}\n" if str(error) else ""
             error.args = (f"{said}Job #{num} cannot be composed; its overrides: {overrides}",)

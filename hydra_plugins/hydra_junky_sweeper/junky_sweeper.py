@@ -5,16 +5,15 @@ it imports little and keeps no state. Annotations are real types here, for
 OmegaConf looks at them while Hydra has not yet put the module in its place.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
 from hydra.core.config_store import ConfigStore
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from hydra_plugins.hydra_junky_sweeper._raw_grid import keep_grid_raw
+from hydra_plugins.hydra_junky_sweeper._raw_grid import check_plugins
 
 if TYPE_CHECKING:
     from hydra.plugins.launcher import Launcher
@@ -37,16 +36,14 @@ class JunkySweeper(Sweeper):
     def __init__(
         self,
         fit_params: Any = None,
-        params: Optional[Mapping[str, Any]] = None,  # noqa: UP045
+        params: Any = None,
         direction: Any = None,
         max_batch_size: Optional[int] = None,  # noqa: UP045
         dry_run: bool = False,
     ) -> None:
         super().__init__()
         del fit_params
-        if OmegaConf.is_config(params):
-            params = OmegaConf.to_container(params, resolve=True)  # type: ignore[assignment]
-        self.params: Mapping[str, Any] = params or {}
+        self.params: Any = params
         self.direction = direction
         self.max_batch_size = max_batch_size
         self.dry_run = dry_run
@@ -63,12 +60,13 @@ class JunkySweeper(Sweeper):
 
         from hydra_plugins.hydra_junky_launcher._direction import one_direction, read_direction
         from hydra_plugins.hydra_junky_sweeper._core import check_batch_size
-        from hydra_plugins.hydra_junky_sweeper._space import read_fit_params
+        from hydra_plugins.hydra_junky_sweeper._space import read_fit_params, read_params
 
         if self.direction is not None:
             read_direction("hydra.sweeper.direction", self.direction)  # a list is for objectives
         self.direction = one_direction({"direction": self.direction}, config.hydra.launcher)
         self.max_batch_size = check_batch_size(self.max_batch_size)
+        self.params = read_params(self.params)
         self.fit_params = read_fit_params(config)
         self.hydra_context = hydra_context
         self.config = config
@@ -107,7 +105,8 @@ class JunkySweeperConf:
     fit_params: Any = None
 
     # Ordinary sweeps, `lr: 0.1,0.01`, as on the command line, which comes after them and wins.
-    params: Optional[dict[str, Any]] = None  # noqa: UP045
+    # Any, for the command line cannot put a mapping in the place of a null that is typed as one.
+    params: Any = None
 
     # maximize | minimize: which scores are better. null: the launcher's, else maximize.
     direction: Any = None
@@ -119,7 +118,7 @@ class JunkySweeperConf:
     dry_run: bool = False
 
 
-keep_grid_raw(JunkySweeperConf._target_)
+check_plugins(JunkySweeperConf._target_)
 ConfigStore.instance().store(
     group="hydra/sweeper", name="junky", node=JunkySweeperConf, provider="junky_sweeper"
 )
