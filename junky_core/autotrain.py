@@ -48,6 +48,7 @@ from junky_core.sweep_log import FileWriter, SweepLog
 from junky_core.sweep_record import REPAIR, Plan, SweepRecord, open_record
 from junky_core.user_text import dict_text, error_line, is_ctrl_c
 from junky_core.weights import unwrapped
+from junky_core.wording import count
 
 __all__ = ["torch_autotrain"]
 _PLAIN = frozenset({bool, float, str, type(None)})  # always have a repr()
@@ -407,13 +408,14 @@ def _nothing_succeeded(
     if not failed:
         return SweepFailed(
             f"no job finished: the sweep ended ({sweep.stop_reason or 'stopped'}) "
-            f"with {len(results)} job(s) begun",
+            f"with {count(len(results), 'job')} begun",
             results,
         )
     first = failed[0]
+    what = "the only job" if len(failed) == 1 else f"all {len(failed)} jobs"
     error = SweepFailed(
-        f"all {len(failed)} job(s) failed. The first, job {first.num} with "
-        f"{dict_text(first.params)}, after {first.attempts} attempt(s):\n{first.traceback}",
+        f"{what} failed. The first, job {first.num} with "
+        f"{dict_text(first.params)}, after {count(first.attempts, 'attempt')}:\n{first.traceback}",
         failed,
     )
     error.__cause__ = showable(first.exception)

@@ -13,6 +13,7 @@ import torch
 from junky_core import accelerators
 from junky_core.errors import DeviceError
 from junky_core.shown import shown
+from junky_core.wording import count as number_of
 
 __all__ = ["MOST_SLOTS", "SlotSpec", "parse_devices"]
 
@@ -153,7 +154,7 @@ def _present(device: torch.device, given: Any) -> str:
         if device.index:
             raise DeviceError(
                 f"there is one CPU device, {str(given)!r} names another: "
-                f"for {device.index} slots on it write 'cpu*{device.index}'; {_FORMS}"
+                f"for {number_of(device.index, 'slot')} on it write 'cpu*{device.index}'; {_FORMS}"
             )
         return "cpu"
     module = accelerators.device_module(device.type)
@@ -168,8 +169,9 @@ def _present(device: torch.device, given: Any) -> str:
     index = 0 if device.index is None else device.index
     if index >= count:
         raise DeviceError(
-            f"device {str(given)!r} is absent: this machine shows {count} {device.type} "
-            f"device(s), {device.type}:0 to {device.type}:{count - 1}; {_FORMS}"
+            f"device {str(given)!r} is absent: this machine shows "
+            f"{number_of(count, f'{device.type} device')}, {device.type}:0 to "
+            f"{device.type}:{count - 1}; {_FORMS}"
         )
     return f"{device.type}:{index}"
 

@@ -8,6 +8,7 @@ value), so that code which knows nothing of this project still catches them.
 from __future__ import annotations
 
 import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ __all__ = [
     "SweepFailed",
     "SweepFolderError",
     "SweepInterrupted",
+    "in_session",
 ]
 
 
@@ -133,12 +135,13 @@ class SweepFailed(JunkyError, RuntimeError):
         self.failed = tuple(failed)
 
 
-class SweepInterrupted(KeyboardInterrupt, SystemExit):
+class SweepInterrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM ended the sweep, after all of it was written down.
 
-    It is a ``KeyboardInterrupt`` for code that handles one, and a
-    ``SystemExit`` so that a script that does not ends with the status shells
-    use for a signal: 130 for SIGINT, 143 for SIGTERM.
+    In a script it is a ``SystemExit`` too, so that one which does not handle it
+    ends with the status shells use for a signal: 130 for SIGINT, 143 for
+    SIGTERM. In a notebook and at a Python prompt it is not, for there it would
+    ask to leave the session.
 
     Attributes:
         signum: The signal's number.
@@ -151,6 +154,25 @@ class SweepInterrupted(KeyboardInterrupt, SystemExit):
         self.signum = int(signum)
         self.code = 128 + int(signum)
         self.result = result
+
+    @classmethod
+    def here(cls, message: str, signum: int, result: Any = None) -> SweepInterrupted:
+        """Return the error as it has to be in this process: a script's, or a session's."""
+        kind = SweepInterrupted if in_session() else _ScriptInterrupted
+        return kind(message, signum, result)
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows: an orderly end needs no traceback."""
+        return [f"{SweepInterrupted.__name__}: {self}"]
+
+
+class _ScriptInterrupted(SweepInterrupted, SystemExit):  # type: ignore[misc] # code: an int
+    """As it ends a script."""
+
+
+def in_session() -> bool:
+    """Tell whether a user is at a prompt of this process: Python's, IPython's, a notebook."""
+    return hasattr(sys, "ps1")  # IPython and its kernels set it as well
 
 
 class JobStopped(BaseException):

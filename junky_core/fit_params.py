@@ -12,6 +12,7 @@ from junky_core.duplicates import resolve
 from junky_core.grid import Level, finish, levels
 from junky_core.identity import copy_containers, freeze
 from junky_core.shown import shown
+from junky_core.wording import count, pair_text
 
 __all__ = ["FitParams"]
 
@@ -100,10 +101,10 @@ class FitParams(Sequence[dict[str, Any]]):
     def __repr__(self) -> str:
         keys = ", ".join(self.keys[:_SHOWN]) + (", ..." if len(self.keys) > _SHOWN else "")
         if self._root.union is None:  # do not compare a million combinations for a repr
-            count = f"at most {self._root.own * self._root.raw_block}"
+            size = f"at most {count(self._root.own * self._root.raw_block, 'combination')}"
         else:
-            count = str(self._root.size)
-        return f"<FitParams: {count} combinations of {keys or 'nothing'}>"
+            size = count(self._root.size, "combination")
+        return f"<FitParams: {size} of {keys or 'nothing'}>"
 
     def _at(self, place: int) -> dict[str, Any]:
         found = combination(self._root, place)
@@ -212,7 +213,7 @@ class FitParams(Sequence[dict[str, Any]]):
         todo = [(0, self._root)]
         while todo:
             if len(lines) == max_lines - 1 and len(todo) > 1:
-                lines.append(f"... and {len(todo)} more alternatives")
+                lines.append(f"... and {count(len(todo), 'more alternative')}")
                 break
             depth, level = todo.pop()
             lines.append("  " * depth + _explained(level))
@@ -228,7 +229,7 @@ def _explained(level: Level) -> str:
         if len(pair.values) > 1 or repeated:
             factors.append(f"{len(pair.values)} ({pair.key}{repeated})")
         else:
-            fixed.append(f"{pair.key}={shown(pair.values[0])}")
+            fixed.append(pair_text(str(pair.key), pair.values[0], shown(pair.values[0])))
     if level.subs:
         assert level.union is not None
         terms = [str(sub.size) for sub in level.subs[:_SHOWN]]

@@ -38,6 +38,7 @@ from junky_core.journal_codec import encode_event
 from junky_core.journal_lines import seal, whole_length
 from junky_core.journal_repair import seal_old_journal
 from junky_core.regular_files import check_regular
+from junky_core.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -198,8 +199,8 @@ class Journal:
             os.close(self._descriptor)
         if left:
             message = (
-                f"{left} records could not be written to the journal {self.path}: it is not "
-                "complete, and a resumed sweep will run again the jobs that it lacks"
+                f"{count(left, 'record')} could not be written to the journal {self.path}: it is "
+                "not complete, and a resumed sweep will run again the jobs that it lacks"
             )
         self._tell(message)
         self._stop.set()

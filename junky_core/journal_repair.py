@@ -124,8 +124,9 @@ def _repair(path: Path, direction: str, seed: int | None) -> str | None:
     if len(said) > _MOST_TOLD:
         shown.append(f"and {len(said) - _MOST_TOLD} more")
     return (
-        f"the journal {path} was damaged and goes on with the {whole} records that are "
-        f"whole. Dropped: {'; '.join(shown)}. The damaged file is kept as {kept.name}"
+        f"the journal {path} was damaged and goes on with what is whole, "
+        f"{count(whole, 'record')}. Dropped: {'; '.join(shown)}. "
+        f"The damaged file is kept as {kept.name}"
     )
 
 

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 from junky_core.atomic import write_atomically
@@ -19,7 +18,7 @@ from junky_core.identity import key_of
 from junky_core.jobs import JobResult, rank_key
 from junky_core.sweep_log import StdoutWriter
 from junky_core.texts import visible
-from junky_core.user_text import repr_of
+from junky_core.wording import cell_text, count, pair_text
 
 if TYPE_CHECKING:
     import os
@@ -31,7 +30,6 @@ __all__ = [
     "LeaderboardRow",
     "leaderboard_rows",
     "leaderboard_text",
-    "param_text",
     "publish_leaderboard",
     "render_leaderboard",
     "varying_params",
@@ -141,20 +139,6 @@ def varying_params(params: Iterable[Mapping[str, Any]]) -> list[str]:
     return [name for name, times in count.items() if times < total or name in varying]
 
 
-def param_text(value: Any) -> str:
-    """Return a parameter's value as a reader of tables wants it: strings and names bare.
-
-    >>> param_text("adam"), param_text(0.1), param_text([64, 64]), param_text(dict)
-    ('adam', '0.1', '[64, 64]', 'dict')
-    """
-    kind = type(value)
-    if issubclass(kind, (type, FunctionType, BuiltinFunctionType)):
-        return visible(str(value.__qualname__))
-    if kind is str and value.strip() == value and value.isprintable() and value:
-        return str(value)
-    return visible(" ".join(repr_of(value).split()))
-
-
 def score_text(score: float | None) -> str:
     """Return a score with six digits, ``"-"`` if there is none."""
     return "-" if score is None else f"{score:.6g}"
@@ -207,20 +191,21 @@ def render_leaderboard(
         table, hidden = _table(ranked[:max_rows], names, width)
         parts.append(table)
         if len(ranked) > max_rows:
-            notes.append(f"... and {len(ranked) - max_rows} more finished jobs")
+            notes.append(f"... and {count(len(ranked) - max_rows, 'more finished job')}")
         if hidden:
             notes.append(f"not shown for want of room: {', '.join(map(visible, hidden))}")
     else:
         parts.append(Text("no job finished"))
     if stopped:
         nums = ", ".join(str(row.job) for row in stopped[:max_rows])
+        noun = "job" if len(stopped) == 1 else "jobs"
         more = ", ..." if len(stopped) > max_rows else ""
-        notes.append(f"not finished when the sweep ended: {len(stopped)} (job {nums}{more})")
+        notes.append(f"not finished when the sweep ended: {len(stopped)} ({noun} {nums}{more})")
     if failed:
         notes.append(f"failed: {len(failed)}")
         notes.extend(_failure(row, names) for row in failed[:max_rows])
         if len(failed) > max_rows:
-            notes.append(f"... and {len(failed) - max_rows} more failed jobs")
+            notes.append(f"... and {count(len(failed) - max_rows, 'more failed job')}")
     parts.extend(Text(note) for note in notes)
     return Group(*parts)
 
@@ -275,7 +260,10 @@ def write_leaderboard_csv(
                 "" if row.score is None else repr(float(row.score)),
                 row.job,
                 _cell(row.name),
-                *(_cell(param_text(row.params[n])) if n in row.params else _ABSENT for n in names),
+                *(
+                    _cell(cell_text(n, row.params[n])) if n in row.params else _ABSENT
+                    for n in names
+                ),
                 f"{row.duration_s:.3f}",
                 row.slot or "",
                 _cell(row.device),
@@ -371,11 +359,13 @@ def _table(
 
 
 def _failure(row: LeaderboardRow, names: Sequence[str]) -> str:
-    params = ", ".join(f"{n}={_shown(row.params, n)}" for n in names if n in row.params)
+    params = ", ".join(
+        pair_text(n, row.params[n], _shown(row.params, n)) for n in names if n in row.params
+    )
     lines = row.error.strip().splitlines() or ["no error was recorded"]
     error = lines[-1] if len(lines[-1]) <= _MAX_ERROR else lines[-1][:_MAX_ERROR] + "..."
     tries = row.retries + 1
-    attempts = f"{tries} attempt{'s' if tries != 1 else ''}"
+    attempts = count(tries, "attempt")
     return visible(f"  job {row.job}{f' ({params})' if params else ''}, {attempts}: {error}")
 
 
@@ -383,7 +373,7 @@ def _shown(params: Mapping[str, Any], name: str) -> str:
     if name not in params:
         return _ABSENT
     value = params[name]
-    return f"{value:.6g}" if type(value) is float else _cut(param_text(value))
+    return f"{value:.6g}" if type(value) is float else _cut(cell_text(name, value))
 
 
 def _cut(text: str) -> str:

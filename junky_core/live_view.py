@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from junky_core.leaderboard import duration_text, param_text, score_text
+from junky_core.leaderboard import duration_text, score_text
 from junky_core.live_state import LiveSlot, LiveState
 from junky_core.texts import visible
+from junky_core.wording import count, pair_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -21,8 +22,10 @@ def plain_line(state: LiveState, now: float) -> str:
 
     It has no ``name: message`` in it, so that it is no news in a log.
     """
-    of = "" if state.total is None else f" of {state.total}"
-    parts = [f"{state.finished}{of} jobs finished"]
+    done = count(state.finished, "job")
+    if state.total is not None:
+        done = f"{state.finished} of {count(state.total, 'job')}"
+    parts = [f"{done} finished"]
     if state.failed:
         parts.append(f"{state.failed} failed")
     if state.ended is None:
@@ -77,7 +80,7 @@ def render(state: LiveState, now: float, width: int) -> RenderableType:
         lines += [_slot_line(state, slot, now) for slot in _shown(state)]
         hidden = len(state.slots) - _MAX_SLOTS
         if hidden > 0:
-            lines.append(Text(f"... and {hidden} more slots", "dim"))
+            lines.append(Text(f"... and {count(hidden, 'more slot')}", "dim"))
     return Group(*lines)
 
 
@@ -104,7 +107,7 @@ def _slot_line(state: LiveState, slot: LiveSlot, now: float) -> RenderableType:
     params = state.varying(slot.params) or slot.params
     if params:
         shown = (
-            f"{name}={value:.6g}" if type(value) is float else f"{name}={param_text(value)}"
+            pair_text(name, value, f"{value:.6g}" if type(value) is float else None)
             for name, value in params.items()
         )
         line.append(visible("  " + " ".join(shown)), "cyan")

@@ -6,8 +6,9 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from junky_core.leaderboard import param_text
 from junky_core.texts import visible
+from junky_core.wording import cell_text, pair_text
+from junky_core.wording import count as number_of
 
 __all__ = ["preview_text"]
 
@@ -48,20 +49,19 @@ def preview_text(
     keys = list(dict.fromkeys(key for params in jobs for key in params))
     rows = [["job", *keys]]
     rows += [
-        [str(num), *(param_text(params[key]) if key in params else "" for key in keys)]
+        [str(num), *(cell_text(key, params[key]) if key in params else "" for key in keys)]
         for num, params in zip(nums, jobs, strict=True)
     ]
     width = shutil.get_terminal_size((120, 24)).columns if width is None else width
     table = _columns(rows)
     if max(map(len, table)) > max(width, 40):
         pairs = [
-            " ".join(f"{key}={param_text(value)}" for key, value in params.items())
-            for params in jobs
+            " ".join(pair_text(key, value) for key, value in params.items()) for params in jobs
         ]
         table = ["job", *(f"{num}{_GAP}{text}" for num, text in zip(nums, pairs, strict=True))]
     if count > len(nums):
         table.insert(1 + _HEAD, f"... {count - len(nums)} more ...")
-    lines = [f"{count} job{'' if count == 1 else 's'}", ""]
+    lines = [number_of(count, "job"), ""]
     lines += [f"{_GAP}{line}" for line in because]
     lines += ["", *(f"{_GAP}{line}".rstrip() for line in table)]
     return "".join(f"{visible(line)}\n" for line in lines)

@@ -12,11 +12,11 @@ from junky_core.leaderboard import (
     duration_text,
     leaderboard_rows,
     leaderboard_text,
-    param_text,
     score_text,
     varying_params,
 )
 from junky_core.texts import visible
+from junky_core.wording import cell_text, pair_text
 
 __all__ = ["AutotrainResult"]
 
@@ -128,7 +128,7 @@ class AutotrainResult(_Five):
         for row in rows[:_HTML_ROWS]:
             cells = ["" if row.rank is None else str(row.rank), score_text(row.score)]
             cells += [str(row.job)] if known else []
-            cells += [param_text(row.params[n]) if n in row.params else "" for n in names]
+            cells += [cell_text(n, row.params[n]) if n in row.params else "" for n in names]
             cells.append(row.name)
             if known or self.failed:
                 time = duration_text(row.duration_s) if row.duration_s else ""
@@ -147,9 +147,7 @@ class AutotrainResult(_Five):
     def _headline(self) -> str:
         if self.best_model_name is None:
             return "torch_autotrain: no best model"
-        params = ", ".join(
-            f"{k}={param_text(v)}" for k, v in (self.best_model_params or {}).items()
-        )
+        params = ", ".join(pair_text(k, v) for k, v in (self.best_model_params or {}).items())
         loaded = "" if self.best_model is None else f", loaded as {type(self.best_model).__name__}"
         return visible(
             f"torch_autotrain: best {self.best_model_name} with score"

@@ -12,7 +12,6 @@ import gc
 import os
 import random
 import signal
-import sys
 import threading
 import time
 import uuid
@@ -29,7 +28,7 @@ from junky_core.calls import Call
 from junky_core.consoles import consoles_apart
 from junky_core.context import JobContext
 from junky_core.devices import SlotSpec
-from junky_core.errors import ConfigError, SweepFailed, SweepInterrupted
+from junky_core.errors import ConfigError, SweepFailed, SweepInterrupted, in_session
 from junky_core.events import (
     AttemptFailed,
     Event,
@@ -57,6 +56,7 @@ from junky_core.seeding import JobStreams, current_streams, installed_streams
 from junky_core.shown import shown
 from junky_core.slots import Slot, SlotThreads, torch_threads
 from junky_core.user_text import class_name, dict_text, error_line, is_ctrl_c
+from junky_core.wording import count
 
 __all__ = ["AttemptRunner", "Sweep", "SweepSettings"]
 
@@ -383,8 +383,7 @@ class Sweep:
         if first and reason == "interrupted":
             self._notice(
                 "warning",
-                f"{why}; {len(active)} running job(s) end at their next check point. "
-                "Interrupt again to leave at once",
+                f"{why}; {_that_end(len(active))} Interrupt again to leave at once",
             )
 
     @contextlib.contextmanager
@@ -414,7 +413,7 @@ class Sweep:
         if self._signum is None:
             self._signum = signum
             return
-        if hasattr(sys, "ps1") or "ipykernel" in sys.modules:
+        if in_session():
             raise KeyboardInterrupt  # a second one: leave, but keep the notebook
         os._exit(128 + signum)
 
@@ -424,11 +423,11 @@ class Sweep:
         if crash is not None:
             raise crash
         if self._signum is not None:
-            raise SweepInterrupted(self._interrupted(), self._signum, self.results())
+            raise SweepInterrupted.here(self._interrupted(), self._signum, self.results())
         failed = [result for result in self.results() if result.status == "failed"]
         if self.stop_reason == "fail_fast":
             raise SweepFailed(
-                f"the first {len(failed)} jobs all died of the same error at the same line, "
+                f"{_all_died(len(failed))}, "
                 f"so the sweep was stopped (fail_fast={self.settings.fail_fast}). "
                 f"That of job {failed[0].num} with {dict_text(failed[0].params)}:\n"
                 f"{failed[0].traceback}",
@@ -770,3 +769,14 @@ class Sweep:
             self.best.when_saved(serial, saved)
         elif result.status == "failed":
             self.emit(JobFailed(error=result.error, traceback=result.traceback, **common))
+
+
+def _all_died(number: int) -> str:
+    if number == 1:
+        return "the first job died"
+    return f"the first {number} jobs all died of the same error at the same line"
+
+
+def _that_end(number: int) -> str:
+    ends = "ends at its next check point" if number == 1 else "end at their next check point"
+    return f"{count(number, 'running job')} {ends}."

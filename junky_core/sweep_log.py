@@ -39,6 +39,7 @@ from junky_core.events import (
 from junky_core.forks import OwnProcess, writing_to_streams
 from junky_core.texts import MAX_TOLD, cut, visible
 from junky_core.user_text import repr_of
+from junky_core.wording import count as number_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -225,7 +226,7 @@ class SweepLog:
         torch_threads = (
             "torch threads left alone"
             if threads is None
-            else f"{threads} torch thread{'s' if threads != 1 else ''} each"
+            else f"{number_of(threads, 'torch thread')} each"
         )
         return [
             "",
@@ -288,7 +289,7 @@ class SweepLog:
     def _slot_closed(self, event: SlotClosed) -> list[str]:
         count = self._jobs_of_slot.get(event.slot, 0)
         if event.reason in _ORDINARY_ENDS:
-            jobs = f"{count} job{'s' if count != 1 else ''}"
+            jobs = number_of(count, "job")
             return [f"Thread-{event.slot} finished: {event.device} ({jobs})"]
         # The reason may be a whole traceback, whose last line says what it was.
         reason = cut(event.reason.strip(), MAX_TOLD)

@@ -19,6 +19,7 @@ from junky_core.regular_files import check_regular, open_regular
 from junky_core.sweep_folder import JOURNAL_NAME, LOCK_NAME
 from junky_core.sweep_history import event_of, is_journal, load_history
 from junky_core.texts import visible
+from junky_core.wording import count
 
 __all__ = ["JournalTail", "watch"]
 
@@ -167,7 +168,7 @@ def _watch_log(path: Path, *, once: bool, interval_s: float, stream: TextIO) -> 
         history = load_history(path)
         done, jobs = history.count("finished"), len(history.jobs)
         best = history.best()
-        text = f"junky progress: {done} of {jobs} jobs seen finished"
+        text = f"junky progress: {done} of {count(jobs, 'job')} seen finished"
         if best is not None:
             text += f", best {history.bests[-1][1]:.6g} of {best.name}"
         if text != seen:

@@ -760,7 +760,7 @@ def test_lines_that_stay_unwritten_are_told_at_the_end(path, told, full_disk):
     full_disk.room = 0
     journal.on_event(started())
     assert journal.close() is False
-    assert "1 records could not be written" in told[-1]
+    assert "1 record could not be written" in told[-1]
 
 
 def test_listener_may_emit_events_itself(path, full_disk):

@@ -8,11 +8,11 @@ from junky_core.leaderboard import (
     duration_text,
     leaderboard_rows,
     leaderboard_text,
-    param_text,
     publish_leaderboard,
     varying_params,
     write_leaderboard_csv,
 )
+from junky_core.wording import param_text
 
 
 def job(num, score=0.5, status="finished", params=None, **facts):

@@ -43,7 +43,7 @@ def test_leaderboard_writes_csv(good, tmp_path, capsys):
     assert main(["leaderboard", good, "--csv", str(tmp_path / "x.csv"), "-n", "1"]) == 0
     with (tmp_path / "x.csv").open() as file:
         assert [row["score"] for row in csv.DictReader(file)] == ["0.7", "0.5"]
-    assert "... and 1 more finished jobs" in capsys.readouterr().out
+    assert "... and 1 more finished job" in capsys.readouterr().out
 
 
 def test_nothing_finished_is_status_1(bad, capsys):

@@ -121,7 +121,7 @@ def test_a_log_is_followed_too(tmp_path):
     )
     stream = io.StringIO()
     assert watch(path, once=False, interval_s=0.1, stream=stream) == 0
-    assert "1 of 1 jobs seen finished, best 0.5 of Thread-1_0" in stream.getvalue()
+    assert "1 of 1 job seen finished, best 0.5 of Thread-1_0" in stream.getvalue()
 
 
 def test_tail_waits_for_whole_lines_and_notices_another_file(tmp_path):

@@ -49,6 +49,7 @@ from junky_core.sweep import Sweep, SweepSettings
 from junky_core.sweep_folder import LOG_NAME
 from junky_core.sweep_log import FileWriter, SweepLog
 from junky_core.sweep_record import Plan, SweepRecord
+from junky_core.wording import count
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
@@ -190,10 +191,9 @@ class HydraSweep:
                 plan = self._plan(record, job_overrides, first_num)
                 sweep = self._open_sweep(record, job_overrides[0])
                 log.info(
-                    "Launching %d jobs on %d %s: %s",
-                    len(job_overrides),
-                    slots,
-                    "slot" if slots == 1 else "slots",
+                    "Launching %s on %s: %s",
+                    count(len(job_overrides), "job"),
+                    count(slots, "slot"),
                     ", ".join(slot.device for slot in spec.slots[:slots]),
                 )
                 try:

@@ -101,13 +101,15 @@ class SweepRun:
 
         Raises:
             HydraFitParamsError, HydraConfigError: Before any job, with nothing written.
+            Exception: Hydra's, before any job, if one cannot be composed; ``multirun.yaml``
+                is there then, as under Hydra's own sweeper.
             HydraSweepFailed: Jobs failed for good; all others have finished and
                 the results are written. The first one's exception is its cause.
         """
         loader = self.context.config_loader
         jobs = build_jobs(self.fit_params, self.params, arguments, loader)
-        validate_jobs(jobs, loader, self.config)
         if self.dry_run:
+            validate_jobs(jobs, loader, self.config)
             sys.stdout.write(preview_of(jobs))
             return []
         folder = usable_folder("hydra.sweep.dir", self.config.hydra.sweep, "dir")
@@ -118,6 +120,7 @@ class SweepRun:
         )
         try:
             with _config_written(self.config, folder, runner):
+                validate_jobs(jobs, loader, self.config)
                 runner.launch_all(self.max_batch_size)
         except BaseException:
             # What has finished is worth a results file, whatever ended the sweep.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from junky_core.preview import preview_text
+from junky_core.wording import count
 
 if TYPE_CHECKING:
     from hydra_plugins.hydra_junky_sweeper._space import JobOverrides
@@ -16,7 +17,7 @@ def preview_of(jobs: JobOverrides) -> str:
     """Return the number of jobs, how it comes about, and a table of the jobs."""
     because = []
     for axis in jobs.axes:
-        shown = f"{len(axis.texts)} values" if axis.swept else "fixed"
+        shown = count(len(axis.texts), "value") if axis.swept else "fixed"
         because.append(f"{axis.key}: {shown}, from the command line or params")
 
     def params_of(num: int) -> dict[str, Any]:

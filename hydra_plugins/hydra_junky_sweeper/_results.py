@@ -17,6 +17,7 @@ from junky_core.failures import describe
 from junky_core.jobs import JobResult, rank_key
 from junky_core.texts import visible
 from junky_core.user_text import is_ctrl_c, repr_of
+from junky_core.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -132,7 +133,7 @@ def failure_text(
     failed: Sequence[JobResult], total: int, overrides_of: Callable[[JobResult], Sequence[str]]
 ) -> str:
     """Say which jobs failed, and why, one line a job."""
-    lines = [f"{len(failed)} of {total} jobs failed for good:"]
+    lines = [f"{len(failed)} of {count(total, 'job')} failed for good:"]
     lines.extend(
         visible(f"  #{result.num} ({' '.join(overrides_of(result))}): {result.error}")
         for result in failed[:_SHOWN_FAILURES]

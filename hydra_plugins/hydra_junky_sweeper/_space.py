@@ -254,7 +254,7 @@ def build_jobs(
     overrides: list[Override] = []
     for key, value in params.items():
         with reading(f"{_PARAMS}.{shown(key)[1:-1]}={shown(value)}"):
-            overrides += parser.parse_overrides([f"{key}={_param_text(key, value)}"])
+            overrides += parser.parse_overrides([_param_line(key, value)])
     overrides += parser.parse_overrides(list(arguments))
     # A key given twice: the last one counts, in the place of the first, as Hydra's own has it.
     axes: dict[str, Axis] = {}
@@ -276,11 +276,13 @@ def build_jobs(
     return JobOverrides(tuple(axes.values()), space)
 
 
-def _param_text(key: str, value: Any) -> str:
+def _param_line(key: str, value: Any) -> str:
     if isinstance(value, str):
-        return value  # sweep syntax, as Hydra's own sweepers have it
+        return f"{key}={value}"  # sweep syntax, as Hydra's own sweepers have it
+    if value is None and key.startswith("~"):
+        return key  # deletes whatever is there
     try:
-        return value_text(value)
+        return f"{key}={value_text(value)}"
     except ValueError as error:
         raise HydraConfigError(f"hydra.sweeper.params.{key}: {error}") from None
 

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from junky_core.jobs import rank_key
-from junky_core.leaderboard import param_text, varying_params
+from junky_core.leaderboard import varying_params
 from junky_core.report.importance import importance
 from junky_core.sweep_history import JobFacts, SweepHistory
 from junky_core.texts import visible
+from junky_core.wording import cell_text, param_text
 
 __all__ = ["payload_of"]
 
@@ -105,7 +106,7 @@ def _column(name: str, jobs: Sequence[JobFacts]) -> dict[str, Any]:
             continue
         value = job.params[name]
         number = _number(value)
-        values.append([_index(labels, param_text(value))] if number is None else number)
+        values.append([_index(labels, cell_text(name, value))] if number is None else number)
     return {"name": name, "labels": list(labels), "values": values}
 
 
@@ -128,7 +129,7 @@ def _group(value: Any) -> Any:
 
 def _fixed(jobs: Sequence[JobFacts], varying: Sequence[str]) -> list[list[str]]:
     first: Mapping[str, Any] = jobs[0].params if jobs else {}
-    return [[name, param_text(value)] for name, value in first.items() if name not in varying]
+    return [[name, cell_text(name, value)] for name, value in first.items() if name not in varying]
 
 
 def _number(value: Any) -> int | float | None:

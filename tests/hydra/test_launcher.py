@@ -171,6 +171,14 @@ def test_jobs_run_at_the_same_time(tmp_path):
     run(lambda _cfg: barrier.wait(), [FOUR, "a=1,2,3,4"], tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"), [("a=1", "1 job on 1 slot"), ("a=1,2,3", "3 jobs on 2 slots")]
+)
+def test_what_is_launched_is_said(given, said, tmp_path, capsys):
+    run(lambda cfg: cfg.a, [given, TWO], tmp_path)
+    assert f"Launching {said}: cpu" in capsys.readouterr().out
+
+
 def test_no_jobs_is_no_launch(tmp_path):
     launcher = junky_launcher.JunkyLauncher()
     assert launcher.sweep_results() == []

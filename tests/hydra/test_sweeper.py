@@ -272,7 +272,7 @@ def test_a_key_that_does_not_exist_gives_hydras_message_with_the_jobs_overrides(
         app.run()
     assert "Could not override 'nope'" in str(caught.value)
     assert "['width=1', 'nope=5']" in str(caught.value)
-    assert not app.sweep_dir.exists()
+    assert [path.name for path in app.sweep_dir.iterdir()] == ["multirun.yaml"]
 
 
 def test_a_wrong_option_late_in_the_grid_is_found_before_any_job(app):
@@ -338,6 +338,33 @@ def test_batches(app):
         2,
         3,
         4,
+    ]
+
+
+@pytest.mark.parametrize("overrides", [["nowhere=1,2"], ["width=1,2", "nowhere=1,2"]])
+def test_multirun_yaml_is_there_when_no_job_can_be_composed(app, overrides):
+    with pytest.raises(ConfigCompositionException):
+        app.run(*overrides)
+    saved = OmegaConf.load(app.sweep_dir / "multirun.yaml")
+    assert saved.hydra.overrides.task == overrides
+    assert [path.name for path in app.sweep_dir.iterdir()] == ["multirun.yaml"]
+
+
+def test_a_key_deleted_in_params_is_deleted_whatever_it_holds(app):
+    app.sweeper("{params: {~nested.a: null, width: '1,2'}}")
+    app.run(task=lambda cfg: cfg.width)
+    assert app.overrides() == [["~nested.a", "width=1"], ["~nested.a", "width=2"]]
+
+
+def test_the_preview_shows_a_deleted_key_without_a_value(app, capsys):
+    app.sweeper("{fit_params: [[[~nested.a, [null]]], [[width, [1]]]], dry_run: true}")
+    app.run()
+    out = capsys.readouterr().out
+    assert "None" not in out
+    assert [line.split() for line in out.splitlines()[-3:]] == [
+        ["job", "~nested.a", "width"],
+        ["0", "deleted"],
+        ["1", "1"],
     ]
 
 
