@@ -85,10 +85,10 @@ def check_weights(state: Mapping[str, Any], model: Any) -> None:
     if not odd and _has_plain_metadata(metadata):
         return
     for name, value in odd.items():
-        if isinstance(value, torch.Tensor) and value.is_meta:
+        if _has_meta(value):
             raise ModelError(
-                f"save_best: {name!r} of {type(model).__name__} is on the meta device and so has "
-                "no values to save"
+                f"save_best: {name!r} of {type(model).__name__} is on the meta device, or holds a "
+                "tensor that is, and so has no values to save"
             )
         _round_trip(OrderedDict({name: value}), f"the entry {name!r} of the state dict", model)
     if metadata:
@@ -122,12 +122,19 @@ def copy_weights(state: Mapping[str, Any], model: Any) -> dict[str, Any]:
 
 
 def _copied(value: torch.Tensor, copies: dict[Any, torch.Tensor]) -> torch.Tensor:
-    if value.layout != torch.strided or value.is_quantized:
+    if value.layout != torch.strided or value.is_quantized or value.is_nested:
         return value.detach().cpu().clone()
-    if value.numel() == 0:
+    if type(value) not in _TENSORS or value.numel() == 0:  # a subclass may have no storage
         return value.detach().to("cpu", copy=True)
-    storage = value.untyped_storage()
-    key = (storage.data_ptr(), value.storage_offset(), value.shape, value.stride(), value.dtype)
+    key = (
+        value.untyped_storage().data_ptr(),
+        value.storage_offset(),
+        value.shape,
+        value.stride(),
+        value.dtype,
+        value.is_conj(),  # lazily: the view has other values than what it is a view of
+        value.is_neg(),
+    )
     if key not in copies:
         # A copy keeps strides; of a view it has what is seen, not the whole storage.
         copies[key] = value.detach().to("cpu", copy=True)
@@ -142,6 +149,19 @@ def _is_plain(name: Any, value: Any) -> bool:
         and value.layout == torch.strided
         and not (value.is_quantized or value.is_meta or value.is_nested)
     )
+
+
+def _has_meta(value: Any) -> bool:
+    """Return whether an entry, which may contain itself, holds a tensor without values."""
+    waiting, seen = [value], set()
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, torch.Tensor) and one.is_meta:
+            return True
+        if id(one) not in seen and isinstance(one, (Mapping, list, tuple, set)):
+            seen.add(id(one))
+            waiting.extend(one.values() if isinstance(one, Mapping) else one)
+    return False
 
 
 def _has_plain_metadata(metadata: Any) -> bool:

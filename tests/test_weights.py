@@ -54,6 +54,33 @@ def test_a_view_is_copied_without_the_storage_behind_it():
     assert copied(model)["part"].untyped_storage().nbytes() == 8
 
 
+def test_a_lazy_conjugate_is_not_taken_for_what_it_is_a_view_of():
+    weights = torch.complex(torch.ones(2), torch.ones(2))
+    state = {"a": weights, "b": weights.conj(), "c": weights.imag, "d": weights.conj().imag}
+    copies = copy_weights(state, None)
+    assert all(torch.equal(copies[name], value) for name, value in state.items())
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_tensors_without_a_storage_are_copied(tmp_path):
+    from torch.testing._internal.two_tensor import TwoTensor
+
+    state = {
+        "ones": TwoTensor(torch.ones(2), torch.ones(2)),
+        "zeros": TwoTensor(torch.zeros(2), torch.zeros(2)),
+        "nested": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+    }
+    with torch.serialization.safe_globals([TwoTensor]):
+        check_weights(state, torch.nn.Module())
+        torch.save(copy_weights(state, None), tmp_path / "model.pt")
+        for value in (state["ones"].a, state["ones"].b):
+            value.zero_()  # the model goes on training
+        loaded = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert loaded["ones"].a.tolist() == loaded["ones"].b.tolist() == [1, 1]
+    assert loaded["zeros"].a.tolist() == [0, 0]
+    assert [part.tolist() for part in loaded["nested"].unbind()] == [[1, 1], [1, 1, 1]]
+
+
 class Stateful(torch.nn.Module):
     """A model with one more entry in its state dict."""
 
@@ -110,8 +137,12 @@ def test_what_torch_would_not_load_again_is_refused(extra):
 
 
 def test_weights_without_values_are_refused():
-    with pytest.raises(ModelError, match=r"'extra'.*meta device"):
-        check(Stateful(torch.ones(3, device="meta")))
+    lost = torch.ones(3, device="meta")
+    cycle = [1]
+    cycle += [cycle, {"b": lost}]
+    for extra in (lost, [1, {"a": (lost,)}], cycle):
+        with pytest.raises(ModelError, match=r"'extra'.*meta device"):
+            check(Stateful(extra))
 
 
 def test_metadata_that_torch_would_not_load_is_refused():
