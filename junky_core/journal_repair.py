@@ -198,10 +198,11 @@ def _in_order(found: Sequence[_Whole]) -> tuple[list[_Whole], list[str]]:
     seen: dict[tuple[int, bytes], int] = {}
     for one in found:
         if one.n is not None and one.text:
-            before = seen.setdefault((one.n, one.text), one.line)
-            if before != one.line:
+            before = seen.get((one.n, one.text))
+            if before is not None:
                 doubled.append(f"line {one.line} (a copy of line {before})")
                 continue
+            seen[one.n, one.text] = one.line
         kept.append(one)
     kept.sort(key=lambda one: -1 if one.n is None else one.n)
     return kept, doubled

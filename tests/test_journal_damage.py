@@ -292,6 +292,14 @@ def test_repair_keeps_what_is_whole_on_a_line_with_two_records(path, lines):
     assert events_of(path) == without(events, 4)
 
 
+def test_repair_drops_a_copy_on_the_same_line(path, lines):
+    events = events_of(path)
+    joined = lines[4].rstrip(b"\n") + lines[4]
+    path.write_bytes(b"".join([*lines[:4], joined, *lines[5:]]))
+    assert "line 5 (a copy of line 5)" in repair_journal(path, "minimize", 7)
+    assert events_of(path) == events
+
+
 def test_repair_makes_up_for_a_lost_start(path, lines):
     path.write_bytes(b"".join([lines[0][:40] + b"\n", *lines[1:]]))
     assert "a start of the sweep" in repair_journal(path, "minimize", 7)
