@@ -91,6 +91,7 @@ class BestModel:
         self._writing = False
         self._trouble = ""  # the last write's error, said once
         self._problem = ""
+        self._lost = ""  # how the file on disk was lost, until the next save
         self._retry = False
         self._on_saved: list[tuple[int, Callable[[], None]]] = []
         self._writer: threading.Thread | None = None
@@ -230,11 +231,10 @@ class BestModel:
                 if self._writer is None or not self._writer.is_alive():
                     break
                 self._changed.wait(0.5)  # bounded: a signal must get through to the main thread
-            problem = self._not_written()
-        problem = problem or self._changed_by_others()
+        self._look_at_the_file()
         with self._changed:
-            self._problem = problem
-        return not problem
+            self._problem = self._not_written() or self._lost
+            return not self._problem
 
     def close(self) -> None:
         """End the writer thread. What could not be written by now is given up."""
@@ -303,6 +303,7 @@ class BestModel:
                 # A retry may have been named while this was written.
                 led = self._best is not None and self._best.serial == best.serial
                 self._saved, self._saved_file = self._best if led else best, file
+                self._lost = ""
             if not error:
                 ready = [call for serial, call in self._on_saved if serial <= best.serial]
                 self._on_saved = [entry for entry in self._on_saved if entry[0] > best.serial]
@@ -344,13 +345,13 @@ class BestModel:
             self.emit(BestSaved(sha256=digest, **facts))
         return trouble, FileContent.of(self.path, digest) if in_place else None
 
-    def _changed_by_others(self) -> str:
-        """Say how the file is no longer what was saved; write it again if it was deleted."""
+    def _look_at_the_file(self) -> None:
+        """Write the saved file again if it was deleted; take note if it is lost all the same."""
         with self._changed:
             saved, file = self._saved, self._saved_file
         if saved is None:
-            return ""
-        trouble = "another program deleted or changed it (do two sweeps write to it?)"
+            return
+        trouble, found = "another program deleted or changed it (do two sweeps write to it?)", file
         try:
             with self._kept_lock:
                 brought_back = self._kept.bring_back()
@@ -360,18 +361,18 @@ class BestModel:
             if brought_back:
                 message = f"the best model had been deleted; it is back: {self.path}"
                 self.emit(Notice(level="warning", message=message))
-                file = FileContent.of(self.path, file.sha256)
-            if file.is_at(self.path):
-                with self._changed:
-                    if self._saved == saved:
-                        self._saved_file = file
-                return ""
+                found = FileContent.of(self.path, file.sha256)
+            trouble = "" if found.is_at(self.path) else trouble
         with self._changed:
-            self._saved = None
-        return (
-            f"the best model is no longer in {self.path}: {trouble}. "
-            f"It was that of {_of(saved, small=True)}"
-        )
+            if self._saved_file is not file:  # a save came between
+                return
+            self._saved_file = found
+            if trouble:
+                self._saved = None
+                self._lost = (
+                    f"the best model is no longer in {self.path}: {trouble}. "
+                    f"It was that of {_of(saved, small=True)}"
+                )
 
     def _notice(self, error: str) -> Notice:
         if not error:

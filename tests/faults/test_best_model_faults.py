@@ -255,6 +255,51 @@ def test_a_file_that_another_program_changed_is_not_told_of(tmp_path, how):
     assert last_record(tmp_path)["best_job"] is None
 
 
+def test_a_file_that_was_changed_stays_lost_until_the_next_save(tmp_path):
+    """Each batch of a sweep asks; the last answer counts."""
+    best = best_module.BestModel(tmp_path / "model.pt")
+    best.offer(0, "n", 0.5, Tagged(0.5))
+    assert best.flush()
+    best.path.write_bytes(b"other")
+    for _ in range(2):
+        assert not best.flush()
+        assert "no longer in" in best.problem
+    best.offer(1, "n", 0.6, Tagged(0.6))
+    assert best.flush()
+    assert best.problem == ""
+    best.close()
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_a_file_that_is_gone_is_not_told_of_where_a_better_one_cannot_be_written(tmp_path, what):
+    """Something else lies where the folder, or the file, of the model was."""
+
+    def replace_it(device, loaders, model, save_best, log_prefix):
+        from junky_core import current_job
+
+        save_best(model, model.tag.item())
+        current_job()._best.flush()
+        if current_job().num == 1:
+            (tmp_path / "best" / "model.pt").unlink()
+            if what == "folder":
+                (tmp_path / "best" / "model.pt").mkdir()
+            else:
+                (tmp_path / "best").rmdir()
+                (tmp_path / "best").write_text("")
+
+    with pytest.raises(BestModelError, match="no model of this sweep is") as caught:
+        torch_autotrain(
+            make,
+            replace_it,
+            make_model_fit_params=[("x", list(range(4)))],
+            best_model_device="cpu",
+            best_model_file_name="best/model.pt",
+            sweep_dir=tmp_path,
+        )
+    assert caught.value.result[:4] == (None, None, None, None)
+    assert last_record(tmp_path)["best_job"] is None
+
+
 def test_a_file_that_was_only_touched_is_fine(tmp_path):
     best = best_module.BestModel(tmp_path / "model.pt")
     best.offer(0, "n", 0.5, Tagged(0.5))
