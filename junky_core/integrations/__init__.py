@@ -3,7 +3,7 @@
 One module for each library, and what they need in common:
 
 - ``accelerate`` keeps its state by class; each slot gets its own;
-- ``transformers`` changes the whole process while it builds a model;
+- ``accelerate_models`` and ``transformers`` change the whole process while they build a model;
 - ``process_wide`` lists libraries whose state cannot be kept apart;
 - ``imports`` does something as soon as a library is imported.
 """
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from junky_core.integrations import accelerate, process_wide, transformers
+from junky_core.integrations.accelerate_models import empty_models_apart
 
 __all__ = ["begin_job", "libraries_apart"]
 
@@ -32,6 +33,7 @@ def libraries_apart(warn: Callable[[str], None], *, slots: int) -> Iterator[None
     """
     with (
         accelerate.states_apart(warn, slots=slots),
+        empty_models_apart(slots=slots),
         transformers.builds_apart(warn, slots=slots),
         process_wide.named(warn, slots=slots),
     ):

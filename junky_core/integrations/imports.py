@@ -54,7 +54,8 @@ def when_imported(name: str, action: _Action) -> Iterator[None]:
         with _lock:
             _actions.remove(entry)
             if not _actions:
-                sys.meta_path.remove(_FINDER)
+                with contextlib.suppress(ValueError):  # somebody put another list in its place
+                    sys.meta_path.remove(_FINDER)
 
 
 class _Finder:
