@@ -55,6 +55,7 @@ from junky_core.scopes import JobScope, current_scope, enter_scope, inherit_scop
 from junky_core.seeding import JobStreams, current_streams, installed_streams
 from junky_core.shown import shown
 from junky_core.slots import Slot, SlotThreads, torch_threads
+from junky_core.torch_state import default_device, own_torch_state
 from junky_core.user_text import class_name, dict_text, error_line, is_ctrl_c
 from junky_core.wording import count
 
@@ -213,6 +214,7 @@ class Sweep:
         self._unsaved: set[int] = set()  # finished jobs whose best model is not on disk yet
         self._scheduler: Scheduler | None = None
         self._starter: JobScope | None = None
+        self._default_device: torch.device | None = None
         self._signum: int | None = None
         self._resumed = False  # its first batch has begun: the next ones are of this session
 
@@ -231,6 +233,7 @@ class Sweep:
         started = time.monotonic()
         self._starter = current_scope()  # a sweep inside a job
         self._outer_streams = current_streams()
+        self._default_device = default_device()  # jobs find what the script has set
         self._results = {}
         self._unsaved = set()
         self._crash = None
@@ -557,6 +560,7 @@ class Sweep:
                 stack.enter_context(slot.on_device())
                 if self._outer_streams is not None:
                     stack.enter_context(self._outer_streams.thread())
+                stack.enter_context(own_torch_state(self._default_device, slot.device.type))
                 self._runner.open_slot(slot)
                 leave_if_forked(self._own)
                 slot.queue.synchronize()  # its errors are no job's
@@ -649,7 +653,7 @@ class Sweep:
         value: Any = None
         score: float | None = None
         try:
-            with enter_scope(scope), torch.enable_grad():
+            with enter_scope(scope), own_torch_state(self._default_device, slot.device.type):
                 try:
                     context.params.update(copy_containers(job.job.params))
                     value = self._runner.run(attempt, context)

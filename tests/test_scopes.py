@@ -2,7 +2,10 @@
 
 import concurrent.futures
 import contextlib
+import gc
+import multiprocessing.pool
 import threading
+import weakref
 
 import pytest
 
@@ -133,3 +136,121 @@ def test_a_wrapper_that_stays_on_ours_does_no_harm_to_the_next_patch(monkeypatch
         assert in_thread(lambda: current_scope().job) == "job"
     uninstall()
     assert threading.Thread.start is theirs
+
+
+def kinds_of_pools():
+    def executor(pool):
+        return lambda function: pool.submit(function).result()
+
+    def thread_pool(method):
+        def give(pool):
+            return lambda function: next(iter(getattr(pool, method)(lambda _: function(), [0])))
+
+        return give
+
+    def applied(pool):
+        return lambda function: pool.apply(function)
+
+    def called_back(pool):
+        def give(function):
+            found, done = [], threading.Event()
+            pool.apply_async(int, callback=lambda _: (found.append(function()), done.set()))
+            assert done.wait(10)
+            return found[0]
+
+        return give
+
+    def done_callback(pool):
+        def give(function):
+            found, done, go = [], threading.Event(), threading.Event()
+            future = pool.submit(go.wait)
+            future.add_done_callback(lambda _: (found.append(function()), done.set()))
+            go.set()
+            assert done.wait(10)
+            return found[0]
+
+        return give
+
+    executors = concurrent.futures.ThreadPoolExecutor
+    pools = multiprocessing.pool.ThreadPool
+    return [
+        pytest.param(executors, executor, id="submit"),
+        pytest.param(executors, thread_pool("map"), id="executor.map"),
+        pytest.param(executors, done_callback, id="add_done_callback"),
+        pytest.param(pools, applied, id="apply"),
+        pytest.param(pools, called_back, id="callback"),
+        *(
+            pytest.param(pools, thread_pool(name), id=name)
+            for name in ("map", "imap", "imap_unordered")
+        ),
+    ]
+
+
+@pytest.mark.parametrize(("make", "how"), kinds_of_pools())
+def test_what_a_pool_is_given_belongs_to_who_gave_it(make, how):
+    first, second = JobScope("first"), JobScope("second")
+    with enter_scope(first):
+        pool = make(1)
+        give = how(pool)
+        assert give(current_scope) is first
+    with enter_scope(second):
+        assert give(current_scope) is second
+    assert give(current_scope) is None
+    pool.shutdown() if make is concurrent.futures.ThreadPoolExecutor else pool.terminate()
+
+
+@pytest.mark.parametrize(
+    "make", [concurrent.futures.ThreadPoolExecutor, multiprocessing.pool.ThreadPool]
+)
+def test_a_pool_keeps_no_scope_alive(make):
+    class Job:
+        pass
+
+    job = Job()
+    alive = weakref.ref(job)
+    with enter_scope(JobScope(job)):
+        pool = make(1)
+        list(pool.map(lambda _: None, [0]))
+    del job
+    list(pool.map(lambda _: None, [0]))  # its thread has let go of the work before
+    gc.collect()
+    assert alive() is None
+    pool.shutdown() if make is concurrent.futures.ThreadPoolExecutor else pool.terminate()
+
+
+@pytest.mark.parametrize(
+    "make", [concurrent.futures.ThreadPoolExecutor, multiprocessing.pool.ThreadPool]
+)
+def test_a_pool_made_in_a_job_is_initialized_in_it(make):
+    scope, found = JobScope("job"), []
+    with enter_scope(scope), make(1, initializer=lambda: found.append(current_scope())) as pool:
+        list(pool.map(lambda _: None, [0]))
+    assert found == [scope]
+
+
+def test_a_pools_thread_enters_the_setups_of_each_work():
+    entered = []
+
+    @contextlib.contextmanager
+    def setup(what):
+        entered.append((what, threading.get_ident()))
+        yield
+
+    scope = JobScope("job")
+    scope.thread_setups.append(lambda: setup("thread"))
+    scope.work_setups.append(lambda: setup("work"))
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        thread = pool.submit(threading.get_ident).result()
+        with enter_scope(scope):
+            pool.submit(int).result()
+    assert entered[1:] == [("thread", thread), ("work", thread)]
+
+
+def test_pools_are_as_they_were_afterwards():
+    scopes._uninstall()  # the fixture's
+    before = [getattr(pool, name) for pool, name, _ in scopes._TAKE_WORK]
+    undo = scopes._wrap_pools()
+    assert "apply_async" in vars(multiprocessing.pool.ThreadPool)
+    undo()
+    assert [getattr(pool, name) for pool, name, _ in scopes._TAKE_WORK] == before
+    assert "apply_async" not in vars(multiprocessing.pool.ThreadPool)

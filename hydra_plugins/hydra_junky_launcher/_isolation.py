@@ -567,6 +567,7 @@ def isolated_job(launch: LaunchState) -> Iterator[JobState]:
         own_folder = launch.own_folders and _unshare_folder()
         if own_folder:
             os.chdir(launch.folder)
+            scope.work_setups.append(_in_this_folder)
         try:
             yield state
         finally:
@@ -675,6 +676,18 @@ def _unshare_folder() -> bool:
     """Give the calling thread, and threads it starts from now on, a folder of their own."""
     unshare = _system_unshare()
     return unshare is not None and unshare(_CLONE_FS) == 0
+
+
+def _in_this_folder() -> contextlib.AbstractContextManager[None]:
+    """Return what puts a pool's thread into the folder that the calling thread is in now."""
+    return _in_folder(str(Path.cwd()))
+
+
+@contextlib.contextmanager
+def _in_folder(folder: str) -> Iterator[None]:
+    if _unshare_folder():  # else it would move the job that started the pool's thread
+        os.chdir(folder)
+    yield
 
 
 def folders_per_thread() -> bool:

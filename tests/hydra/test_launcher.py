@@ -1,5 +1,6 @@
 """hydra/launcher=junky: what a launch does, in this process, without other sweepers than Hydra's."""
 
+import concurrent.futures
 import logging
 import os
 import re
@@ -33,6 +34,7 @@ from junky_core.errors import (
     SweepFailed,
     SweepInterrupted,
 )
+from junky_core.scopes import current_scope
 
 log = logging.getLogger("app.module")
 TWO = "hydra.launcher.devices=cpu*2"
@@ -501,6 +503,29 @@ def test_a_thread_that_outlives_its_job_stays_with_it(tmp_path):
     assert seen == [(0, 0)]
     assert "late line of 0" in job_log(tmp_path, 0)
     assert "late" not in job_log(tmp_path, 1)
+
+
+@pytest.mark.parametrize("devices", [[], [TWO]])
+def test_a_pool_made_in_one_job_works_for_each_that_uses_it(tmp_path, devices):
+    pools, found, lock = [], {}, threading.Lock()
+
+    def look():
+        log.info("work of %d", HydraConfig.get().job.num)
+        return HydraConfig.get().job.num, current_job().num, os.getcwd()
+
+    def task(cfg):
+        with lock:
+            if not pools:
+                pools.append(concurrent.futures.ThreadPoolExecutor(1))
+        found[cfg.a] = pools[0].submit(look).result(), os.getcwd()
+
+    run(task, ["a=0,1,2", "hydra.job.chdir=true", *devices], tmp_path)
+    for num in range(3):
+        folder = str(tmp_path / "sweep" / str(num))
+        assert found[num] == ((num, num, folder), folder)
+        assert (tmp_path / "sweep" / str(num) / "app.log").read_text().count(f"work of {num}") == 1
+    with pools[0] as pool:
+        assert pool.submit(current_scope).result() is None
 
 
 def test_print_arrives_whole_and_warnings_harm_nobody(tmp_path, capsys):
