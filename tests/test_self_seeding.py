@@ -2,6 +2,7 @@
 
 import multiprocessing
 import random
+import signal
 import subprocess
 import sys
 import textwrap
@@ -386,3 +387,48 @@ def test_no_operator_is_touched_until_a_job_seeds():
             assert touched()
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=120)
+
+
+@pytest.mark.skipif(not hasattr(signal, "alarm"), reason="no fork")
+@pytest.mark.parametrize("first", ["pass", "random.seed(1)", "torch.manual_seed(1)"])
+def test_a_child_forked_beside_a_job_that_draws_can_seed(first):
+    script = f"""
+        import multiprocessing, random, signal, threading, warnings
+        import torch
+        from junky_core.seeding import JobStreams, installed_streams
+
+        warnings.simplefilter("ignore", DeprecationWarning)
+        drawing, done = threading.Event(), threading.Event()
+
+        def draw():
+            x = torch.ones(3000)
+            with JobStreams().thread():
+                while not done.is_set():
+                    torch.nn.functional.dropout(x)
+                    drawing.set()
+
+        def child(pipe):
+            signal.alarm(20)
+            torch.manual_seed(3)
+            pipe.send(torch.rand(2).tolist())
+
+        context = multiprocessing.get_context("fork")
+        with installed_streams(seeded=False):
+            other = threading.Thread(target=draw)
+            other.start()
+            drawing.wait(60)
+            try:
+                with JobStreams().thread():
+                    {first}
+                    for _ in range(6):
+                        mine, theirs = context.Pipe()
+                        process = context.Process(target=child, args=(theirs,))
+                        process.start()
+                        theirs.close()
+                        expected = torch.rand(2, generator=torch.Generator().manual_seed(3))
+                        assert mine.recv() == expected.tolist()  # EOFError: it was ended
+                        process.join()
+            finally:
+                done.set()
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=150)

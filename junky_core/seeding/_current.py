@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from junky_core.thread_ends import note_this_thread
 if TYPE_CHECKING:
     from junky_core.seeding._streams import JobStreams
 
-__all__ = ["KEY", "current_streams", "entered", "hidden_streams", "leave_streams"]
+__all__ = ["KEY", "current_streams", "entered", "hidden_streams", "leave_streams", "several_inside"]
 
 # torch keeps objects by name for each of its threads and, what threading.local would not do,
 # hands them on with the rest of a thread's state to the autograd threads that work for it.
@@ -24,6 +25,8 @@ KEY = "junky_core.seeding.streams"
 # Looked up so that this module loads in any torch.
 _get_obj: Any = getattr(_C, "_get_obj_in_tls", None)
 _has_obj: Any = getattr(_C, "_is_key_in_tls", None)
+
+_inside: set[int] = set()  # threads that are in streams; of a set, adding and discarding are atomic
 
 
 def current_streams() -> JobStreams | None:
@@ -39,6 +42,11 @@ def hidden_streams() -> AbstractContextManager[None]:
     return entered(None)
 
 
+def several_inside() -> bool:
+    """Return whether the calling thread is in streams, and another thread too."""
+    return current_streams() is not None and len(_inside) > 1
+
+
 def leave_streams() -> None:
     """Take the calling thread out of any streams, for good."""
     _C._stash_obj_in_tls(KEY, None)
@@ -50,7 +58,12 @@ def entered(streams: JobStreams | None) -> Iterator[None]:
     outer = current_streams()
     note_this_thread()  # torch keeps what is stashed until the thread is gone
     _C._stash_obj_in_tls(KEY, streams)
+    outermost = outer is None and streams is not None
+    if outermost:
+        _inside.add(threading.get_ident())
     try:
         yield
     finally:
+        if outermost:
+            _inside.discard(threading.get_ident())
         _C._stash_obj_in_tls(KEY, outer)

@@ -33,8 +33,10 @@ __all__ = [
     "DISPATCH_KEY_NAME",
     "generator_position",
     "given_kernel",
+    "hold_default_generators",
     "lent_kernel",
     "passed_kernel",
+    "release_default_generators",
 ]
 
 DISPATCH_KEY_NAME = "TESTING_ONLY_GenericMode"
@@ -56,6 +58,16 @@ def _renew_lend_lock() -> None:
     """In a forked child: whoever held the lock stayed behind."""
     global _lend_lock
     _lend_lock = threading.RLock()
+
+
+def hold_default_generators() -> None:
+    """Wait until no job draws from the process-wide generators, and keep jobs from it."""
+    _lend_lock.acquire()
+
+
+def release_default_generators() -> None:
+    """Let jobs draw from them again."""
+    _lend_lock.release()
 
 
 if hasattr(os, "register_at_fork"):

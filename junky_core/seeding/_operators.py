@@ -44,14 +44,16 @@ import torch.library
 from torch import _C
 
 from junky_core.scopes import outside_scopes
-from junky_core.seeding._current import entered
+from junky_core.seeding._current import entered, several_inside
 from junky_core.seeding._kernels import (
     DISPATCH_KEY,
     DISPATCH_KEY_NAME,
     generator_position,
     given_kernel,
+    hold_default_generators,
     lent_kernel,
     passed_kernel,
+    release_default_generators,
 )
 
 __all__ = [
@@ -84,11 +86,29 @@ _register_lock = threading.Lock()  # guards _libraries
 # fall-through. To a thread without the key it is nothing.
 _libraries: dict[str, torch.library.Library] = {}
 
+
+def _before_fork() -> None:
+    """Have the child find neither torch's dispatcher half changed nor its default generators held.
+
+    A generator is locked while it draws, and the child's copy of a locked one stays so: a
+    DataLoader worker, which seeds it first of all, would wait for ever. Which job draws from it is
+    known to our kernels only.
+    """
+    if several_inside():
+        register()
+    _register_lock.acquire()
+    hold_default_generators()
+
+
+def _after_fork_in_parent() -> None:
+    release_default_generators()
+    _register_lock.release()
+
+
 if hasattr(os, "register_at_fork"):
-    # A child that was forked amid registering would find the dispatcher half changed.
     os.register_at_fork(
-        before=_register_lock.acquire,
-        after_in_parent=_register_lock.release,
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
         after_in_child=_register_lock.release,
     )
 
