@@ -26,7 +26,7 @@ from junky_core.exception_links import (
     stand_in,
     traceback_of,
 )
-from junky_core.texts import MAX_ERROR, cut, visible
+from junky_core.texts import MAX_ERROR, cut, excerpt, visible
 from junky_core.user_text import class_name, error_line, is_ctrl_c, str_of
 
 __all__ = [
@@ -110,10 +110,11 @@ class Failure:
         self.kind, self.certain = _kind(exception)
         if type(exception) is FatalJobError:
             exception = cause_of(exception) or exception
-        self.error = visible(cut(last_line(exception), MAX_ERROR), lines=True)
+        self.error = excerpt(last_line(exception), MAX_ERROR)
         whole = traceback_text(exception)
-        self.traceback = visible(cut(whole), lines=True)
-        self._whole = "" if whole == cut(whole) else whole
+        self.traceback = excerpt(whole)
+        is_short = cut(whole) == whole and visible(whole, lines=True) == self.traceback
+        self._whole = "" if is_short else whole
         self.location = _location(exception)
         self.host_memory = _is_host_memory(exception)
         release_frames(exception)
@@ -136,7 +137,7 @@ class Failure:
             where = f"; the whole text could not be written to {path}: {error.strerror}"
         else:
             where = f"; the whole text is in {path}"
-        self.traceback = visible(cut(whole, where=where), lines=True)
+        self.traceback = excerpt(whole, where=where)
 
 
 def describe(exception: BaseException) -> Failure:

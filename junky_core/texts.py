@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["MAX_ERROR", "MAX_TEXT", "MAX_TOLD", "cut", "visible"]
+__all__ = ["MAX_ERROR", "MAX_TEXT", "MAX_TOLD", "cut", "excerpt", "visible"]
 
 MAX_TEXT = 20_000  # bytes of an error with its traceback
 MAX_ERROR = 2_000  # bytes of its last line
+_NOTE_SIZE = 50
 MAX_TOLD = MAX_TEXT + 4_000  # bytes of any text in log and journal: with a note of what was cut
 
 # C0 and C1, DEL, and what ends a line or turns its direction.
-_CONTROLS = "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
-_IN_A_LINE = re.compile(f"[{_CONTROLS}]")
-_IN_LINES = re.compile(f"(?![\n\t])[{_CONTROLS}]")
+_CONTROLS = "\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+_IN_A_LINE = re.compile(f"[\x00-\x0a{_CONTROLS}]+")
+_IN_LINES = re.compile(f"[\x00-\x08{_CONTROLS}]+")  # all but line ends and tabs
 
 
 def visible(text: str, *, lines: bool = False) -> str:
@@ -51,6 +52,21 @@ def cut(text: str, limit: int = MAX_TEXT, where: str = "") -> str:
     left_out = len(text) - len(first) - len(last)
     joint = "\n" if "\n" in text else " "
     return f"{first}{joint}... {left_out} characters left out{where} ...{joint}{last}"
+
+
+def excerpt(text: str, limit: int = MAX_TEXT, where: str = "") -> str:
+    r"""Return ``text`` cut to ``limit`` bytes with its control characters written out.
+
+    >>> excerpt("\0" * 1000, 40)
+    '\\x00\\x00\\x00\\x00\\x00 ... 990 characters left out ... \\x00\\x00\\x00\\x00\\x00'
+    """
+    room = limit
+    while True:
+        short = visible(cut(text, room, where), lines=True)
+        note = _NOTE_SIZE + _size(where) if room < limit or short != text else 0
+        if _size(short) <= limit + note or room < limit // 8:
+            return short
+        room //= 2
 
 
 def _size(text: str) -> int:

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from junky_core.texts import cut, visible
+from junky_core.texts import cut, excerpt, visible
 
 
 def test_plain_text_stays_as_it_is():
@@ -38,3 +38,13 @@ def test_both_ends_of_a_long_text_are_left(text, limit):
 def test_a_text_that_fits_is_not_cut():
     assert cut("x" * 100, 100) == "x" * 100
     assert cut("é" * 50, 100) == "é" * 50
+
+
+@pytest.mark.parametrize(
+    "text", ["\0" * 9000, "x" * 9000, "a\x1b\n" * 3000, "\u202e" * 9000, "y" * 990]
+)
+def test_an_excerpt_is_short_however_it_is_written_out(text):
+    short = excerpt(text, 1000, "; see there")
+    assert len(short.encode()) <= 1070
+    assert visible(short, lines=True) == short
+    assert ("; see there" in short) == (len(text) > 1000)

@@ -34,7 +34,7 @@ from hydra_plugins.hydra_junky_launcher._returns import (
 from junky_core.errors import IsolationError, JobExited
 from junky_core.exception_links import set_traceback, stand_in, traceback_of
 from junky_core.forks import OwnProcess, leave_if_forked
-from junky_core.texts import cut, visible
+from junky_core.texts import cut, excerpt
 from junky_core.user_text import repr_of
 
 if TYPE_CHECKING:
@@ -396,5 +396,5 @@ def _take_exit_as_end(ret: JobReturn, num: int) -> None:
     failure.__cause__ = error
     ret.return_value = failure.with_traceback(traceback_of(error))
     if type(code) is str:  # as the interpreter would at the end of the process
-        sys.stderr.write(f"{cut(visible(code, lines=True))}\n")
+        sys.stderr.write(f"{excerpt(code)}\n")
     log.error("%s", failure)
