@@ -41,7 +41,7 @@ class KnownJobs:
 
     Attributes:
         superseded: Numbers of the jobs that were run with other fixed arguments.
-        changed: Names of the fixed arguments that they differ in.
+        changed: By number of such a job, the fixed arguments that it differs in.
         undated: Whether jobs count whose fixed arguments were not noted.
     """
 
@@ -50,15 +50,15 @@ class KnownJobs:
         self._journaled = list(state.by_num.values())
         self._by_key: dict[str, list[JournaledJob]] = defaultdict(list)
         self.superseded: set[int] = set()
-        self.changed: list[str] = []
+        self.changed: dict[int, list[str]] = {}
         self.undated = False
-        self._newly = False  # some were superseded only now
+        self._newly: list[int] = []  # those that are superseded only now
         for job in self._journaled:
             changes = self._changes(job)
             if changes:
                 self.superseded.add(job.num)
-                self._newly = self._newly or not job.superseded
-                self.changed += [name for name in changes if name not in self.changed]
+                self._newly += [] if job.superseded else [job.num]
+                self.changed[job.num] = changes
             noted = job.fixed is not None or job.fixed_key
             self.undated |= fixed is not None and not noted and not changes
             keys = {job.key} if fixed is None else {job.key, digest(dict(job.params))}
@@ -82,9 +82,11 @@ class KnownJobs:
         """
         found = []
         if replaced or self._newly:
+            old = self._newly or sorted(self.superseded)
+            names = dict.fromkeys(name for num in old for name in self.changed[num])
             again = f"; {count(len(replaced), 'job')} to run again, with new numbers"
             found.append(
-                f"{', '.join(self.changed)} changed since {count(len(self.superseded), 'job')} of "
+                f"{', '.join(names)} changed since {count(len(old), 'job')} of "
                 f"this sweep ran{again if replaced else ''}. The old rows stay in the journal as "
                 "superseded: they are no results any more"
             )

@@ -171,6 +171,13 @@ def test_going_back_takes_the_old_jobs_again(sweep):
     assert sweep.ran == []
 
 
+def test_only_what_changed_since_the_last_run_is_named(sweep, capsys):
+    for a, b in ((1, 1), (2, 1), (2, 2)):
+        capsys.readouterr()
+        sweep(train_kwargs={"a": a, "b": b}, resume=(a, b) != (1, 1))
+    assert "junky warning: train_kwargs['b'] changed since 3 jobs of" in capsys.readouterr().out
+
+
 def test_a_job_no_longer_in_the_grid_is_superseded_with_the_others(sweep):
     sweep(train_kwargs={"epochs": 100}, widths=[1, 9])
     result = sweep.resume(train_kwargs={"epochs": 10}, widths=[1, 2])
