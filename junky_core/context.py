@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 
+from junky_core.atomic import file_sha256
 from junky_core.best import BestModel, Standing
 from junky_core.calls import Call
 from junky_core.devices import parse_devices
@@ -291,7 +293,7 @@ def current_job() -> JobContext:
 
 
 _standalone_lock = threading.Lock()  # guards the dict
-_standalone_jobs: dict[Hashable, JobContext] = {}
+_standalone_jobs: dict[Hashable, _StandaloneJob] = {}
 
 
 def _standalone() -> JobContext:
@@ -299,6 +301,8 @@ def _standalone() -> JobContext:
     key = settings.get("key"), os.getpid()  # a forked child saves for itself
     with _standalone_lock:
         if key not in _standalone_jobs:
+            for earlier in _standalone_jobs.values():
+                earlier.release()
             _standalone_jobs.clear()  # another run began
             slot = parse_devices(settings.get("devices", "auto"))[0]
             seed = settings.get("seed")
@@ -325,17 +329,49 @@ def _standalone() -> JobContext:
 class _StandaloneJob(JobContext):
     """A job with no sweep round it: its saves are on disk when ``save_best`` returns."""
 
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self._saving = threading.Lock()  # guards the best model and the flag
+        self._released = False
+
+    def release(self) -> None:
+        """End the best model's thread and close its file; for when another run began."""
+        with self._saving:
+            self._released = True
+            self._best.close()
+
     def save_best(self, model: Any, score: float) -> bool:
-        leads = super().save_best(model, score)
-        if leads and not self._best.flush():
-            raise BestModelError(self._best.problem)
-        return leads
+        with self._saving:
+            if self._released:  # somebody held on to a job whose run is over
+                self._best = _opened_again(self._best)
+            try:
+                leads = super().save_best(model, score)
+                if leads and not self._best.flush():
+                    raise BestModelError(self._best.problem)
+                return leads
+            finally:
+                if self._released:
+                    self._best.close()
+
+
+def _opened_again(closed: BestModel) -> BestModel:
+    best, saved = BestModel(closed.path, closed.direction), closed.saved
+    if saved is not None:
+        best.restore(saved.job, saved.name, saved.score, file_sha256(closed.path))
+    return best
+
+
+@functools.lru_cache(maxsize=1)
+def _front_ends() -> tuple[Callable[[], Mapping[str, Any] | None], ...]:
+    """Return the functions of the entry points; reading those takes a millisecond."""
+    found = metadata.entry_points(group="junky_core.standalone")
+    return tuple(entry.load() for entry in found)
 
 
 def _standalone_settings() -> Mapping[str, Any]:
     """Ask the installed front ends (entry points) whether they have a run going on."""
-    for entry in metadata.entry_points(group="junky_core.standalone"):
-        settings = entry.load()()
+    for settings_of_run in _front_ends():
+        settings = settings_of_run()
         if settings is not None:
             return dict(settings, best_model_path=Path(settings["best_model_path"]))
     return {}
