@@ -143,6 +143,8 @@ class KnownJobs:
         """Return the fixed arguments that ``job`` was run with otherwise."""
         if self._fixed is None or job.fixed_key == self._fixed.key:
             return []
+        if not job.key:  # of a journal that was repaired
+            return ["the journal (the record of a job's start is lost)"]
         if job.fixed_key and job.fixed is None:
             return ["a fixed argument"]
         if job.fixed is not None:

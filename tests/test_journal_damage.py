@@ -505,6 +505,16 @@ def test_resume_repair_runs_what_was_lost_and_keeps_the_rest(sweep, capsys):
     assert sweep.ran == []
 
 
+def test_a_job_whose_start_was_lost_runs_again(sweep, capsys):
+    sweep.damage("job_started", 1)
+    result = sweep.run(resume="repair")
+    assert sweep.ran == [2]
+    assert [row[2]["a"] for row in result.stats] == [3, 2, 1]
+    out = capsys.readouterr().out
+    assert "record of a job's start is lost" in out
+    assert "make_model_kwargs" not in out
+
+
 def test_resume_repair_of_a_whole_journal_is_a_resume(sweep, capsys):
     sweep.run(resume="repair")
     assert sweep.ran == []
