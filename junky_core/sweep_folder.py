@@ -73,7 +73,7 @@ class SweepFolder:
         return self.path / LOCK_NAME
 
     def holds_sweep(self) -> bool:
-        """Return whether the journal has a whole record, or anything else on its first line.
+        """Return whether the journal has a whole record, or anything else, blank lines left out.
 
         A first record cut short by a kill, before any job ran, does not count.
 
@@ -83,10 +83,8 @@ class SweepFolder:
         self._check_files()
         try:
             with self.journal_path.open("rb") as file:
-                first = file.readline()
+                first = next((line for line in file if line.strip(b"\0 \r\n\t")), b"")
         except (FileNotFoundError, NotADirectoryError):
-            return False
-        if not first.strip(b"\0 \r\n\t"):
             return False
         if first.endswith(b"\n"):
             return True

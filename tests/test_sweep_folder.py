@@ -124,6 +124,9 @@ def test_stale_lock_file_with_garbage_does_no_harm(tmp_path):
         (b'{"event": "sweep_started"}', True),
         (b'{"event": "sweep_started"}\n', True),
         (b"something else\n", True),
+        (b"\n\r\n\0\0\n" + b'{"event": "sweep_started"}\n', True),
+        (b"\n\0\n", False),
+        (b"\n" + b'{"event": "sweep_sta', False),
     ],
 )
 def test_holds_sweep(tmp_path, content, holds):
