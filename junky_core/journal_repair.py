@@ -100,10 +100,10 @@ def _repair(path: Path, direction: str, seed: int | None) -> str | None:
     else:
         return None
     found, dropped = _sift(path)
+    found, doubled = _in_order(found)
     whole = sum(bool(one.text) for one in found)
     if not whole:
         raise JournalError(f"{first_damage} (no record in it is whole)") from first_damage
-    found, doubled = _in_order(found)
     said = [*dropped, *doubled]
     missing = _missing(found) - (len(dropped) - (len(found) - whole))
     if missing > 0:

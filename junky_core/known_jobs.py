@@ -7,6 +7,7 @@ it was run with are noted at each start of the sweep. For a job that is asked fo
     same key, same fixed arguments               the job that is asked for
     same key, other fixed arguments              superseded
     not asked for, other fixed arguments         superseded
+    no key: its start is lost                     superseded
     no fixed arguments noted (older journals)
     .. same names of them                        taken as the job asked for, and this is said
     .. other names                               superseded
@@ -40,8 +41,9 @@ class KnownJobs:
         fixed: The fixed arguments of this run; ``None`` where a job's key says all (Hydra).
 
     Attributes:
-        superseded: Numbers of the jobs that were run with other fixed arguments.
-        changed: By number of such a job, the fixed arguments that it differs in.
+        superseded: Numbers of the jobs that were run with other fixed arguments, or of which
+            there is no telling with which arguments.
+        changed: By number of one of the former, the fixed arguments that it differs in.
         undated: Whether jobs count whose fixed arguments were not noted.
     """
 
@@ -53,7 +55,12 @@ class KnownJobs:
         self.changed: dict[int, list[str]] = {}
         self.undated = False
         self._newly: list[int] = []  # those that are superseded only now
+        self._lost: list[int] = []  # those whose start is lost, as long as that was not said
         for job in self._journaled:
+            if not job.key:
+                self.superseded.add(job.num)
+                self._lost += [] if job.superseded else [job.num]
+                continue
             changes = self._changes(job)
             if changes:
                 self.superseded.add(job.num)
@@ -62,7 +69,7 @@ class KnownJobs:
             noted = job.fixed is not None or job.fixed_key
             self.undated |= fixed is not None and not noted and not changes
             keys = {job.key} if fixed is None else {job.key, digest(dict(job.params))}
-            for key in keys - {""}:
+            for key in keys:
                 self._by_key[key].append(job)
 
     def find(self, job: Job) -> JournaledJob | None:
@@ -81,8 +88,15 @@ class KnownJobs:
             unknown: Jobs whose parameters cannot be compared.
         """
         found = []
+        if self._lost:
+            which = f"job{'s' if self._lost[1:] else ''} {', '.join(map(str, self._lost))}"
+            found.append(
+                f"the journal lost the start of {which}, and with it what was asked for. Such a "
+                "result does not count any more: the job runs again, with a new number"
+            )
+            self._lost = []
         if replaced or self._newly:
-            old = self._newly or sorted(self.superseded)
+            old = self._newly or sorted(self.changed)
             names = dict.fromkeys(name for num in old for name in self.changed[num])
             again = f"; {count(len(replaced), 'job')} to run again, with new numbers"
             found.append(

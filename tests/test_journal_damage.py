@@ -281,6 +281,13 @@ def test_repair_puts_lines_back_in_order_and_drops_copies(path, lines):
     assert events_of(path) == events
 
 
+def test_repair_counts_copies_neither_as_records_nor_for_missing_ones(path, lines):
+    path.write_bytes(b"".join([*lines[:3], *lines[6:], *lines[-3:]]))
+    said = repair_journal(path, "minimize", 7)
+    assert f" {len(lines) - 3} records" in said
+    assert "3 records missing altogether" in said
+
+
 def test_repair_keeps_what_is_whole_on_a_line_with_two_records(path, lines):
     events = events_of(path)
     joined = lines[4].rstrip(b"\n") + b"?" + lines[5]
@@ -506,13 +513,16 @@ def test_resume_repair_runs_what_was_lost_and_keeps_the_rest(sweep, capsys):
 
 
 def test_a_job_whose_start_was_lost_runs_again(sweep, capsys):
-    sweep.damage("job_started", 1)
-    result = sweep.run(resume="repair")
-    assert sweep.ran == [2]
+    """The model on disk is that of the job, and no other job's."""
+    sweep.damage("job_started", 2)
+    result = sweep.run(resume="repair", best_model_device="cpu")
+    assert 3 in sweep.ran
     assert [row[2]["a"] for row in result.stats] == [3, 2, 1]
-    out = capsys.readouterr().out
-    assert "record of a job's start is lost" in out
-    assert "make_model_kwargs" not in out
+    assert result.best_model_params == {"a": 3}
+    said = capsys.readouterr().out
+    assert "lost the start of job 2" in said
+    assert "changed since" not in said
+    assert load_state(sweep.journal).match_best_file(sweep.folder / "model.pt").job == 3
 
 
 def test_resume_repair_of_a_whole_journal_is_a_resume(sweep, capsys):

@@ -30,16 +30,16 @@ class Sweep:
 
         multirun(task, ["width=1,2,3", *overrides], {"width": 0}, self.folder)
 
-    def damage(self, job):
-        """Change a bit of the record of a job's end; return its line."""
+    def damage(self, job, event="job_finished"):
+        """Change a bit of the record of a job's end, say; return its line."""
         lines = self.journal.read_bytes().splitlines(keepends=True)
         records = [json.loads(line) for line in lines]
         at = next(
             i
             for i, record in enumerate(records)
-            if record["event"] == "job_finished" and record["job"] == job
+            if record["event"] == event and record["job"] == job
         )
-        lines[at] = lines[at].replace(b'"score"', b'"scorf"', 1)
+        lines[at] = lines[at].replace(b'"name"', b'"namf"', 1)
         self.journal.write_bytes(b"".join(lines))
         return at + 1
 
@@ -72,6 +72,16 @@ def test_repair_runs_what_was_lost(sweep, capsys):
     assert [job.score for job in load_state(sweep.journal).by_num.values()] == [1, 2, 3]
     sweep.run("hydra.launcher.resume=true")
     assert sweep.ran == []
+
+
+def test_a_job_whose_start_was_lost_is_no_result_twice(sweep, capsys):
+    sweep.damage(1, "job_started")
+    for resume, ran in [("repair", [2]), ("true", [])]:
+        sweep.run(f"hydra.launcher.resume={resume}")
+        assert sweep.ran == ran
+        table = (sweep.folder / "sweep" / "leaderboard.csv").read_text()
+        assert [line.split(",")[2] for line in table.splitlines()[1:]] == ["3.0", "2.0", "1.0"]
+        assert ("lost the start of job 1" in capsys.readouterr().out) == bool(ran)
 
 
 @pytest.mark.parametrize("resume", ["false", "no", "null"])
