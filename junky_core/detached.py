@@ -202,7 +202,9 @@ class _Copier:
                         for key, item in value.items()
                     }
                 return kind(self._plain(item, depth + 1, in_args=in_args) for item in value)
-        if in_args or issubclass(kind, torch.Tensor):
+        if issubclass(kind, torch.Tensor):
+            return StandIn(class_name(value), _short(repr_of(value)))
+        if in_args:
             text = str_of(value)
             return StandIn(class_name(value), _short(repr_of(value)), text and _short(text))
         return StandIn(class_name(value), f"<{class_name(value)} object>")
