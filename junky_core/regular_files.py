@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["check_regular", "open_regular"]
+__all__ = ["check_own", "check_regular", "open_regular"]
 
 _KINDS = {
     stat.S_IFIFO: "a fifo",
@@ -29,6 +29,25 @@ def check_regular(path: Path) -> None:
     except OSError:  # nothing is there, or whoever opens it learns the same
         return
     _check(mode, path)
+
+
+def check_own(path: Path) -> None:
+    """Refuse a path at which a program must not write as to a file of its own.
+
+    Whoever may write to the folder could point a link to any file of whoever runs the program.
+
+    Raises:
+        OSError: It is a symbolic link, or neither a file nor free; the message says what.
+    """
+    check_regular(path)
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return
+    if stat.S_ISLNK(mode):
+        raise OSError(errno.ELOOP, "it is a symbolic link, which is not followed", str(path))
+    if stat.S_ISDIR(mode):
+        raise OSError(errno.EISDIR, "it is a folder", str(path))
 
 
 def open_regular(path: Path) -> BinaryIO:

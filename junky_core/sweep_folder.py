@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from junky_core.errors import SweepFolderError
-from junky_core.regular_files import check_regular
+from junky_core.regular_files import check_own
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,7 +78,7 @@ class SweepFolder:
         A first record cut short by a kill, before any job ran, does not count.
 
         Raises:
-            SweepFolderError: A file of the sweep is a fifo or a device.
+            SweepFolderError: A file of the sweep is a link, a folder, a fifo or a device.
         """
         self._check_files()
         try:
@@ -113,7 +113,7 @@ class SweepFolder:
         Raises:
             SweepFolderError: Another sweep holds it (the message says which
                 process on which host), it cannot be made or written, or a file
-                of the sweep is a fifo or a device.
+                of the sweep is a link, a folder, a fifo or a device.
         """
         self._check_files()
         with self._guard:
@@ -165,7 +165,7 @@ class SweepFolder:
     def _check_files(self) -> None:
         for name in (JOURNAL_NAME, LOG_NAME, LOCK_NAME):
             try:
-                check_regular(self.path / name)
+                check_own(self.path / name)
             except OSError as exc:
                 raise SweepFolderError(
                     exc.errno, f"the sweep cannot write to {self.path / name}: {exc.strerror}"
@@ -175,6 +175,7 @@ class SweepFolder:
         while True:
             self.path.mkdir(parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+            flags |= getattr(os, "O_NOFOLLOW", 0)  # what is written replaces the content
             descriptor = os.open(self.lock_path, flags, 0o666)
             try:
                 self._flock(descriptor)

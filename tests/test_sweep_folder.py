@@ -169,6 +169,38 @@ def test_fifos_and_devices_are_refused(tmp_path, name, make):
     assert os.listdir(tmp_path) == [name]
 
 
+@pytest.mark.parametrize("name", ["journal.jsonl", "autotrain.log", ".junky.lock"])
+@pytest.mark.parametrize("target", ["precious", "nothing", "."])
+def test_links_are_not_followed(tmp_path, name, target):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / name).symlink_to(tmp_path / target)
+    for use in (
+        SweepFolder(tmp_path / "sweep").acquire,
+        SweepFolder(tmp_path / "sweep").holds_sweep,
+    ):
+        with pytest.raises(SweepFolderError, match=f"{name}: it is a symbolic link"):
+            use()
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert sorted(os.listdir(tmp_path)) == ["precious", "sweep"]
+
+
+def test_a_link_that_comes_after_the_look_is_not_followed(tmp_path, monkeypatch):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / ".junky.lock").symlink_to(tmp_path / "precious")
+    monkeypatch.setattr(SweepFolder, "_check_files", lambda _self: None)
+    with pytest.raises(SweepFolderError, match="cannot be used"):
+        SweepFolder(tmp_path).acquire()
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["journal.jsonl", "autotrain.log", ".junky.lock"])
+def test_folders_in_place_of_files_are_refused(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(SweepFolderError, match=f"{name}: it is a folder"):
+        SweepFolder(tmp_path).acquire()
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs fifos")
 def test_a_journal_that_is_a_fifo_or_a_device_is_refused(tmp_path):
     os.mkfifo(tmp_path / "journal.jsonl")
