@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
 
 from junky_core.errors import JunkyError, LogError
 from junky_core.paths import user_path
+from junky_core.standard_streams import unbreakable_streams
 from junky_core.texts import visible
 
 __all__ = ["main"]
@@ -26,10 +28,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: The arguments; those of the process by default.
     """
+    if sys.stdout is None:  # closed by whoever started this, as in `junky ... >&-`
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - until the process ends
     arguments = _parser().parse_args(argv)
+    # Following a sweep ends when nobody reads it any more; all else goes on to its end.
+    follows = arguments.run is _watch and not arguments.once
     try:
-        status: int = arguments.run(arguments)
-        sys.stdout.flush()
+        with contextlib.nullcontext() if follows else unbreakable_streams():
+            status: int = arguments.run(arguments)
+            sys.stdout.flush()
     except BrokenPipeError:  # the reader (head, less) has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -41,7 +41,9 @@ from junky_core.report import publish_report
 from junky_core.results import AutotrainResult
 from junky_core.scopes import enter_scope
 from junky_core.shown import shown, whole
+from junky_core.signals import noted_until_here
 from junky_core.slots import Slot
+from junky_core.standard_streams import unbreakable_streams
 from junky_core.sweep import Sweep, SweepSettings
 from junky_core.sweep_folder import LOG_NAME
 from junky_core.sweep_log import FileWriter, SweepLog
@@ -151,7 +153,7 @@ def torch_autotrain(
             attribute ``result``.
         ModelLoadError: The best model could not be loaded; the result is in
             its attribute ``result``.
-        SweepInterrupted: Ctrl-C or SIGTERM; all there is has been saved, and
+        SweepInterrupted: Ctrl-C, SIGTERM or SIGHUP; all there is has been saved, and
             is in its attribute ``result``.
 
     Not to be called from several threads at once.
@@ -211,7 +213,7 @@ def torch_autotrain(
     display = Progress(progress, plain=progress is True)
     listeners: list[Observer] = [display, SweepLog(), *observers]
     record: SweepRecord | None = None
-    with contextlib.ExitStack() as stack:
+    with unbreakable_streams(), noted_until_here() as signals, contextlib.ExitStack() as stack:
         stack.callback(best.close)
         best.check_folder()  # before the sweep's folder is made: a refusal leaves nothing behind
         if sweep_dir is None:
@@ -247,9 +249,11 @@ def torch_autotrain(
             record.hand_over(sweep.emit)
         if report and record is not None:
             stack.callback(publish_report, record.path)
-        return runner.finish(
+        result = runner.finish(
             sweep, plan, best_model_device, None if record is None else record.path
         )
+    signals.raise_if_noted(result)
+    return result
 
 
 class _Autotrain:

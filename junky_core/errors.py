@@ -136,12 +136,12 @@ class SweepFailed(JunkyError, RuntimeError):
 
 
 class SweepInterrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM ended the sweep, after all of it was written down.
+    """Ctrl-C, SIGTERM or SIGHUP ended the sweep, after all of it was written down.
 
     In a script it is a ``SystemExit`` too, so that one which does not handle it
     ends with the status shells use for a signal: 130 for SIGINT, 143 for
-    SIGTERM. In a notebook and at a Python prompt it is not, for there it would
-    ask to leave the session.
+    SIGTERM, 129 for SIGHUP. In a notebook and at a Python prompt it is not, for
+    there it would ask to leave the session.
 
     Attributes:
         signum: The signal's number.

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 import random
 import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import torch
@@ -28,7 +26,7 @@ from junky_core.calls import Call
 from junky_core.consoles import consoles_apart
 from junky_core.context import JobContext
 from junky_core.devices import SlotSpec
-from junky_core.errors import ConfigError, SweepFailed, SweepInterrupted, in_session
+from junky_core.errors import ConfigError, SweepFailed, SweepInterrupted
 from junky_core.events import (
     AttemptFailed,
     Event,
@@ -54,6 +52,7 @@ from junky_core.scheduler import AttemptEnd, RunningJob, Scheduler
 from junky_core.scopes import JobScope, current_scope, enter_scope, inherit_scopes
 from junky_core.seeding import JobStreams, current_streams, installed_streams
 from junky_core.shown import shown
+from junky_core.signals import NotedSignals, noted
 from junky_core.slots import Slot, SlotThreads, torch_threads
 from junky_core.torch_state import default_device, own_torch_state
 from junky_core.user_text import class_name, dict_text, error_line, is_ctrl_c
@@ -63,6 +62,7 @@ __all__ = ["AttemptRunner", "Sweep", "SweepSettings"]
 
 _SEEDS = 1 << 64
 _MOST_THREADS = 1024  # torch takes the process down when the system has none left
+REMIND_EVERY_S = 60.0  # how often a job that is over its time and goes on is named
 WATCH_EVERY_S = 0.1  # how late a signal or an over-time may be noticed
 
 
@@ -122,20 +122,6 @@ def _whole(name: str, value: Any, least: int, most: int | None = None) -> None:
     if not is_whole or value < least or (most is not None and value > most):
         limits = f"{least} or more" if most is None else f"{least} to {most}"
         raise ConfigError(f"{name} is {shown(value)}; it must be a whole number, {limits}")
-
-
-_signals_before: dict[signal.Signals, Any] = {}  # handlers that a running sweep's replaced
-
-
-def _give_back_signals() -> None:
-    """In a forked child: a signal that it gets ends it, and not the sweep."""
-    for signum, handler in _signals_before.items():
-        signal.signal(signum, handler)
-    _signals_before.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_give_back_signals)
 
 
 class AttemptRunner(Protocol):
@@ -215,7 +201,9 @@ class Sweep:
         self._scheduler: Scheduler | None = None
         self._starter: JobScope | None = None
         self._default_device: torch.device | None = None
-        self._signum: int | None = None
+        self._signals = NotedSignals()
+        self._signum_of_job: int | None = None  # SIGINT, of a job that raised KeyboardInterrupt
+        self._reminded: dict[JobContext, float] = {}  # jobs over their time: when it was said
         self._resumed = False  # its first batch has begun: the next ones are of this session
 
     def run(self, source: JobSource, already_finished: int = 0) -> list[JobResult]:
@@ -225,7 +213,7 @@ class Sweep:
         are missing if they were never pulled; ``stop_reason`` says why.
 
         Raises:
-            SweepInterrupted: After Ctrl-C or SIGTERM, when all is written down.
+            SweepInterrupted: After Ctrl-C, SIGTERM or SIGHUP, when all is written down.
             SweepFailed: The first jobs all died of one error (``fail_fast``),
                 or no slot could be set up.
             Exception: What a job raised as fatal, or the source raised.
@@ -238,7 +226,8 @@ class Sweep:
         self._unsaved = set()
         self._crash = None
         self.stop_reason = ""
-        self._signum = None
+        self._signum_of_job = None
+        self._reminded = {}
         slots = [slot for slot in self._slots.slots if not slot.closed]
         if source.total is not None:
             slots = slots[: source.total]
@@ -258,7 +247,7 @@ class Sweep:
                 stack.enter_context(forks_in_turn())
             self._keep_streams_apart(stack)
             stack.callback(self._check_points.disarm)
-            stack.enter_context(self._signals())
+            self._signals = stack.enter_context(noted())
             self._emit_started(source, already_finished)
             stack.enter_context(libraries_apart(self._warn_once, slots=len(slots)))
             if source.total != 0:
@@ -372,6 +361,23 @@ class Sweep:
             ]
         if late:
             self._check_points.arm()
+        for job in late:
+            self._remind(job, now)
+
+    def _remind(self, job: JobContext, now: float) -> None:
+        """Say once a minute that a job is over its time and has come to no cancellation point."""
+        assert job.deadline is not None
+        if now - self._reminded.setdefault(job, job.deadline) < REMIND_EVERY_S:
+            return
+        self._reminded[job] = now
+        self._notice(
+            "warning",
+            f"{job.name} (job {job.num}) is {now - job.deadline:.0f} s over its time of "
+            f"{self.settings.job_timeout_s:g} s and goes on: it can end only where it calls its "
+            "model, loader, optimizer, save_best or current_job().check(). A call of check() in "
+            "its loop would end it; two Ctrl-C, or kill, end the whole sweep"
+            + self._how_to_resume(),
+        )
 
     def _end(self, scheduler: Scheduler, reason: str, why: str) -> None:
         """Start nothing new and ask what runs to end at its next check point."""
@@ -389,36 +395,10 @@ class Sweep:
                 f"{why}; {_that_end(len(active))} Interrupt again to leave at once",
             )
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Take SIGINT and SIGTERM, where they have their default handlers."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before: dict[signal.Signals, Any] = {}
-        for signum, default in (
-            (signal.SIGINT, signal.default_int_handler),
-            (signal.SIGTERM, signal.SIG_DFL),
-        ):
-            if signal.getsignal(signum) == default:
-                before[signum] = signal.signal(signum, self._on_signal)
-        _signals_before.update(before)
-        try:
-            yield
-        finally:
-            _signals_before.clear()
-            for taken, handler in before.items():
-                if signal.getsignal(taken) == self._on_signal:
-                    signal.signal(taken, handler)
-
-    def _on_signal(self, signum: int, _frame: FrameType | None) -> None:
-        # Runs between two bytecodes of the main thread, which may hold any lock: only take note.
-        if self._signum is None:
-            self._signum = signum
-            return
-        if in_session():
-            raise KeyboardInterrupt  # a second one: leave, but keep the notebook
-        os._exit(128 + signum)
+    @property
+    def _signum(self) -> int | None:
+        """The signal that ends the sweep, if one came."""
+        return self._signum_of_job or self._signals.signum
 
     def _raise_if_ended_early(self) -> None:
         with self._lock:
@@ -680,7 +660,7 @@ class Sweep:
         kind = failure.kind
         if isinstance(failure.exception, KeyboardInterrupt):
             kind = "interrupted"
-            self._signum = self._signum or int(signal.SIGINT)
+            self._signum_of_job = int(signal.SIGINT)
         if kind in ("oom", "poisoned"):
             free_memory(slot.device)
         elif slot.device.type != "cpu":

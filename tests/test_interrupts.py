@@ -1,10 +1,14 @@
 """Check points are in place while some sweep needs them, and not a moment longer."""
 
+import threading
+
 import pytest
 import torch
 from torch.utils.data import DataLoader, dataloader
 
+from junky_core import SweepFailed, sweep, torch_autotrain
 from junky_core.errors import JobStopped
+from junky_core.events import Notice
 from junky_core.interrupts import CheckPoints
 from junky_core.scopes import JobScope, enter_scope
 
@@ -60,3 +64,31 @@ def test_overlapping_sweeps_leave_nothing_whichever_ends_first(first):
         USES["loader"]()
     sweeps[1 - first].disarm()
     assert dataloader._BaseDataLoaderIter.__next__ is plain
+
+
+def test_a_job_over_its_time_that_comes_to_no_cancellation_point_is_named_again_and_again(
+    monkeypatch,
+):
+    monkeypatch.setattr(sweep, "REMIND_EVERY_S", 0.02)
+    seen, twice = [], threading.Event()
+
+    class Listener:
+        def on_event(self, event):
+            if isinstance(event, Notice) and "over its time" in event.message:
+                seen.append(event.message)
+                if len(seen) == 2:
+                    twice.set()
+
+    def train(_device, _loaders, _model, save_best, _prefix):
+        assert twice.wait(30)  # calls nothing that a job can end at
+        save_best(torch.nn.Linear(1, 1), 1.0)
+
+    with pytest.raises(SweepFailed):
+        torch_autotrain(lambda: torch.nn.Linear(1, 1), train, job_timeout_s=0.01,
+                        observers=[Listener()])  # fmt: skip
+    for words in ("Thread-1_0 (job 0)", "its time of 0.01 s", "check()", "Ctrl-C"):
+        assert words in seen[0]
+
+
+def test_a_job_over_its_time_is_named_once_a_minute():
+    assert sweep.REMIND_EVERY_S == 60

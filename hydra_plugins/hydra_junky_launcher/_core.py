@@ -45,6 +45,8 @@ from junky_core.leaderboard import publish_leaderboard
 from junky_core.progress import Progress
 from junky_core.report import publish_report
 from junky_core.results import AutotrainResult
+from junky_core.signals import noted_until_here
+from junky_core.standard_streams import unbreakable_streams
 from junky_core.sweep import Sweep, SweepSettings
 from junky_core.sweep_folder import LOG_NAME
 from junky_core.sweep_log import FileWriter, SweepLog
@@ -167,9 +169,15 @@ class HydraSweep:
         Raises:
             ConfigError: Jobs that cannot run side by side; nothing has run.
             ResumeError: The folder's sweep is another one.
-            SweepInterrupted: Ctrl-C or SIGTERM; all is written down.
+            SweepInterrupted: Ctrl-C, SIGTERM or SIGHUP; all is written down.
             SweepFailed: The first jobs all died of one error.
         """
+        with unbreakable_streams(), noted_until_here() as signals:
+            returns = self._launch(job_overrides, first_num)
+        signals.raise_if_noted()
+        return returns
+
+    def _launch(self, job_overrides: Sequence[Sequence[str]], first_num: int) -> list[JobReturn]:
         spec = self._spec
         setup_globals()
         slots = min(len(spec.slots), len(job_overrides))

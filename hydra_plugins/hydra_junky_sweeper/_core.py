@@ -32,6 +32,8 @@ from hydra_plugins.hydra_junky_sweeper._validation import validate_jobs
 from junky_core.errors import JunkyError, SweepFailed
 from junky_core.failures import showable
 from junky_core.paths import remove_empty
+from junky_core.signals import noted_until_here
+from junky_core.standard_streams import unbreakable_streams
 from junky_core.sweep_folder import LOCK_NAME
 from junky_core.texts import visible
 
@@ -112,6 +114,12 @@ class SweepRun:
             validate_jobs(jobs, loader, self.config)
             sys.stdout.write(preview_of(jobs))
             return []
+        with unbreakable_streams(), noted_until_here() as signals:
+            returns = self._run(jobs)
+        signals.raise_if_noted()
+        return returns
+
+    def _run(self, jobs: JobOverrides) -> list[Any]:
         folder = usable_folder("hydra.sweep.dir", self.config.hydra.sweep, "dir")
         runner: _OwnRunner | _ForeignRunner = (
             _OwnRunner(self.launcher, jobs)
@@ -120,7 +128,7 @@ class SweepRun:
         )
         try:
             with _config_written(self.config, folder, runner):
-                validate_jobs(jobs, loader, self.config)
+                validate_jobs(jobs, self.context.config_loader, self.config)
                 runner.launch_all(self.max_batch_size)
         except BaseException:
             # What has finished is worth a results file, whatever ended the sweep.
