@@ -34,6 +34,7 @@ from junky_core.grammar import expand_fit_params
 from junky_core.identity import copy_containers, digest
 from junky_core.jobs import Attempt, GridSource, Job, JobResult
 from junky_core.leaderboard import publish_leaderboard
+from junky_core.noted_signals import noted_until_here
 from junky_core.paths import user_path
 from junky_core.preview import preview_text
 from junky_core.progress import Progress
@@ -41,7 +42,6 @@ from junky_core.report import publish_report
 from junky_core.results import AutotrainResult
 from junky_core.scopes import enter_scope
 from junky_core.shown import shown, whole
-from junky_core.signals import noted_until_here
 from junky_core.slots import Slot
 from junky_core.standard_streams import unbreakable_streams
 from junky_core.sweep import Sweep, SweepSettings

@@ -48,11 +48,11 @@ from junky_core.integrations import begin_job, libraries_apart
 from junky_core.interrupts import CheckPoints
 from junky_core.jobs import Attempt, Job, JobResult, JobSource
 from junky_core.loaders import SharedData
+from junky_core.noted_signals import NotedSignals, noted
 from junky_core.scheduler import AttemptEnd, RunningJob, Scheduler
 from junky_core.scopes import JobScope, current_scope, enter_scope, inherit_scopes
 from junky_core.seeding import JobStreams, current_streams, installed_streams
 from junky_core.shown import shown
-from junky_core.signals import NotedSignals, noted
 from junky_core.slots import Slot, SlotThreads, torch_threads
 from junky_core.torch_state import default_device, own_torch_state
 from junky_core.user_text import class_name, dict_text, error_line, is_ctrl_c

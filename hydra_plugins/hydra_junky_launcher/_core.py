@@ -42,10 +42,10 @@ from junky_core.identity import digest
 from junky_core.jobs import Job, JobResult
 from junky_core.journal_reader import JournalState
 from junky_core.leaderboard import publish_leaderboard
+from junky_core.noted_signals import noted_until_here
 from junky_core.progress import Progress
 from junky_core.report import publish_report
 from junky_core.results import AutotrainResult
-from junky_core.signals import noted_until_here
 from junky_core.standard_streams import unbreakable_streams
 from junky_core.sweep import Sweep, SweepSettings
 from junky_core.sweep_folder import LOG_NAME

@@ -31,8 +31,8 @@ from hydra_plugins.hydra_junky_sweeper._space import JobOverrides, build_jobs
 from hydra_plugins.hydra_junky_sweeper._validation import validate_jobs
 from junky_core.errors import JunkyError, SweepFailed
 from junky_core.failures import showable
+from junky_core.noted_signals import noted_until_here
 from junky_core.paths import remove_empty
-from junky_core.signals import noted_until_here
 from junky_core.standard_streams import unbreakable_streams
 from junky_core.sweep_folder import LOCK_NAME
 from junky_core.texts import visible

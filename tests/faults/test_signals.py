@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a sweep soon, with all of it written down, and it can be resumed."""
+"""Ctrl-C, SIGTERM and SIGHUP end a sweep soon, with all of it written down, and it can be resumed."""
 
 import signal
 import time
@@ -9,11 +9,11 @@ from fault_harness import Child, check_best_file, check_complete
 from junky_core.journal_reader import read_journal
 
 SIZE = {"a": 3, "b": 6}
-STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
-BOTH = pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+EACH = pytest.mark.parametrize("signum", STATUS)
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("slots", [1, 4])
 def test_signal_ends_the_sweep_soon_and_it_resumes(tmp_path, undisturbed, signum, slots):
     child = Child(tmp_path, **SIZE, slots=slots, epoch_s=0.05, announce=2 + slots).start()
@@ -42,7 +42,7 @@ def test_signal_ends_the_sweep_soon_and_it_resumes(tmp_path, undisturbed, signum
     check_complete(resumed, undisturbed(**SIZE))
 
 
-@BOTH
+@EACH
 def test_second_signal_leaves_at_once(tmp_path, signum):
     child = Child(tmp_path, a=1, b=1, block=1, announce=1, epochs=0).start()
     child.wait_until("RUNNING")

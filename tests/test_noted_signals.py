@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from junky_core import SweepInterrupted, torch_autotrain
-from junky_core.signals import noted, noted_until_here
+from junky_core.noted_signals import noted, noted_until_here
 from junky_core.sweep_history import load_history
 
 ALL = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
