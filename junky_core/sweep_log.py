@@ -306,7 +306,7 @@ class SweepLog:
             f"jobs: {counts}; {event.duration_s:.3f} s",
         ]
         if event.best_name is None:
-            return [*lines, "no model was saved with a finite score"]
+            return [*lines, "no best model is on disk"]
         lines.append(f"best model name = {event.best_name}")
         if event.best_score is not None:
             lines.append(f"best model score = {_number(event.best_score)}")

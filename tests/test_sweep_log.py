@@ -274,7 +274,7 @@ def test_end_without_a_best():
     ended = SweepEnded(reason="interrupted", finished=0, failed=1, left=2, duration_s=2.0)
     lines = lines_of(ended)
     assert "AUTOTRAIN FINISHED (interrupted)" in lines
-    assert lines[-1] == "no model was saved with a finite score"
+    assert lines[-1] == "no best model is on disk"
 
 
 def test_one_event_is_one_write():

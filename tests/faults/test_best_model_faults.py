@@ -153,6 +153,7 @@ def test_no_model_is_told_of_where_none_could_be_written(tmp_path, monkeypatch, 
     assert len(caught.value.result.stats) == 4
     assert not (tmp_path / "model.pt").exists()
     assert last_record(tmp_path)["best_job"] is None
+    assert "no best model is on disk\n" in (tmp_path / "autotrain.log").read_text()
 
 
 def test_the_job_whose_model_was_lost_runs_again_when_the_sweep_is_resumed(tmp_path, monkeypatch):
