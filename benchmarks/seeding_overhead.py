@@ -17,7 +17,7 @@ import time
 import torch
 from torch import nn
 
-from junky_core.seeding import JobStreams, installed_streams
+from junky_core.job.seeding import JobStreams, installed_streams
 
 
 def make_step(dropouts, width, optimizer_class):

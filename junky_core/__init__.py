@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from junky_core.autotrain import torch_autotrain
-    from junky_core.context import JobContext, current_job
     from junky_core.errors import BestModelError, JunkyError, SweepFailed, SweepInterrupted
-    from junky_core.grammar import expand_fit_params
-    from junky_core.log_parser import parse_autotrain_log
-    from junky_core.results import AutotrainResult
+    from junky_core.job.context import JobContext, current_job
+    from junky_core.logs.parser import parse_autotrain_log
+    from junky_core.space.grammar import expand_fit_params
+    from junky_core.views.results import AutotrainResult
 
 __all__ = [
     "AutotrainResult",
@@ -35,15 +35,15 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AutotrainResult": "results",
+    "AutotrainResult": "views.results",
     "BestModelError": "errors",
-    "JobContext": "context",
+    "JobContext": "job.context",
     "JunkyError": "errors",
     "SweepFailed": "errors",
     "SweepInterrupted": "errors",
-    "current_job": "context",
-    "expand_fit_params": "grammar",
-    "parse_autotrain_log": "log_parser",
+    "current_job": "job.context",
+    "expand_fit_params": "space.grammar",
+    "parse_autotrain_log": "logs.parser",
     "torch_autotrain": "autotrain",
 }
 

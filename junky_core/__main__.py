@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 
 from junky_core.errors import JunkyError, LogError
+from junky_core.logs.standard_streams import unbreakable_streams
 from junky_core.paths import user_path
-from junky_core.standard_streams import unbreakable_streams
-from junky_core.texts import visible
+from junky_core.values.texts import visible
 
 __all__ = ["main"]
 
@@ -113,8 +113,8 @@ def _command(
 def _leaderboard(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from junky_core.leaderboard import render_leaderboard, write_leaderboard_csv
-    from junky_core.sweep_history import load_history
+    from junky_core.views.history import load_history
+    from junky_core.views.leaderboard import render_leaderboard, write_leaderboard_csv
 
     csv = user_path("--csv", arguments.csv) if arguments.csv else None
     history = load_history(arguments.path)
@@ -130,8 +130,8 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from junky_core.report import report_path, write_report
-    from junky_core.sweep_history import load_history
+    from junky_core.views.history import load_history
+    from junky_core.views.report import report_path, write_report
 
     output = user_path("--output", arguments.output) if arguments.output else None
     history = load_history(arguments.path)
@@ -141,7 +141,7 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _watch(arguments: argparse.Namespace) -> int:
-    from junky_core.watch import watch
+    from junky_core.views.watch import watch
 
     return watch(
         user_path("PATH", arguments.path, LogError),

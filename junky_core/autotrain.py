@@ -11,11 +11,9 @@ from typing import Any
 
 import torch
 
-from junky_core.best import BestModel
-from junky_core.best_path import best_model_path
-from junky_core.calls import Call
-from junky_core.context import JobContext
 from junky_core.devices import parse_devices
+from junky_core.engine.signals import noted_until_here
+from junky_core.engine.sweep import Sweep, SweepSettings
 from junky_core.errors import (
     BestModelError,
     ConfigError,
@@ -27,30 +25,32 @@ from junky_core.errors import (
     SweepInterrupted,
 )
 from junky_core.events import Notice, Observer
-from junky_core.failures import FatalJobError, showable
-from junky_core.fit_params import FitParams
-from junky_core.fixed_arguments import FixedArguments, fixed_arguments
-from junky_core.grammar import expand_fit_params
-from junky_core.identity import copy_containers, digest
+from junky_core.executors.threads import Slot
+from junky_core.job.best import BestModel
+from junky_core.job.context import JobContext
+from junky_core.job.failures import FatalJobError, showable
+from junky_core.job.scopes import enter_scope
+from junky_core.job.weights import unwrapped
 from junky_core.jobs import Attempt, GridSource, Job, JobResult
-from junky_core.leaderboard import publish_leaderboard
-from junky_core.noted_signals import noted_until_here
+from junky_core.logs.standard_streams import unbreakable_streams
+from junky_core.logs.text_log import FileWriter, SweepLog
 from junky_core.paths import user_path
-from junky_core.preview import preview_text
-from junky_core.progress import Progress
-from junky_core.report import publish_report
-from junky_core.results import AutotrainResult
-from junky_core.scopes import enter_scope
-from junky_core.shown import shown, whole
-from junky_core.slots import Slot
-from junky_core.standard_streams import unbreakable_streams
-from junky_core.sweep import Sweep, SweepSettings
-from junky_core.sweep_folder import LOG_NAME
-from junky_core.sweep_log import FileWriter, SweepLog
-from junky_core.sweep_record import REPAIR, Plan, SweepRecord, open_record
-from junky_core.user_text import dict_text, error_line, is_ctrl_c
-from junky_core.weights import unwrapped
-from junky_core.wording import count
+from junky_core.record.best_path import best_model_path
+from junky_core.record.folder import LOG_NAME
+from junky_core.record.sweep_record import REPAIR, Plan, SweepRecord, open_record
+from junky_core.space.fit_params import FitParams
+from junky_core.space.grammar import expand_fit_params
+from junky_core.values.calls import Call
+from junky_core.values.fixed_arguments import FixedArguments, fixed_arguments
+from junky_core.values.identity import copy_containers, digest
+from junky_core.values.shown import shown, whole
+from junky_core.values.user_text import dict_text, error_line, is_ctrl_c
+from junky_core.values.wording import count
+from junky_core.views.leaderboard import publish_leaderboard
+from junky_core.views.preview import preview_text
+from junky_core.views.progress import Progress
+from junky_core.views.report import publish_report
+from junky_core.views.results import AutotrainResult
 
 __all__ = ["torch_autotrain"]
 _PLAIN = frozenset({bool, float, str, type(None)})  # always have a repr()

@@ -12,8 +12,8 @@ import torch
 
 from junky_core import accelerators
 from junky_core.errors import DeviceError
-from junky_core.shown import shown
-from junky_core.wording import count as number_of
+from junky_core.values.shown import shown
+from junky_core.values.wording import count as number_of
 
 __all__ = ["MOST_SLOTS", "SlotSpec", "parse_devices"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from junky_core.errors import ConfigError, JunkyError
-from junky_core.shown import shown
+from junky_core.values.shown import shown
 
 __all__ = ["check_path", "folder_trouble", "remove_empty", "user_path"]
 

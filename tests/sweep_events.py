@@ -11,7 +11,7 @@ from junky_core.events import (
     SweepEnded,
     SweepStarted,
 )
-from junky_core.journal_codec import encode_event
+from junky_core.record.codec import encode_event
 
 ERROR = "RuntimeError: shapes <b>do not</b> match"
 

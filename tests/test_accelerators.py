@@ -17,12 +17,12 @@ from junky_core.accelerators import (
     synchronize_used_devices,
     visible_devices,
 )
-from junky_core.best import BestModel
 from junky_core.devices import parse_devices
+from junky_core.engine.sweep import Sweep, SweepSettings
 from junky_core.errors import SweepFailed
+from junky_core.job.best import BestModel
+from junky_core.job.scopes import current_scope
 from junky_core.jobs import GridSource, Job
-from junky_core.scopes import current_scope
-from junky_core.sweep import Sweep, SweepSettings
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_a_torch_that_refuses_to_name_an_accelerator_shows_none(monkeypatch):
 
 def test_the_time_of_an_attempt_is_that_of_its_work_on_the_device(gpu, tmp_path, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("junky_core.sweep.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("junky_core.engine.sweep.time.monotonic", lambda: clock[0])
 
     def synchronize(stream):
         clock[0] += 7.0

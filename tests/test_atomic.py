@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from junky_core import atomic
-from junky_core.atomic import (
+from junky_core import files as atomic
+from junky_core.files import (
     KeptFile,
     file_sha256,
     fsync_folder,
@@ -201,7 +201,7 @@ def test_error_of_the_system_keeps_class_and_names_path(tmp_path):
 
 CHILD_FULL = """
 import errno, os, resource, signal, sys, torch
-from junky_core.atomic import write_atomically
+from junky_core.files import write_atomically
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 state = torch.nn.Linear(300, 300).state_dict()
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
@@ -250,7 +250,7 @@ def test_error_swallowed_by_the_writer_still_counts(tmp_path):
 
 CHILD_KILLED = """
 import os, signal, sys
-from junky_core.atomic import write_atomically
+from junky_core.files import write_atomically
 def write(file):
     file.write(b"half")
     file.flush()

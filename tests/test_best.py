@@ -5,10 +5,10 @@ import threading
 import pytest
 import torch
 
-import junky_core.best as best_module
-from junky_core.best import BestModel
+import junky_core.job.best as best_module
 from junky_core.errors import ConfigError, ModelError
 from junky_core.events import BestSaved, BestSaving, Notice
+from junky_core.job.best import BestModel
 
 
 def model_of(value):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from junky_core.best_path import best_model_path
 from junky_core.errors import ConfigError
+from junky_core.record.best_path import best_model_path
 
 
 @pytest.mark.parametrize("name", ["model.pt", Path("sub/model.pt"), "a/../model.pt"])

@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 
-from junky_core.calls import Call
+from junky_core.values.calls import Call
 
 
 def make(*args, **kwargs):

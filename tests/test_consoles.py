@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.live import Live
 
 from junky_core import torch_autotrain
-from junky_core.consoles import consoles_apart
-from junky_core.scopes import JobScope, enter_scope
+from junky_core.job.consoles import consoles_apart
+from junky_core.job.scopes import JobScope, enter_scope
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,11 @@ from junky_core import parse_autotrain_log, torch_autotrain
 from junky_core.__main__ import main
 from junky_core.events import SlotClosed
 from junky_core.jobs import JobResult
-from junky_core.leaderboard import leaderboard_text, write_leaderboard_csv
-from junky_core.live_state import LiveState
-from junky_core.live_view import plain_line, render
-from junky_core.preview import preview_text
-from junky_core.results import AutotrainResult
+from junky_core.record.live_state import LiveState
+from junky_core.views.leaderboard import leaderboard_text, write_leaderboard_csv
+from junky_core.views.live_view import plain_line, render
+from junky_core.views.preview import preview_text
+from junky_core.views.results import AutotrainResult
 
 EVIL = "a\x1b[2Jb\0c\rd\x9b31me\u202ef\x07g\x08"
 

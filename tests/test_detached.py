@@ -10,7 +10,7 @@ import weakref
 import pytest
 import torch
 
-from junky_core.detached import StandIn, detached
+from junky_core.job.detached import StandIn, detached
 
 
 def raised(error, cause=None):

@@ -31,9 +31,9 @@ from sweep_events import attempt_failed, begin, ended, finish, score, started, w
 import junky_core
 from junky_core import devices, torch_autotrain
 from junky_core.__main__ import main as junky
-from junky_core.leaderboard import write_leaderboard_csv
-from junky_core.sweep_history import load_history
-from junky_core.sweep_log import FileWriter, SweepLog
+from junky_core.logs.text_log import FileWriter, SweepLog
+from junky_core.views.history import load_history
+from junky_core.views.leaderboard import write_leaderboard_csv
 
 ROOT = Path(__file__).parents[1]
 # Measuring takes half an hour; its commands are run by the tests of benchmarks themselves.

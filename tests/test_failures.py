@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from junky_core.errors import JobStopped
-from junky_core.failures import FatalJobError, describe, release_frames, settle, showable
+from junky_core.job.failures import FatalJobError, describe, release_frames, settle, showable
 
 
 def caught(error):

@@ -10,8 +10,8 @@ import traceback
 
 import pytest
 
-from junky_core.first_imports import first_imports_in_turn
-from junky_core.scopes import JobScope, enter_scope, inherit_scopes
+from junky_core.job.first_imports import first_imports_in_turn
+from junky_core.job.scopes import JobScope, enter_scope, inherit_scopes
 
 BOOTSTRAP = importlib._bootstrap
 

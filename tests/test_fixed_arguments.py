@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_identity import DIFFERENT, Plain, Point, Text
 
-from junky_core import content
-from junky_core.fixed_arguments import fixed_arguments
-from junky_core.identity import digest, fingerprint, freeze
+from junky_core.values import content
+from junky_core.values.fixed_arguments import fixed_arguments
+from junky_core.values.identity import digest, fingerprint, freeze
 
 
 def linear(weight=1.0, bias=True):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from junky_core.fork_turns import forks_in_turn
+from junky_core.job.fork_turns import forks_in_turn
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 
@@ -77,8 +77,8 @@ import os, sys, threading, warnings
 # Registered first, and so run last: another fork would fall between filelock's hook and the fork.
 os.register_at_fork(before=lambda: threading.Event().wait(0.01))
 import filelock
-from junky_core.fork_turns import forks_in_turn
-from junky_core.scopes import JobScope, enter_scope
+from junky_core.job.fork_turns import forks_in_turn
+from junky_core.job.scopes import JobScope, enter_scope
 
 warnings.simplefilter("ignore")  # of Python 3.12 and newer, that the process has threads
 if sys.version_info < (3, 12) and hasattr(filelock._api, "_audit_fork_safety"):

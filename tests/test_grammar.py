@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from junky_core.errors import FitParamsError
-from junky_core.grammar import expand_fit_params
-from junky_core.identity import freeze
+from junky_core.space.grammar import expand_fit_params
+from junky_core.values.identity import freeze
 
 
 def naive(grid):

@@ -24,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from junky_core.identity import copy_containers, digest, freeze
+from junky_core.values.identity import copy_containers, digest, freeze
 
 
 class Colour(enum.Enum):
@@ -340,7 +340,7 @@ def test_a_key_keeps_its_object_so_that_no_other_gets_its_id():
 
 def test_a_digest_of_an_object_is_not_the_same_in_a_forked_child():
     code = (
-        "import os; from junky_core.identity import digest; o = object(); mine = digest(o); "
+        "import os; from junky_core.values.identity import digest; o = object(); mine = digest(o); "
         "r, w = os.pipe(); pid = os.fork()\n"
         "if not pid: os.write(w, digest(o).encode()); os._exit(0)\n"
         "os.waitpid(pid, 0); assert os.read(r, 99).decode() != mine"
@@ -351,7 +351,7 @@ def test_a_digest_of_an_object_is_not_the_same_in_a_forked_child():
 
 def test_neither_numpy_nor_torch_is_imported():
     code = (
-        "import sys; from junky_core.identity import *; digest([1, {'a': (1.0, object())}]); "
+        "import sys; from junky_core.values.identity import *; digest([1, {'a': (1.0, object())}]); "
         "copy_containers([[1]]); assert not {'torch', 'numpy', 'omegaconf'} & set(sys.modules)"
     )
     root = pathlib.Path(__file__).parents[1]

@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from junky_core.report.importance import importance
+from junky_core.views.report.importance import importance
 
 
 def test_of_two_effects_the_larger_counts_more():

@@ -9,8 +9,8 @@ import torch
 
 from junky_core import current_job, torch_autotrain
 from junky_core.events import Notice
-from junky_core.integrations.accelerate import states_apart
-from junky_core.scopes import JobScope, enter_scope
+from junky_core.job.libraries.accelerate import states_apart
+from junky_core.job.scopes import JobScope, enter_scope
 
 pytest.importorskip("accelerate", reason="needs the extra huggingface")
 

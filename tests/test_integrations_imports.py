@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from junky_core.integrations.imports import when_imported
+from junky_core.job.libraries.imports import when_imported
 
 
 @pytest.fixture(autouse=True)

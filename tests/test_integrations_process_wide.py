@@ -8,7 +8,7 @@ import torch
 
 from junky_core import torch_autotrain
 from junky_core.events import Notice
-from junky_core.integrations.process_wide import LIBRARIES, named
+from junky_core.job.libraries.process_wide import LIBRARIES, named
 
 
 def stand_in(monkeypatch, name):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from junky_core import torch_autotrain
-from junky_core.integrations.transformers import builds_apart
+from junky_core.job.libraries.transformers import builds_apart
 
 pytest.importorskip("transformers", reason="needs the extra huggingface")
 

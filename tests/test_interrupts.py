@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, dataloader
 
-from junky_core import SweepFailed, sweep, torch_autotrain
+from junky_core import SweepFailed, torch_autotrain
+from junky_core.engine import sweep
 from junky_core.errors import JobStopped
 from junky_core.events import Notice
-from junky_core.interrupts import CheckPoints
-from junky_core.scopes import JobScope, enter_scope
+from junky_core.job.cancellation import CheckPoints
+from junky_core.job.scopes import JobScope, enter_scope
 
 
 class Stopped:

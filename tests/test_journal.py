@@ -16,7 +16,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from junky_core import journal as journal_module
 from junky_core.errors import JournalError, SweepFolderError
 from junky_core.events import (
     AttemptFailed,
@@ -31,11 +30,12 @@ from junky_core.events import (
     SweepEnded,
     SweepStarted,
 )
-from junky_core.journal import Journal
-from junky_core.journal_codec import MAX_VALUE_BYTES, decode_field, encode_event
-from junky_core.journal_lines import seal
-from junky_core.journal_reader import load_state, read_journal
-from junky_core.sweep_folder import SweepFolder
+from junky_core.record import journal as journal_module
+from junky_core.record.codec import MAX_VALUE_BYTES, decode_field, encode_event
+from junky_core.record.folder import SweepFolder
+from junky_core.record.journal import Journal
+from junky_core.record.lines import seal
+from junky_core.record.reader import load_state, read_journal
 
 
 def started(**kwargs):
@@ -395,7 +395,7 @@ def test_killed_process_loses_no_line(path):
     code = """
 import os, signal, sys
 from junky_core.events import Notice, SweepStarted
-from junky_core.journal import Journal
+from junky_core.record.journal import Journal
 journal = Journal(sys.argv[1])
 journal.on_event(SweepStarted(sweep_id="a", kind="python", total=1))
 for i in range(100):

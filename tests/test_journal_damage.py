@@ -13,14 +13,14 @@ from junky_core import parse_autotrain_log, torch_autotrain
 from junky_core.__main__ import main as run_command
 from junky_core.errors import ConfigError, JournalError, LogError, SweepFolderError
 from junky_core.events import BestSaved, BestSaving, Notice, SlotClosed
-from junky_core.journal import Journal
-from junky_core.journal_codec import encode_event
-from junky_core.journal_lines import seal
-from junky_core.journal_reader import load_state, read_journal
-from junky_core.journal_repair import repair_journal
-from junky_core.report import report_html
-from junky_core.sweep_history import load_history
-from junky_core.watch import watch
+from junky_core.record.codec import encode_event
+from junky_core.record.journal import Journal
+from junky_core.record.lines import seal
+from junky_core.record.reader import load_state, read_journal
+from junky_core.record.repair import repair_journal
+from junky_core.views.history import load_history
+from junky_core.views.report import report_html
+from junky_core.views.watch import watch
 
 SAVE = {"job": 0, "name": "Thread-1_0", "score": 0.5, "path": "/x/model.pt", "sha256": "00ff"}
 EVENTS = [

@@ -4,7 +4,8 @@ import sys
 import pytest
 
 from junky_core.jobs import JobResult
-from junky_core.leaderboard import (
+from junky_core.values.wording import param_text
+from junky_core.views.leaderboard import (
     duration_text,
     leaderboard_rows,
     leaderboard_text,
@@ -12,7 +13,6 @@ from junky_core.leaderboard import (
     varying_params,
     write_leaderboard_csv,
 )
-from junky_core.wording import param_text
 
 
 def job(num, score=0.5, status="finished", params=None, **facts):

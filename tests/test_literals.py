@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from junky_core.literals import read_params, split_balanced
+from junky_core.logs.literals import read_params, split_balanced
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from rich.console import Console
 from sweep_events import attempt_failed, begin, ended, fail, finish, score, started
 
 from junky_core.events import SlotClosed
-from junky_core.live_state import LiveState
-from junky_core.live_view import plain_line, render
+from junky_core.record.live_state import LiveState
+from junky_core.views.live_view import plain_line, render
 
 
 def state_of(*events):

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from junky_core.calls import Call
-from junky_core.loaders import LoaderSets, SharedData
+from junky_core.job.loaders import LoaderSets, SharedData
+from junky_core.values.calls import Call
 
 
 class Factory:

@@ -17,9 +17,9 @@ from junky_core.events import (
     SweepStarted,
 )
 from junky_core.jobs import rank_key
-from junky_core.journal_codec import encode_event
-from junky_core.log_parser import parse_autotrain_log
-from junky_core.sweep_log import SweepLog
+from junky_core.logs.parser import parse_autotrain_log
+from junky_core.logs.text_log import SweepLog
+from junky_core.record.codec import encode_event
 
 OLD = """AUTOTRAIN STARTED
 =================

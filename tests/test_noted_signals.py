@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from junky_core import SweepInterrupted, torch_autotrain
-from junky_core.noted_signals import noted, noted_until_here
-from junky_core.sweep_history import load_history
+from junky_core.engine.signals import noted, noted_until_here
+from junky_core.views.history import load_history
 
 ALL = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 

@@ -14,7 +14,7 @@ import torch
 
 from junky_core import JunkyError, expand_fit_params, parse_autotrain_log, torch_autotrain
 from junky_core.__main__ import main
-from junky_core.shown import shown, whole
+from junky_core.values.shown import shown, whole
 
 BIG = 10**5000  # Python refuses to write a number of so many digits
 DIGITS = "9" * 5000

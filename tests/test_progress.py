@@ -8,9 +8,9 @@ import time
 import pytest
 from sweep_events import begin, ended, fail, finish, score, started
 
-from junky_core.log_parser import parse_autotrain_log
-from junky_core.progress import Progress
-from junky_core.sweep_log import SweepLog
+from junky_core.logs.parser import parse_autotrain_log
+from junky_core.logs.text_log import SweepLog
+from junky_core.views.progress import Progress
 
 
 class Terminal(io.StringIO):

@@ -20,9 +20,9 @@ from sweep_events import (
     write_journal,
 )
 
-from junky_core.report import report_html, write_report
-from junky_core.report.payload import payload_of
-from junky_core.sweep_history import SweepHistory
+from junky_core.views.history import SweepHistory
+from junky_core.views.report import report_html, write_report
+from junky_core.views.report.payload import payload_of
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None
@@ -317,6 +317,6 @@ def test_is_quick_enough_to_write_for_many_jobs(tmp_path):
 
 
 def test_does_not_import_torch(tmp_path):
-    code = "import sys, junky_core.report; sys.exit('torch' in sys.modules)"
+    code = "import sys, junky_core.views.report; sys.exit('torch' in sys.modules)"
     env = {**os.environ, "PYTHONWARNINGS": "ignore"}
     assert subprocess.run([sys.executable, "-c", code], env=env, check=False).returncode == 0

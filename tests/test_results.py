@@ -2,7 +2,7 @@ import copy
 import pickle
 
 from junky_core.jobs import JobResult
-from junky_core.results import AutotrainResult
+from junky_core.views.results import AutotrainResult
 
 STATS = [("Thread-1_0", 0.5, {"a": "<b>"}, None), ("Thread-2_0", 0.4, {"a": 2}, [1])]
 FAILED = JobResult(2, "Thread-1_1", {"a": 3}, "failed", error="ValueError: bad")

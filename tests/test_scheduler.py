@@ -5,8 +5,8 @@ import threading
 import pytest
 
 from junky_core.devices import SlotSpec
+from junky_core.engine.scheduler import AttemptEnd, Scheduler
 from junky_core.jobs import GridSource, Job
-from junky_core.scheduler import AttemptEnd, Scheduler
 
 OK = AttemptEnd(kind="finished", duration_s=0.0)
 

@@ -9,8 +9,14 @@ import weakref
 
 import pytest
 
-from junky_core import scopes
-from junky_core.scopes import JobScope, current_scope, enter_scope, inherit_scopes, outside_scopes
+from junky_core.job import scopes
+from junky_core.job.scopes import (
+    JobScope,
+    current_scope,
+    enter_scope,
+    inherit_scopes,
+    outside_scopes,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -118,10 +124,10 @@ def test_a_thread_that_is_started_twice_says_so_and_leaves_nothing():
 
 
 def test_the_patch_is_taken_back():
-    assert threading.Thread.start.__module__ == "junky_core.scopes"
+    assert threading.Thread.start.__module__ == "junky_core.job.scopes"
     with inherit_scopes():
         pass
-    assert threading.Thread.start.__module__ == "junky_core.scopes"
+    assert threading.Thread.start.__module__ == "junky_core.job.scopes"
 
 
 def test_a_wrapper_that_stays_on_ours_does_no_harm_to_the_next_patch(monkeypatch):

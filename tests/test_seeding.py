@@ -18,7 +18,7 @@ from torch.utils.data import (
     random_split,
 )
 
-from junky_core.seeding import JobStreams, current_streams, installed_streams, loader_streams
+from junky_core.job.seeding import JobStreams, current_streams, installed_streams, loader_streams
 
 SEED = 11
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from junky_core.seeding import reproducibility_warnings
+from junky_core.job.seeding import reproducibility_warnings
 
 
 def test_nothing_to_say():

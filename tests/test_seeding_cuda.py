@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from junky_core.seeding import JobStreams, installed_streams
+from junky_core.job.seeding import JobStreams, installed_streams
 
 pytestmark = [
     pytest.mark.gpu,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from junky_core.seeding import JobStreams, current_streams, installed_streams
+from junky_core.job.seeding import JobStreams, current_streams, installed_streams
 
 rand_by_name = torch.rand
 manual_seed_by_name = torch.manual_seed
@@ -300,7 +300,7 @@ def test_a_function_looked_up_before_the_end_may_be_called_after_it(name):
 
 
 def test_another_thread_may_draw_during_the_first_check(monkeypatch):
-    from junky_core.seeding import _globals
+    from junky_core.job.seeding import _globals
 
     dropout = torch.nn.functional.dropout
 
@@ -319,7 +319,7 @@ def test_another_thread_may_draw_during_the_first_check(monkeypatch):
 
 def test_a_torch_without_the_means_is_a_clear_error(monkeypatch):
     from junky_core.errors import ConfigError
-    from junky_core.seeding import _globals, _operators
+    from junky_core.job.seeding import _globals, _operators
 
     before = public_state()
     monkeypatch.setattr(_globals, "_checked", False)

@@ -18,7 +18,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from junky_core.seeding import JobStreams, LoaderState
+from junky_core.job.seeding import JobStreams, LoaderState
 
 DATA = TensorDataset(torch.arange(16))
 

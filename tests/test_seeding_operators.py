@@ -6,8 +6,8 @@ import threading
 import pytest
 import torch
 
-from junky_core.seeding import JobStreams
-from junky_core.seeding._operators import drawing_operators, treatment
+from junky_core.job.seeding import JobStreams
+from junky_core.job.seeding._operators import drawing_operators, treatment
 
 PARAMS = [
     torch.full(shape, 0.1) for shape in [(8, 3), (8, 2), (8,), (8,), (8, 2), (8, 2), (8,), (8,)]
@@ -218,7 +218,7 @@ def test_operator_draws_nothing(name):
 def test_lent_operator_leaves_the_default_generator_as_it_was(monkeypatch):
     # An operator of a library that draws from the default generator by itself, as CUDA's fused
     # attention does: here one whose kernel is Python.
-    from junky_core.seeding import _kernels
+    from junky_core.job.seeding import _kernels
 
     library = torch.library.Library("junky_test_lent", "DEF")
     try:

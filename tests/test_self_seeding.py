@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from junky_core.seeding import JobStreams, current_streams, installed_streams
+from junky_core.job.seeding import JobStreams, current_streams, installed_streams
 
 A_TORCH_STATE = torch.Generator().manual_seed(3).get_state()
 A_PYTHON_STATE = random.Random(3).getstate()
@@ -184,7 +184,7 @@ def test_a_job_may_be_entered_inside_inference_mode():
 
 @pytest.mark.parametrize("mode", [torch.no_grad, lambda: torch.device("meta")])
 def test_the_first_seeding_of_a_process_may_come_in_any_mode(mode, monkeypatch):
-    from junky_core.seeding import _globals
+    from junky_core.job.seeding import _globals
 
     monkeypatch.setattr(_globals, "_checked", False)
     with JobStreams().thread():
@@ -373,7 +373,7 @@ def test_a_forked_child_draws_as_its_job_would(seeds):
 def test_no_operator_is_touched_until_a_job_seeds():
     script = """
         import torch
-        from junky_core.seeding import JobStreams
+        from junky_core.job.seeding import JobStreams
 
         def touched():
             return torch._C._dispatch_has_kernel_for_dispatch_key(
@@ -395,7 +395,7 @@ def test_a_child_forked_beside_a_job_that_draws_can_seed(first):
     script = f"""
         import multiprocessing, random, signal, threading, warnings
         import torch
-        from junky_core.seeding import JobStreams, installed_streams
+        from junky_core.job.seeding import JobStreams, installed_streams
 
         warnings.simplefilter("ignore", DeprecationWarning)
         drawing, done = threading.Event(), threading.Event()

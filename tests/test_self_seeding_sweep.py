@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from junky_core.autotrain import torch_autotrain
-from junky_core.seeding import _globals
+from junky_core.job.seeding import _globals
 
 SEEDS = [1, 2, 3, 4]
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 from sweep_events import begin, ended, finish, started, write_journal
 
-from junky_core.sweep_history import load_history
+from junky_core.views.history import load_history
 
 SCRIPT = """
 import sys, threading, torch
@@ -84,7 +84,7 @@ def test_a_closed_output_is_no_error_of_the_command_line(command, way, tmp_path)
 
 
 def test_streams_are_the_same_afterwards(monkeypatch):
-    from junky_core.standard_streams import unbreakable_streams
+    from junky_core.logs.standard_streams import unbreakable_streams
 
     monkeypatch.setattr(sys, "stdout", sys.__stdout__)
     with unbreakable_streams():
@@ -94,7 +94,7 @@ def test_streams_are_the_same_afterwards(monkeypatch):
 
 
 def test_a_full_disk_is_an_error_still(monkeypatch):
-    from junky_core.standard_streams import unbreakable_streams
+    from junky_core.logs.standard_streams import unbreakable_streams
 
     with open("/dev/full", "w") as full, pytest.raises(OSError, match="space"):
         monkeypatch.setattr(sys, "stdout", full)

@@ -7,13 +7,13 @@ import pytest
 
 from junky_core import parse_autotrain_log
 from junky_core.errors import LogError, SweepFolderError
-from junky_core.journal import Journal
-from junky_core.journal_reader import load_state
-from junky_core.sweep_folder import SweepFolder
+from junky_core.record.folder import SweepFolder
+from junky_core.record.journal import Journal
+from junky_core.record.reader import load_state
 
 HOLD = """
 import sys
-from junky_core.sweep_folder import SweepFolder
+from junky_core.record.folder import SweepFolder
 folder = SweepFolder(sys.argv[1])
 folder.acquire()
 print("held", flush=True)

@@ -2,7 +2,7 @@ import pytest
 from sweep_events import attempt_failed, begin, ended, fail, finish, score, started, write_journal
 
 from junky_core.errors import JournalError, LogError, LogNotFoundError
-from junky_core.sweep_history import SweepHistory, load_history
+from junky_core.views.history import SweepHistory, load_history
 
 
 def history_of(*events):

@@ -17,7 +17,7 @@ from junky_core.events import (
     SweepEnded,
     SweepStarted,
 )
-from junky_core.sweep_log import FileWriter, SweepLog, params_text
+from junky_core.logs.text_log import FileWriter, SweepLog, params_text
 
 
 class Text:

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from junky_core.texts import cut, excerpt, visible
+from junky_core.values.texts import cut, excerpt, visible
 
 
 def test_plain_text_stays_as_it_is():

@@ -6,7 +6,7 @@ from textwrap import dedent
 
 import pytest
 
-from junky_core.thread_ends import wait_until_gone
+from junky_core.job.thread_ends import wait_until_gone
 
 
 def run(script, tmp_path):
@@ -29,7 +29,7 @@ def test_a_joined_thread_is_waited_for_until_the_system_has_ended_it(monkeypatch
         seen.append(path)
         return next(looked)
 
-    monkeypatch.setattr("junky_core.thread_ends.os.path.exists", exists)
+    monkeypatch.setattr("junky_core.job.thread_ends.os.path.exists", exists)
     wait_until_gone([4711])
     assert seen == ["/proc/self/task/4711"] * 3
 

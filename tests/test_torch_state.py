@@ -8,7 +8,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from junky_core.autotrain import torch_autotrain
-from junky_core.torch_state import default_device, own_torch_state
+from junky_core.job.torch_state import default_device, own_torch_state
 
 
 class _Functions(TorchFunctionMode):

@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-from junky_core import turns
-from junky_core.scopes import JobScope, enter_scope, enter_slot, inherit_scopes
-from junky_core.turns import turn
+from junky_core.job import turns
+from junky_core.job.scopes import JobScope, enter_scope, enter_slot, inherit_scopes
+from junky_core.job.turns import turn
 
 
 def beside(scope_of_other, within_s=0.2):
@@ -105,8 +105,8 @@ def test_a_thread_of_no_job_does_not_wait_long(monkeypatch):
 
 FORK = """
 import os, threading, warnings
-from junky_core.scopes import JobScope, enter_scope
-from junky_core.turns import turn
+from junky_core.job.scopes import JobScope, enter_scope
+from junky_core.job.turns import turn
 
 warnings.simplefilter("ignore")  # of Python 3.12 and newer, that the process has threads
 has_it, may_end = threading.Event(), threading.Event()

@@ -8,7 +8,7 @@ from hostile import RAISED, Hostile, hostile_error, strange_exceptions
 
 from junky_core.autotrain import torch_autotrain
 from junky_core.errors import ModelLoadError, SweepFailed
-from junky_core.journal_reader import load_state
+from junky_core.record.reader import load_state
 
 JOBS = 8
 BAD = 3

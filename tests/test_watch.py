@@ -10,9 +10,9 @@ import pytest
 from sweep_events import begin, ended, fail, finish, started, write_journal
 
 from junky_core.errors import JournalError
-from junky_core.journal_codec import encode_event
-from junky_core.sweep_folder import LOCK_NAME
-from junky_core.watch import JournalTail, watch
+from junky_core.record.codec import encode_event
+from junky_core.record.folder import LOCK_NAME
+from junky_core.views.watch import JournalTail, watch
 
 DEAD_PID = 2**22 + 1  # above the system's highest
 
@@ -52,7 +52,7 @@ def test_once_tells_a_dead_sweep(tmp_path):
 
 
 def test_a_sweep_whose_process_is_gone_is_over(tmp_path, monkeypatch):
-    monkeypatch.setattr("junky_core.watch._SILENT_S", 0.0)
+    monkeypatch.setattr("junky_core.views.watch._SILENT_S", 0.0)
     write_journal(tmp_path / "journal.jsonl", [started(2), begin(0)])
     hold(tmp_path, DEAD_PID)
     stream = io.StringIO()
@@ -107,7 +107,7 @@ def test_a_hydra_sweep_may_go_on_while_its_process_is_there(tmp_path, monkeypatc
         elif len(naps) == 4:
             hold(tmp_path, DEAD_PID)
 
-    monkeypatch.setattr("junky_core.watch.time.sleep", sleep)
+    monkeypatch.setattr("junky_core.views.watch.time.sleep", sleep)
     stream = io.StringIO()
     assert watch(tmp_path, once=False, interval_s=0.1, stream=stream) == 0
     assert "2 of 2 jobs finished" in stream.getvalue()
@@ -143,8 +143,8 @@ def follow(tmp_path, monkeypatch, journal, *steps):
     """Watch a journal; each nap of the watch does the next step, the last one ends the sweep."""
     hold(tmp_path, os.getpid())
     waiting = list(steps)
-    monkeypatch.setattr("junky_core.watch.time.sleep", lambda _s: waiting.pop(0)())
-    monkeypatch.setattr("junky_core.watch._PLAIN_EVERY_S", 0.0)
+    monkeypatch.setattr("junky_core.views.watch.time.sleep", lambda _s: waiting.pop(0)())
+    monkeypatch.setattr("junky_core.views.watch._PLAIN_EVERY_S", 0.0)
     stream = io.StringIO()
     watch(tmp_path, once=False, interval_s=0.1, stream=stream)
     return stream.getvalue().splitlines()

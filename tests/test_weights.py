@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from junky_core.errors import ModelError
-from junky_core.weights import check_weights, copy_weights, state_of, unwrapped
+from junky_core.job.weights import check_weights, copy_weights, state_of, unwrapped
 
 
 def model_of(value):

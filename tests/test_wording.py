@@ -9,11 +9,11 @@ from junky_core import expand_fit_params, torch_autotrain
 from junky_core.devices import parse_devices
 from junky_core.errors import DeviceError, SweepFailed
 from junky_core.jobs import JobResult
-from junky_core.leaderboard import leaderboard_text, write_leaderboard_csv
-from junky_core.live_state import LiveState
-from junky_core.live_view import plain_line
-from junky_core.results import AutotrainResult
-from junky_core.wording import cell_text, count, pair_text
+from junky_core.record.live_state import LiveState
+from junky_core.values.wording import cell_text, count, pair_text
+from junky_core.views.leaderboard import leaderboard_text, write_leaderboard_csv
+from junky_core.views.live_view import plain_line
+from junky_core.views.results import AutotrainResult
 
 
 @pytest.mark.parametrize(

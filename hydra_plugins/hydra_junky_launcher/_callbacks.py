@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.utils import JobReturn
 from omegaconf import DictConfig
 
-from junky_core.scopes import current_scope
+from junky_core.job.scopes import current_scope
 
 __all__ = ["SerialCallbacks"]
 

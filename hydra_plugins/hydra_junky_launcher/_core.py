@@ -33,25 +33,25 @@ from hydra_plugins.hydra_junky_launcher._job import JobPayload, JobRunner
 from hydra_plugins.hydra_junky_launcher._preflight import check_output_folder, shared_environment
 from hydra_plugins.hydra_junky_launcher._quick import quick_run_job
 from hydra_plugins.hydra_junky_launcher._reading import reading
-from junky_core.best import Best, BestModel
 from junky_core.devices import SlotSpec, parse_devices
+from junky_core.engine.signals import noted_until_here
+from junky_core.engine.sweep import Sweep, SweepSettings
 from junky_core.errors import DeviceError, JunkyError, SweepFailed
 from junky_core.events import Notice, Observer
-from junky_core.failures import showable
-from junky_core.identity import digest
+from junky_core.job.best import Best, BestModel
+from junky_core.job.failures import showable
 from junky_core.jobs import Job, JobResult
-from junky_core.journal_reader import JournalState
-from junky_core.leaderboard import publish_leaderboard
-from junky_core.noted_signals import noted_until_here
-from junky_core.progress import Progress
-from junky_core.report import publish_report
-from junky_core.results import AutotrainResult
-from junky_core.standard_streams import unbreakable_streams
-from junky_core.sweep import Sweep, SweepSettings
-from junky_core.sweep_folder import LOG_NAME
-from junky_core.sweep_log import FileWriter, SweepLog
-from junky_core.sweep_record import Plan, SweepRecord
-from junky_core.wording import count
+from junky_core.logs.standard_streams import unbreakable_streams
+from junky_core.logs.text_log import FileWriter, SweepLog
+from junky_core.record.folder import LOG_NAME
+from junky_core.record.reader import JournalState
+from junky_core.record.sweep_record import Plan, SweepRecord
+from junky_core.values.identity import digest
+from junky_core.values.wording import count
+from junky_core.views.leaderboard import publish_leaderboard
+from junky_core.views.progress import Progress
+from junky_core.views.report import publish_report
+from junky_core.views.results import AutotrainResult
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction

@@ -4,7 +4,7 @@ Hydra runs one job at a time in a process: its config, its logging, its folder
 and its environment are the process's. Here many jobs run at once, each on the
 thread of its slot. Hydra's own ``run_job`` does all the work, unchanged; what
 it reads and writes is put under it per job, keyed by the job that the calling
-thread works for (:func:`junky_core.scopes.current_scope`, so threads that a
+thread works for (:func:`junky_core.job.scopes.current_scope`, so threads that a
 job starts see what their job sees). Threads of no job see the process's own
 state, as ever.
 
@@ -84,7 +84,7 @@ from omegaconf.basecontainer import BaseContainer
 from hydra_plugins.hydra_junky_launcher._copies import copy_config
 from hydra_plugins.hydra_junky_launcher._errors import HydraConfigError, HydraIsolationError
 from junky_core.errors import ConfigError
-from junky_core.scopes import JobScope, current_scope, enter_scope
+from junky_core.job.scopes import JobScope, current_scope, enter_scope
 
 __all__ = [
     "JobState",

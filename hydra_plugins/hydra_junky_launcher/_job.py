@@ -32,17 +32,17 @@ from hydra_plugins.hydra_junky_launcher._returns import (
     taken_from_process,
 )
 from junky_core.errors import IsolationError, JobExited
-from junky_core.exception_links import set_traceback, stand_in, traceback_of
-from junky_core.forks import OwnProcess, leave_if_forked
-from junky_core.texts import cut, excerpt
-from junky_core.user_text import repr_of
+from junky_core.job.exception_links import set_traceback, stand_in, traceback_of
+from junky_core.job.forks import OwnProcess, leave_if_forked
+from junky_core.values.texts import cut, excerpt
+from junky_core.values.user_text import repr_of
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
 
-    from junky_core.context import JobContext
+    from junky_core.executors.threads import Slot
+    from junky_core.job.context import JobContext
     from junky_core.jobs import Attempt
-    from junky_core.slots import Slot
 
 __all__ = ["JobPayload", "JobRunner", "compose_job", "number_job", "set_device"]
 

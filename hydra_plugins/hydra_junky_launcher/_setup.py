@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 import sys
 from collections.abc import Mapping
@@ -25,13 +24,12 @@ from hydra_plugins.hydra_junky_launcher._errors import (
     hydra_error,
 )
 from hydra_plugins.hydra_junky_launcher._reading import usable_folder
-from hydra_plugins.hydra_junky_launcher.junky_launcher import JunkyLauncherConf
-from junky_core.best import BestModel
-from junky_core.best_path import best_model_path
+from junky_core.engine.sweep import SweepSettings
 from junky_core.errors import ConfigError, SweepFolderError
-from junky_core.sweep import SweepSettings
-from junky_core.sweep_folder import SweepFolder
-from junky_core.sweep_record import REPAIR, is_spent, refusal
+from junky_core.job.best import BestModel
+from junky_core.record.best_path import best_model_path
+from junky_core.record.folder import SweepFolder
+from junky_core.record.sweep_record import REPAIR, is_spent, refusal
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
@@ -53,6 +51,7 @@ _ENGINE_KEYS = (
 
 def make_sweep(
     options: Mapping[str, Any],
+    defaults: Mapping[str, Any],
     hydra_context: HydraContext,
     task_function: TaskFunction,
     config: DictConfig,
@@ -60,7 +59,8 @@ def make_sweep(
     """Return the sweep that the launcher's settings describe; nothing is written or started.
 
     Args:
-        options: The keys of ``hydra.launcher``; those left out have their defaults.
+        options: The keys of ``hydra.launcher`` that were given.
+        defaults: All keys, with their defaults.
         hydra_context: Config loader and callbacks.
         task_function: The user's.
         config: The sweep's own composed config.
@@ -68,11 +68,6 @@ def make_sweep(
     Raises:
         DeviceError, ConfigError: A setting cannot be used; the message names it.
     """
-    defaults = {
-        field.name: field.default
-        for field in dataclasses.fields(JunkyLauncherConf)
-        if not field.name.startswith("_")
-    }
     unknown = sorted(set(options) - set(defaults))
     if unknown:
         raise HydraConfigError(

@@ -42,7 +42,7 @@ def run_settings() -> dict[str, Any] | None:
     from hydra_plugins.hydra_junky_launcher._direction import one_direction
     from hydra_plugins.hydra_junky_launcher._errors import hydra_error
     from hydra_plugins.hydra_junky_launcher._reading import check_values
-    from junky_core.best_path import best_model_path
+    from junky_core.record.best_path import best_model_path
 
     launcher: Any = OmegaConf.select(hydra_config, "launcher", default={})
     ours = "JunkyLauncher" in str(launcher.get("_target_", ""))

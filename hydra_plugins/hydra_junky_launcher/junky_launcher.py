@@ -7,7 +7,7 @@ not yet put the module in its place.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -19,8 +19,8 @@ from omegaconf import DictConfig
 
 if TYPE_CHECKING:
     from hydra_plugins.hydra_junky_launcher._core import HydraSweep
-    from junky_core.best import Best
     from junky_core.errors import BestModelError
+    from junky_core.job.best import Best
     from junky_core.jobs import JobResult
 
 __all__ = ["JunkyLauncher", "JunkyLauncherConf"]
@@ -46,7 +46,9 @@ class JunkyLauncher(Launcher):
         """Check all settings, before anything is written (Hydra calls this)."""
         from hydra_plugins.hydra_junky_launcher._setup import make_sweep
 
-        self.sweep = make_sweep(self.options, hydra_context, task_function, config)
+        keys = [key for key in fields(JunkyLauncherConf) if not key.name.startswith("_")]
+        defaults = {key.name: key.default for key in keys}
+        self.sweep = make_sweep(self.options, defaults, hydra_context, task_function, config)
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int

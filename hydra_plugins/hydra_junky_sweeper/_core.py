@@ -29,13 +29,13 @@ from hydra_plugins.hydra_junky_sweeper._results import (
 )
 from hydra_plugins.hydra_junky_sweeper._space import JobOverrides, build_jobs
 from hydra_plugins.hydra_junky_sweeper._validation import validate_jobs
+from junky_core.engine.signals import noted_until_here
 from junky_core.errors import JunkyError, SweepFailed
-from junky_core.failures import showable
-from junky_core.noted_signals import noted_until_here
+from junky_core.job.failures import showable
+from junky_core.logs.standard_streams import unbreakable_streams
 from junky_core.paths import remove_empty
-from junky_core.standard_streams import unbreakable_streams
-from junky_core.sweep_folder import LOCK_NAME
-from junky_core.texts import visible
+from junky_core.record.folder import LOCK_NAME
+from junky_core.values.texts import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from hydra.plugins.launcher import Launcher
     from hydra.types import HydraContext
 
-    from junky_core.best import Best
     from junky_core.errors import BestModelError
+    from junky_core.job.best import Best
     from junky_core.jobs import JobResult
 
 __all__ = ["RESULTS_FILE", "SweepRun", "check_batch_size"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from junky_core.preview import preview_text
-from junky_core.wording import count
+from junky_core.values.wording import count
+from junky_core.views.preview import preview_text
 
 if TYPE_CHECKING:
     from hydra_plugins.hydra_junky_sweeper._space import JobOverrides

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
-from junky_core.atomic import write_atomically
-from junky_core.failures import describe
+from junky_core.files import write_atomically
+from junky_core.job.failures import describe
 from junky_core.jobs import JobResult, rank_key
-from junky_core.texts import visible
-from junky_core.user_text import is_ctrl_c, repr_of
-from junky_core.wording import count
+from junky_core.values.texts import visible
+from junky_core.values.user_text import is_ctrl_c, repr_of
+from junky_core.values.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

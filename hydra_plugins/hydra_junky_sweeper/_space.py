@@ -40,9 +40,9 @@ from hydra_plugins.hydra_junky_sweeper._overrides import (
     value_text,
 )
 from junky_core.errors import FitParamsError
-from junky_core.grammar import FitParams, expand_fit_params
-from junky_core.identity import freeze
-from junky_core.shown import shown
+from junky_core.space.grammar import FitParams, expand_fit_params
+from junky_core.values.identity import freeze
+from junky_core.values.shown import shown
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader

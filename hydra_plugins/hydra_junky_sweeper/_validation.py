@@ -33,7 +33,7 @@ from omegaconf import (
 from hydra_plugins.hydra_junky_launcher._compose import composer_of
 from hydra_plugins.hydra_junky_sweeper._errors import HydraConfigError
 from hydra_plugins.hydra_junky_sweeper._overrides import bare_key, value_text
-from junky_core.shown import shown
+from junky_core.values.shown import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -99,7 +99,7 @@ def sample_jobs(
         compose: Returns the config of a job.
 
     >>> from hydra_plugins.hydra_junky_sweeper._space import JobOverrides
-    >>> from junky_core.grammar import expand_fit_params
+    >>> from junky_core.space.grammar import expand_fit_params
     >>> jobs = JobOverrides([], expand_fit_params([("lr", [0.1, 0.2, 1]), ("db", ["a", "b"])]))
     >>> list(sample_jobs(jobs, {"db"}.__contains__, lambda num: OmegaConf.create({"lr": 0.1})))
     [0, 1, 4, 5]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from junky_core.journal_reader import load_state, read_journal
+from junky_core.record.reader import load_state, read_journal
 
 CHILD = Path(__file__).with_name("fault_child.py")
 LONG = os.environ.get("JUNKY_LONG") == "1"

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-import junky_core.best as best_module
+import junky_core.job.best as best_module
 from junky_core import AutotrainResult, BestModelError, torch_autotrain
 from junky_core.errors import ModelError, SweepInterrupted
-from junky_core.journal_reader import load_state, read_journal
+from junky_core.record.reader import load_state, read_journal
 
 SCORES = [0.1, 0.2, 0.3, 0.25]  # by job; the third is the best
 
@@ -107,7 +107,7 @@ def sweep(folder, **kwargs):
 
 def one_write_a_job(monkeypatch):
     """Let each job wait until its save was tried, so that the writes can be counted."""
-    from junky_core.context import JobContext
+    from junky_core.job.context import JobContext
 
     plain = JobContext.save_best
 
@@ -212,9 +212,9 @@ def test_a_folder_that_cannot_be_flushed_has_the_new_model_all_the_same(tmp_path
     """The file has taken its place then: it is the one told of, and the sweep still ends badly."""
 
     def only_folders(patch):
-        import junky_core.atomic
+        import junky_core.files
 
-        patch.setattr(junky_core.atomic, "fsync_folder", no_space)
+        patch.setattr(junky_core.files, "fsync_folder", no_space)
 
     one_write_a_job(monkeypatch)
     Disk(monkeypatch, only_folders, FROM_THE_THIRD)

@@ -6,7 +6,7 @@ import shutil
 import torch
 
 from junky_core.autotrain import torch_autotrain
-from junky_core.journal_reader import load_state
+from junky_core.record.reader import load_state
 
 
 def make_model(a):

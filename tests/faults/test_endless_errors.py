@@ -9,7 +9,7 @@ import torch
 
 from junky_core import parse_autotrain_log, torch_autotrain
 from junky_core.errors import SweepFailed
-from junky_core.journal_reader import read_journal
+from junky_core.record.reader import read_journal
 
 LONG = "x" * 3_000_000
 APP = Path(__file__).with_name("endless_app.py")

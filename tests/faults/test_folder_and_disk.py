@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from fault_harness import Child, check_best_file, check_complete, ranking
 
-from junky_core.journal_reader import read_journal
+from junky_core.record.reader import read_journal
 
 SIZE = {"a": 3, "b": 6}
 

@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 
-from junky_core.journal_reader import load_state, read_journal
+from junky_core.record.reader import load_state, read_journal
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 ENDS = {  # what the child does -> the status that the parent finds
@@ -263,7 +263,7 @@ def test_child_of_a_hydra_job_ends(tmp_path):
 def test_fork_waits_until_the_log_is_written(tmp_path):
     """A stream's lock that another thread held at the fork would be held for ever in the child."""
     train = """
-    from junky_core.sweep_log import StdoutWriter
+    from junky_core.logs.text_log import StdoutWriter
 
     stdout, writing, forked = sys.stdout, threading.Event(), threading.Event()
 

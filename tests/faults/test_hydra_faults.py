@@ -13,7 +13,7 @@ import torch
 import yaml
 from fault_harness import LONG
 
-from junky_core.journal_reader import load_state
+from junky_core.record.reader import load_state
 
 KILLS = 30 if LONG else 3
 APP = """

@@ -7,7 +7,7 @@ import sys
 import pytest
 from fault_harness import LONG
 
-from junky_core.journal_reader import load_state, read_journal
+from junky_core.record.reader import load_state, read_journal
 
 JOBS = 10_000 if LONG else 1_500
 CHILD = """

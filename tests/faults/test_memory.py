@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from junky_core.journal_reader import load_state, read_journal
+from junky_core.record.reader import load_state, read_journal
 
 CHILD = """
 import os, resource, sys, threading

@@ -6,7 +6,7 @@ import time
 import pytest
 from fault_harness import Child, check_best_file, check_complete
 
-from junky_core.journal_reader import read_journal
+from junky_core.record.reader import read_journal
 
 SIZE = {"a": 3, "b": 6}
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}

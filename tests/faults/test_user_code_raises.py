@@ -7,7 +7,7 @@ import torch
 
 from junky_core.autotrain import torch_autotrain
 from junky_core.errors import ModelError, SweepFailed
-from junky_core.journal_reader import load_state, read_journal
+from junky_core.record.reader import load_state, read_journal
 
 GRID = [("a", list(range(8)))]
 

@@ -9,10 +9,10 @@ import torch
 import yaml
 from launching import multirun
 
-import junky_core.best as best_module
+import junky_core.job.best as best_module
 from junky_core import BestModelError, current_job
 from junky_core.errors import SweepFailed
-from junky_core.journal_reader import read_journal
+from junky_core.record.reader import read_journal
 
 CONFIG = {"x": 0}
 JOBS = ["hydra/sweeper=junky", "x=1,2,4,3"]  # the score is x/10

@@ -4,7 +4,7 @@ import concurrent.futures
 import threading
 
 from hydra_plugins.hydra_junky_launcher._callbacks import SerialCallbacks
-from junky_core.scopes import JobScope, enter_scope
+from junky_core.job.scopes import JobScope, enter_scope
 
 
 class Plain:

@@ -12,8 +12,9 @@ from launching import ON_1_4, as_before, multirun
 from omegaconf import OmegaConf
 
 from hydra_plugins.hydra_junky_launcher._direction import one_direction
-from junky_core import context, current_job
+from junky_core import current_job
 from junky_core.errors import ConfigError
+from junky_core.job import context
 
 
 class Direction(enum.Enum):  # as Optuna's sweeper has it

@@ -13,7 +13,7 @@ from launching import multirun
 
 from junky_core import current_job
 from junky_core.errors import SweepFailed
-from junky_core.journal_reader import load_state
+from junky_core.record.reader import load_state
 
 JOBS = 6
 BAD = 3

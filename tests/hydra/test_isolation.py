@@ -30,7 +30,7 @@ from hydra_plugins.hydra_junky_launcher._isolation import (
     private_log_config,
 )
 from junky_core.errors import ConfigError, IsolationError
-from junky_core.scopes import JobScope, enter_scope, inherit_scopes
+from junky_core.job.scopes import JobScope, enter_scope, inherit_scopes
 
 # OmegaConf 2.4 gave it the name of the legacy one, and deprecates this.
 register_resolver = (

@@ -34,7 +34,7 @@ from junky_core.errors import (
     SweepFailed,
     SweepInterrupted,
 )
-from junky_core.scopes import current_scope
+from junky_core.job.scopes import current_scope
 
 log = logging.getLogger("app.module")
 TWO = "hydra.launcher.devices=cpu*2"

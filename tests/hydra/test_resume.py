@@ -7,7 +7,7 @@ from launching import multirun
 
 from hydra_plugins.hydra_junky_launcher._differences import what_differs
 from junky_core.errors import ResumeError
-from junky_core.journal_reader import load_state, read_journal
+from junky_core.record.reader import load_state, read_journal
 
 CONFIG = {"lr": 0.1, "epochs": 10, "opt": {"name": "sgd", "betas": [1, 2]}}
 

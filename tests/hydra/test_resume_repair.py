@@ -9,10 +9,10 @@ from launching import multirun
 
 from junky_core.errors import ConfigError, JournalError, SweepFolderError
 from junky_core.events import SweepStarted
-from junky_core.journal_reader import load_state
-from junky_core.live_state import LiveState
-from junky_core.sweep_history import load_history
-from junky_core.watch import watch
+from junky_core.record.live_state import LiveState
+from junky_core.record.reader import load_state
+from junky_core.views.history import load_history
+from junky_core.views.watch import watch
 
 
 class Sweep:

@@ -11,7 +11,8 @@ from hydra.core.plugins import Plugins
 from launching import ON_1_4, multirun
 from omegaconf import OmegaConf
 
-from junky_core import context, current_job
+from junky_core import current_job
+from junky_core.job import context
 
 Plugins.instance()  # what it registers is part of the state that is put back
 

@@ -1,0 +1,1 @@
+"""What one running job has: its context, loaders, best model, failures, streams."""

@@ -1,0 +1,377 @@
+"""What a job can ask of its sweep: ``current_job()``."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import AbstractContextManager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from junky_core.devices import parse_devices
+from junky_core.errors import BestModelError, ForkedChildError, JobStopped
+from junky_core.events import Event, ScoreReported
+from junky_core.files import file_sha256
+from junky_core.job.best import BestModel, Standing
+from junky_core.job.exception_links import cause_of, context_of
+from junky_core.job.forks import OwnProcess
+from junky_core.job.loaders import LoaderSets, SharedData
+from junky_core.job.scopes import current_scope
+from junky_core.job.seeding import reproducibility_warnings
+from junky_core.jobs import rank_key
+from junky_core.values.calls import Call
+from junky_core.values.user_text import class_name, repr_of
+
+__all__ = ["JobContext", "current_job"]
+
+
+class JobContext:
+    """One attempt of a job, as its own code sees it.
+
+    All methods may be called from the slot's thread and from threads that the
+    job started.
+
+    Attributes:
+        device: The slot's ``torch.device``.
+        name: ``Thread-<slot>_<n>``, the n-th attempt of that slot, from 0.
+        num: The job's number in the sweep, from 0.
+        params: The varying parameters, a dict of its own.
+        log_prefix: ``"<name>: "``, for the beginning of each line it prints.
+        seed: The sweep's seed, ``None`` if it has none.
+        slot: The slot's number, from 1.
+        attempt: 1, or more if the job runs again.
+        folder: Under Hydra the job's folder, once the job has ended; else the sweep's, ``None``
+            if it has none. The whole text of an error that is cut elsewhere goes there.
+    """
+
+    def __init__(
+        self,
+        *,
+        device: torch.device,
+        name: str,
+        num: int,
+        params: dict[str, Any],
+        seed: int | None,
+        slot: int,
+        attempt: int,
+        best: BestModel,
+        loader_sets: LoaderSets,
+        shared: SharedData,
+        rng: random.Random,
+        emit: Callable[[Event], None],
+        warn: Callable[[str], None] = lambda _message: None,
+        timeout_s: float | None = None,
+        score: float | None = None,
+        on_device: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
+        folder: Path | None = None,
+    ) -> None:
+        self.device = device
+        self.name = name
+        self.num = num
+        self.params = params
+        self.log_prefix = f"{name}: "
+        self.seed = seed
+        self.slot = slot
+        self.attempt = attempt
+        self.folder = folder
+        self._own = OwnProcess()
+        self._best = best
+        self._loader_sets = loader_sets
+        self._shared = shared
+        self._rng = rng
+        self._emit = emit
+        self._warn = warn
+        self._looked_at: set[int] = (
+            set()
+        )  # models and loaders that were looked at for a seed's sake
+        self._timeout_s = timeout_s
+        self._started = time.monotonic()
+        self._seen_sets: list[Any] = []
+        self._seen_data: list[Any] = []
+        self._lock = threading.Lock()  # guards the scores and the save's serial
+        self._score = score
+        self._on_device = on_device
+        self._serial = 0
+        self._saved_once = False
+        self._stop: tuple[str, str] | None = None
+        self._loader_failure: tuple[BaseException, Call] | None = None
+
+    @property
+    def rng(self) -> random.Random:
+        """Random numbers of this job alone, made from ``seed`` if there is one."""
+        return self._rng
+
+    @property
+    def score(self) -> float | None:
+        """The best score this job gave so far, ``None`` if none."""
+        with self._lock:
+            return self._score
+
+    def loaders(self, factory: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Return ``factory(*args, **kwargs)``, built once on this slot for the same call.
+
+        The same call is the same code with the same closure values and the
+        same arguments, configs compared by content: a lambda in the task
+        function matches itself. The last two sets stay. Each job finds the set in
+        the state it was built in. With a sweep's seed the factory draws from a stream
+        of its own; in a job that seeds itself, from the job's, and another job gets the
+        set only if it seeded alike.
+
+        Raises:
+            Whatever the factory raises; the job is then handed to another slot.
+        """
+        self.check()
+        call = Call(factory, args, kwargs)
+        try:
+            loaders = self._loader_sets.get(call, self._seen_sets)
+        except Exception as error:
+            self._loader_failure = (error, call)
+            raise
+        self._look_at(loaders, loaders=loaders)
+        return loaders
+
+    def shared(self, factory: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Return ``factory(*args, **kwargs)``, built once in the process, for all slots.
+
+        For data that is only read: a data set in memory, a vocabulary. Loaders
+        belong in :meth:`loaders`, for two threads must not share one.
+        """
+        self._check_process("shared")
+        self.check()
+        return self._shared.get(Call(factory, args, kwargs), self._seen_data)
+
+    def save_best(self, model: Any, score: float) -> bool:
+        """Report ``score``, and save ``model`` if it is the best of the whole sweep.
+
+        Costs a copy of the weights if it is the best, else next to nothing;
+        the file is written by another thread.
+
+        Args:
+            model: The ``torch.nn.Module``.
+            score: Any number; a tensor or an array with one element. NaN and
+                infinities are recorded, but never best.
+
+        Returns:
+            Whether it is the best of the sweep so far.
+
+        Raises:
+            TypeError: ``score`` is no number.
+            ForkedChildError: This is a forked child of the job.
+            ModelError: ``model`` has no ``state_dict()``, or its weights could
+                not be loaded again with ``weights_only=True``.
+        """
+        self._check_process("save_best")
+        self.check()
+        with self._on_device():  # the caller may be a thread of no job: copies follow the work
+            value = _as_float(score)
+            self._look_at(model, model=model)
+            with self._lock:
+                first, self._saved_once = not self._saved_once, True
+            # The score counts only if the model could be saved.
+            standing = self._best.offer(self.num, self.name, value, model, check=first)
+        with self._lock:
+            improved = self._score is None or (
+                rank_key(value, 0, self._best.direction)
+                < rank_key(self._score, 0, self._best.direction)
+            )
+            if improved:
+                self._score = value
+            self._serial = max(self._serial, standing.serial)
+        self._report(value, improved, standing)
+        return standing.leads
+
+    def _check_process(self, method: str) -> None:
+        if not self._own:
+            raise ForkedChildError(
+                f"{method} was called in a forked child of job {self.num}. Only the job's own "
+                "process can do that: let the child pass on what it found (a pipe, a queue, its "
+                "exit status), and call it there"
+            )
+
+    def check(self) -> None:
+        """End this job here if it is over its time or the sweep is ending.
+
+        Call it in loops that use neither a model nor a loader.
+
+        Raises:
+            JobStopped: The job has to end; let it pass.
+        """
+        if self._stop is None:
+            if self._timeout_s is None or time.monotonic() - self._started < self._timeout_s:
+                return
+            self.stop("timeout", f"job {self.num} is over its time of {self._timeout_s:g} s")
+        assert self._stop is not None
+        reason, message = self._stop
+        raise JobStopped(message, reason)
+
+    def stop(self, reason: str, message: str) -> None:
+        """Ask this job to end at its next check point; from any thread."""
+        if self._stop is None:
+            self._stop = (reason, message)
+
+    @property
+    def deadline(self) -> float | None:
+        """When its time is over, on ``time.monotonic()``'s clock."""
+        return None if self._timeout_s is None else self._started + self._timeout_s
+
+    @property
+    def save_serial(self) -> int:
+        """Number of its last save that led, 0 for none; see ``BestModel.when_saved``."""
+        with self._lock:
+            return self._serial
+
+    def failed_loaders(self, error: BaseException) -> Call | None:
+        """Return the loader call whose failure ``error`` is or comes from."""
+        if self._loader_failure is None:
+            return None
+        failure, self._loader_failure = self._loader_failure, None  # it holds what it was given
+        seen: set[int] = set()
+        link: BaseException | None = error
+        while link is not None and id(link) not in seen:
+            if link is failure[0]:
+                return failure[1]
+            seen.add(id(link))
+            link = cause_of(link) or context_of(link)
+        return None
+
+    def _look_at(self, what: Any, **kind: Any) -> None:
+        """With a seed, warn of what may make the result differ all the same; once each."""
+        if self.seed is None or id(what) in self._looked_at:
+            return
+        self._looked_at.add(id(what))
+        for message in reproducibility_warnings(device=self.device, **kind):
+            self._warn(message)
+
+    def _report(self, score: float, improved: bool, standing: Standing) -> None:
+        best = standing.best
+        self._emit(
+            ScoreReported(
+                job=self.num,
+                name=self.name,
+                score=score,
+                improved=improved,
+                overall=standing.leads,
+                best_score=None if best is None else best.score,
+                best_name=None if best is None else best.name,
+            )
+        )
+
+
+def _as_float(score: Any) -> float:
+    try:
+        return float(score)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise TypeError(
+            f"save_best needs a number as score, not {class_name(score)}: {repr_of(score)[:200]}"
+        ) from error
+
+
+def current_job() -> JobContext:
+    """Return the job that the calling thread works for.
+
+    Outside a sweep (``python train.py``, a notebook cell) it is a job of its
+    own, on the first configured device, else the first GPU, else the CPU;
+    ``save_best`` works there too.
+
+    >>> current_job().name
+    'Thread-1_0'
+    """
+    scope = current_scope()
+    if scope is not None:
+        job = scope.job
+        assert isinstance(job, JobContext)
+        return job
+    return _standalone()
+
+
+_standalone_lock = threading.Lock()  # guards the dict
+_standalone_jobs: dict[Hashable, _StandaloneJob] = {}
+
+
+def _standalone() -> JobContext:
+    settings = _standalone_settings()
+    key = settings.get("key"), os.getpid()  # a forked child saves for itself
+    with _standalone_lock:
+        if key not in _standalone_jobs:
+            for earlier in _standalone_jobs.values():
+                earlier.release()
+            _standalone_jobs.clear()  # another run began
+            slot = parse_devices(settings.get("devices", "auto"))[0]
+            seed = settings.get("seed")
+            best = BestModel(
+                settings.get("best_model_path", "model.pt"), settings.get("direction", "maximize")
+            )
+            _standalone_jobs[key] = _StandaloneJob(
+                device=torch.device(slot.device),
+                name="Thread-1_0",
+                num=settings.get("num", 0),
+                params=dict(settings.get("params", {})),
+                seed=seed,
+                slot=1,
+                attempt=1,
+                best=best,
+                loader_sets=LoaderSets(None),  # a plain run seeds itself
+                shared=SharedData(None),
+                rng=random.Random(seed),  # noqa: S311
+                emit=lambda _event: None,
+            )
+        return _standalone_jobs[key]
+
+
+class _StandaloneJob(JobContext):
+    """A job with no sweep round it: its saves are on disk when ``save_best`` returns."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self._saving = threading.Lock()  # guards the best model and the flag
+        self._released = False
+
+    def release(self) -> None:
+        """End the best model's thread and close its file; for when another run began."""
+        with self._saving:
+            self._released = True
+            self._best.close()
+
+    def save_best(self, model: Any, score: float) -> bool:
+        with self._saving:
+            if self._released:  # somebody held on to a job whose run is over
+                self._best = _opened_again(self._best)
+            try:
+                leads = super().save_best(model, score)
+                if leads and not self._best.flush():
+                    raise BestModelError(self._best.problem)
+                return leads
+            finally:
+                if self._released:
+                    self._best.close()
+
+
+def _opened_again(closed: BestModel) -> BestModel:
+    best, saved = BestModel(closed.path, closed.direction), closed.saved
+    if saved is not None:
+        best.restore(saved.job, saved.name, saved.score, file_sha256(closed.path))
+    return best
+
+
+@functools.lru_cache(maxsize=1)
+def _front_ends() -> tuple[Callable[[], Mapping[str, Any] | None], ...]:
+    """Return the functions of the entry points; reading those takes a millisecond."""
+    found = metadata.entry_points(group="junky_core.standalone")
+    return tuple(entry.load() for entry in found)
+
+
+def _standalone_settings() -> Mapping[str, Any]:
+    """Ask the installed front ends (entry points) whether they have a run going on."""
+    for settings_of_run in _front_ends():
+        settings = settings_of_run()
+        if settings is not None:
+            return dict(settings, best_model_path=Path(settings["best_model_path"]))
+    return {}

@@ -1,0 +1,120 @@
+"""Forked children of a job: they end when the job's code does, and write nothing of the sweep's.
+
+``os.fork`` copies the thread that calls it, with all that the thread has yet to
+do. A child whose code returns, raises or calls ``sys.exit`` would go on as the
+slot it was forked in: take jobs, write the same journal, and its parent would
+wait for its end. So it ends where the job's code ends, as a script would:
+
+    the job's code, in the child     exit status
+    returns, ``sys.exit()``          0
+    ``sys.exit(n)``                  n
+    raises                           1, after the traceback; 130 for ``KeyboardInterrupt``
+
+Functions registered with ``atexit`` do not run in it: many wait for threads that
+the child does not have. Children of ``multiprocessing``, and so DataLoader's
+workers, end by themselves.
+
+Whatever writes to the sweep's files, or holds them, has an :class:`OwnProcess`
+and does nothing in a child.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Iterator
+
+from junky_core.values.user_text import str_of
+
+__all__ = ["OwnProcess", "leave_if_forked", "writing_to_streams"]
+
+_FORK_WAITS_S = 1.0  # for a write that a stopped terminal holds up
+_streams_lock = threading.RLock()  # held while this project writes to the process's streams
+_held_for_fork = threading.local()  # .lock: the forking thread has the lock
+
+
+class OwnProcess:
+    """Is true in the process that made it, false in a forked child.
+
+    >>> bool(OwnProcess())
+    True
+    """
+
+    __slots__ = ("_pid",)
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+
+    def __bool__(self) -> bool:
+        return os.getpid() == self._pid
+
+
+@contextlib.contextmanager
+def writing_to_streams() -> Iterator[None]:
+    """Let no fork come in between, inside the ``with`` block.
+
+    A stream has a lock of its own. Were it held by another thread at the fork,
+    the child would wait for ever as soon as it prints, or flushes at its end.
+    """
+    with _streams_lock:
+        yield
+
+
+def _before_fork() -> None:
+    _held_for_fork.lock = _streams_lock.acquire(timeout=_FORK_WAITS_S)
+
+
+def _after_fork() -> None:
+    if _held_for_fork.lock:
+        _streams_lock.release()
+
+
+def _after_fork_in_child() -> None:
+    global _streams_lock
+    _streams_lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
+    )
+
+
+def leave_if_forked(own: OwnProcess, error: BaseException | None = None) -> None:
+    """End the process if it is a forked child; to be called where a job's code has ended.
+
+    Args:
+        own: Made before the job's code began.
+        error: What it raised.
+    """
+    if own:
+        return
+    status = 1
+    try:
+        status = _status(error)
+    finally:  # whatever happens here, the child must not go on
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(BaseException):
+                stream.flush()
+        os._exit(status)
+
+
+def _status(error: BaseException | None) -> int:
+    """Return the exit status, and write what the interpreter would write."""
+    if error is None:
+        return 0
+    kind = type(error)
+    if issubclass(kind, SystemExit):
+        code = vars(SystemExit)["code"].__get__(error)
+        if code is None or type(code) is int:
+            return 0 if code is None else code & 0xFF
+        sys.stderr.write(f"{str_of(code)}\n")
+        return 1
+    from junky_core.job.failures import (
+        traceback_text,  # needs torch, which a journal's reader does not
+    )
+
+    sys.stderr.write(f"{traceback_text(error)}\n")
+    return 130 if issubclass(kind, KeyboardInterrupt) else 1

@@ -1,0 +1,85 @@
+"""Models that ``accelerate`` builds on another device, beside those of other jobs.
+
+``init_empty_weights`` and ``init_on_device`` replace ``nn.Module.register_parameter`` while
+they last, for the whole process: a model that another job builds would be on the meta
+device too, and two at a time would leave the replacement in place for good. While
+a sweep runs on several slots, it is in force in the thread that asked for it, and jobs
+take turns (:mod:`junky_core.job.turns`).
+
+With ``include_buffers``, accelerate up to 0.20 replaces functions of ``torch`` as well; other
+threads see those.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from junky_core.job.libraries.imports import when_imported
+from junky_core.job.turns import turn
+
+__all__ = ["empty_models_apart"]
+
+MODULE, FUNCTION = "accelerate.big_modeling", "init_on_device"
+
+_lock = threading.Lock()  # guards the two below, and the replacement itself
+_holders = 0
+_put_back: list[Callable[[], None]] = []
+
+
+@contextlib.contextmanager
+def empty_models_apart(*, slots: int) -> Iterator[None]:
+    """Let jobs build models with ``init_empty_weights`` at the same time inside the block.
+
+    Process-wide while it lasts; several blocks may overlap. One slot needs nothing.
+    """
+    global _holders
+    if slots < 2:
+        yield
+        return
+    with _lock:
+        _holders += 1
+    try:
+        with when_imported(MODULE, _replace):
+            yield
+    finally:
+        with _lock:
+            _holders -= 1
+            while _holders == 0 and _put_back:
+                _put_back.pop()()
+
+
+def _replace(module: ModuleType) -> None:
+    with _lock:
+        plain = getattr(module, FUNCTION, None)
+        if plain is not None and not _put_back:
+            _put_back.append(functools.partial(setattr, module, FUNCTION, plain))
+            setattr(module, FUNCTION, _in_own_thread(plain))
+
+
+def _in_own_thread(plain: Callable[..., Any]) -> Callable[..., Any]:
+    @contextlib.contextmanager
+    @functools.wraps(plain)
+    def init_on_device(*args: Any, **kwargs: Any) -> Iterator[None]:
+        builder = threading.get_ident()
+        with turn():
+            usual: Any = nn.Module.register_parameter
+            with plain(*args, **kwargs):
+                theirs: Any = nn.Module.register_parameter
+
+                def register_parameter(self: Any, *args: Any, **kwargs: Any) -> None:
+                    (theirs if threading.get_ident() == builder else usual)(self, *args, **kwargs)
+
+                nn.Module.register_parameter = register_parameter  # type: ignore[method-assign]
+                try:
+                    yield
+                finally:
+                    nn.Module.register_parameter = theirs  # type: ignore[method-assign]
+
+    return init_on_device

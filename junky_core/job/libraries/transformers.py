@@ -1,0 +1,199 @@
+"""Models of Hugging Face's ``transformers``, built by several jobs at the same time.
+
+``from_pretrained`` and ``from_config`` change the whole process while they build a
+model, and put it back: torch's default dtype, ``PreTrainedModel.tie_weights``,
+``torch.linspace``, the functions of ``torch.nn.init``. Two jobs at a time put back
+each other's changes: models stay untied, and the default dtype bfloat16, for
+good and without a word. While a sweep runs on several slots, the first two are the
+thread's own, and jobs take turns at the others (:mod:`junky_core.job.turns`).
+
+As in transformers 5. Where it is not as described, nothing is replaced, and the sweep
+says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from junky_core.job.libraries.imports import when_imported
+from junky_core.job.turns import turn
+
+__all__ = ["builds_apart"]
+
+MODULE = "transformers.modeling_utils"
+UNKNOWN = (
+    "transformers {version} is not known to hydra-junky: from_pretrained changes the whole "
+    "process while it loads, and models that jobs build at the same time may come out wrong. "
+    "Run one job at a time (one slot in `devices`), or use transformers 5"
+)
+
+_lock = threading.Lock()  # guards the two below, and the replacements themselves
+_holders = 0
+_put_back: list[Callable[[], None]] = []
+
+
+class _Local(threading.local):
+    untied = 0  # how many blocks without tying the thread is in
+
+
+_local = _Local()
+
+
+@contextlib.contextmanager
+def builds_apart(warn: Callable[[str], None], *, slots: int) -> Iterator[None]:
+    """Let jobs build and load models at the same time inside the ``with`` block.
+
+    Process-wide while it lasts; several blocks may overlap.
+
+    Args:
+        warn: Called with a message where this version is not known.
+        slots: How many slots run jobs at the same time; one needs nothing.
+    """
+    global _holders
+
+    def replace(module: ModuleType) -> None:
+        with _lock:
+            known = bool(_put_back) or _replace(module)
+        if not known:
+            version = getattr(__import__("transformers"), "__version__", "of this kind")
+            warn(UNKNOWN.format(version=version))
+
+    if slots < 2:
+        yield
+        return
+    with _lock:
+        _holders += 1
+    try:
+        with when_imported(MODULE, replace):
+            yield
+    finally:
+        with _lock:
+            _holders -= 1
+            while _holders == 0 and _put_back:
+                _put_back.pop()()
+
+
+def _replace(modeling: ModuleType) -> bool:
+    """Put ours in place of theirs; return whether all of it is there."""
+    model = getattr(modeling, "PreTrainedModel", None)
+    initialization = getattr(modeling, "init", None)
+    replacements: list[tuple[Any, str, Callable[[Any], Any]]] = [
+        (modeling, "local_torch_dtype", lambda plain: functools.partial(_local_dtype, plain)),
+        (initialization, "no_tie_weights", lambda _plain: _no_tie_weights),
+        (initialization, "meta_device_safe_creation_ops", _block_in_turn),
+        (model, "initialize_weights", _method_in_turn),
+        (model, "tie_weights", _unless_untied),
+    ]
+    if not all(name in getattr(owner, "__dict__", ()) for owner, name, _ in replacements):
+        return False
+    for owner, name, wrap in replacements:
+        plain = vars(owner)[name]
+        setattr(owner, name, wrap(plain))
+        _put_back.append(functools.partial(setattr, owner, name, plain))
+    return True
+
+
+def _block_in_turn(plain: Callable[[], Any]) -> Callable[[], Any]:
+    @contextlib.contextmanager
+    def block() -> Iterator[None]:
+        with turn(), plain():
+            yield
+
+    return block
+
+
+def _method_in_turn(plain: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(plain)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with turn():
+            return plain(self, *args, **kwargs)
+
+    return method
+
+
+def _unless_untied(plain: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(plain)
+    def tie_weights(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return None if _local.untied else plain(self, *args, **kwargs)
+
+    return tie_weights
+
+
+@contextlib.contextmanager
+def _no_tie_weights() -> Iterator[None]:
+    _local.untied += 1
+    try:
+        yield
+    finally:
+        _local.untied -= 1
+
+
+@contextlib.contextmanager
+def _local_dtype(plain: Any, dtype: torch.dtype, model_class_name: str | None = None) -> Any:
+    if dtype == torch.get_default_dtype():
+        yield
+    elif not dtype.is_floating_point:
+        with plain(dtype, model_class_name):  # raises, with its own words
+            yield
+    else:
+        with _DefaultDtype(dtype):
+            yield
+
+
+def _functions(names: str) -> frozenset[Any]:
+    return frozenset(getattr(torch, name) for name in names.split() if hasattr(torch, name))
+
+
+class _DefaultDtype(TorchFunctionMode):
+    """Gives new tensors a default dtype, in one thread; ``torch.set_default_dtype`` does in all.
+
+    The legacy constructor ``torch.Tensor(...)`` cannot be reached this way: it
+    gives the process's default dtype.
+    """
+
+    # What is of the default dtype unless it is given one.
+    FLOATS = _functions(
+        "empty empty_permuted zeros ones rand randn eye linspace logspace normal "
+        "bartlett_window blackman_window hamming_window hann_window kaiser_window"
+    )
+    # What is so if it is made from Python's floats.
+    BY_VALUE = _functions("arange as_tensor asarray full range scalar_tensor tensor")
+    # What asks for a dtype by its name or its arguments.
+    CONVERSIONS = frozenset(
+        {torch.Tensor.float, torch.Tensor.to, torch.Tensor.type, torch.Tensor.type_as}
+    )
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        given = [*args, *kwargs.values()]
+        if any(isinstance(value, torch.dtype) for value in given) or func in self.CONVERSIONS:
+            return func(*args, **kwargs)
+        tensors = [value for value in given if isinstance(value, torch.Tensor)]
+        if func in self.FLOATS and not tensors:
+            return func(*args, **{**kwargs, "dtype": self.dtype})
+        made = func(*args, **kwargs)
+        if getattr(made, "dtype", None) != torch.get_default_dtype():
+            return made
+        if func in self.BY_VALUE:
+            arrays = any(hasattr(value, "dtype") for value in given)
+            return made if arrays else func(*args, **{**kwargs, "dtype": self.dtype})
+        if tensors and not any(tensor.is_floating_point() for tensor in tensors):
+            # Numbers that torch makes of the default dtype for the sake of the operation.
+            return func(*(self._as_number(value) for value in args), **kwargs)
+        return made
+
+    def _as_number(self, value: Any) -> Any:
+        is_whole = isinstance(value, torch.Tensor) and value.dtype != torch.bool
+        return value.to(self.dtype) if is_whole else value

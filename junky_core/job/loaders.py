@@ -1,0 +1,171 @@
+"""Loader sets of one slot, and data that all slots share.
+
+A DataLoader must not be used by two threads, so each slot builds its own, in
+its own thread, once for the same call, and hands it to each of its jobs.
+Read-only data needs no copies: :class:`SharedData` builds it once a process.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+from junky_core.accelerators import synchronize_used_devices
+from junky_core.job.libraries.accelerate import FactoryStates, factory_states
+from junky_core.job.seeding import FactoryDraws, LoaderState, loader_streams
+from junky_core.values.calls import Call
+
+__all__ = ["LoaderSets", "SharedData"]
+
+KEPT_SETS = 2  # this job's and, say, the one before; more would pile up in memory
+
+
+def _build(call: Call, seed: int | None) -> tuple[Any, FactoryDraws | None]:
+    if seed is not None:
+        with loader_streams(seed):
+            return call.run(), None
+    with FactoryDraws.noted() as draws:
+        made = call.run()
+    return made, draws
+
+
+@dataclass(eq=False, slots=True)
+class _LoaderSet:
+    call: Call
+    loaders: Any
+    state: LoaderState  # what it was like when it was built
+    draws: FactoryDraws | None  # without a seed: from the streams of the job that built it
+    libraries: FactoryStates  # what the factory left in other libraries' state
+    pinned: bool
+
+
+class LoaderSets:
+    """The loader sets that one slot has built; the last two stay.
+
+    Used by the slot's own thread, or by threads of its job, one at a time.
+    """
+
+    def __init__(self, seed: int | None) -> None:
+        self._seed = seed
+        self._lock = threading.RLock()  # guards _sets; held while a factory runs
+        self._sets: list[_LoaderSet] = []  # the last used last
+
+    def has(self, call: Call) -> bool:
+        """Return whether this slot built the set of ``call``, so that it can be built."""
+        with self._lock:
+            return any(known.call.same_as(call) for known in self._sets)
+
+    def get(self, call: Call, seen: list[Any], *, pin: bool = False) -> Any:
+        """Return what ``call`` gave on this slot, making it if it was not made yet.
+
+        A set starts each job from the state it was built in: ``seen`` holds the sets that the
+        running job has had already. Where the factory drew from streams that its job had
+        seeded itself, another job gets the set only if the factory would draw the same there, and
+        its streams go on as if it had.
+        A pinned set is never let go.
+        """
+        with self._lock:
+            found = next((known for known in seen if known.call.same_as(call)), None)
+            if found is None:
+                found = self._ready(call)
+                if found is None:
+                    with factory_states() as libraries:
+                        loaders, draws = _build(call, self._seed)
+                    if pin:
+                        draws = None  # built before any job, for all of them
+                    state = LoaderState.capture(loaders)
+                    found = _LoaderSet(call, loaders, state, draws, libraries, pin)
+                seen.append(found)
+            if found in self._sets:
+                self._sets.remove(found)
+            self._sets.append(found)
+            loose = [known for known in self._sets if not known.pinned]
+            for known in loose[:-KEPT_SETS]:
+                self._sets.remove(known)
+            return found.loaders
+
+    def _ready(self, call: Call) -> _LoaderSet | None:
+        """Return the set of ``call`` that another job left, put back as it was built."""
+        for known in self._sets:
+            if known.call.same_as(call) and (known.draws is None or known.draws.fit()):
+                known.state.restore()
+                known.libraries.restore()
+                if known.draws is not None:
+                    known.draws.repeat()
+                return known
+        return None
+
+
+@dataclass(eq=False, slots=True)
+class _Shared:
+    call: Call
+    building: threading.Lock = field(default_factory=threading.Lock)
+    built: bool = False
+    data: Any = None
+    draws: FactoryDraws | None = None
+
+    def fits(self) -> bool:
+        return not self.built or self.draws is None or self.draws.fit()
+
+
+class SharedData:
+    """Read-only data, built once in the process and shared by all slots.
+
+    Thread-safe; slots that ask for the same data while it is being built wait
+    for it. A factory that raises is called again by the next who asks.
+    """
+
+    def __init__(self, seed: int | None) -> None:
+        self._seed = seed
+        self._lock = threading.Lock()  # guards _entries; never held while a factory runs
+        self._entries: list[_Shared] = []
+
+    def get(self, call: Call, seen: list[Any]) -> Any:
+        """Return what ``call`` gave, making it if nobody has.
+
+        ``seen`` holds what the running job has had already. As with loaders, what a factory
+        drew from streams that its job had seeded is for jobs alone where it would draw the same.
+        """
+        for entry in seen:
+            if entry.call.same_as(call):
+                return entry.data
+        while True:
+            entry = self._entry(call)
+            with entry.building:
+                if not entry.built:
+                    self._fill(entry)
+                elif not entry.fits():
+                    continue  # it was being built when it was found
+                elif entry.draws is not None:
+                    entry.draws.repeat()
+            seen.append(entry)
+            return entry.data
+
+    def _entry(self, call: Call) -> _Shared:
+        with self._lock:
+            same = [known for known in self._entries if known.call.same_as(call)]
+            for known in same:
+                if known.fits():
+                    return known
+            for known in same[:-1]:
+                self._entries.remove(known)
+            self._entries.append(_Shared(call))
+            return self._entries[-1]
+
+    def _fill(self, entry: _Shared) -> None:
+        try:
+            entry.data, entry.draws = _build(entry.call, self._seed)
+            synchronize_used_devices()  # other slots read it from streams of their own
+        except BaseException:
+            with self._lock:
+                self._drop(entry)  # it holds what the failed job gave to the factory
+            raise
+        entry.built = True
+        with self._lock:
+            self._drop(entry)
+            self._entries.append(entry)  # not there if it failed before, for another job
+
+    def _drop(self, entry: _Shared) -> None:
+        if entry in self._entries:
+            self._entries.remove(entry)

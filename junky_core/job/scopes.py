@@ -1,0 +1,279 @@
+"""Which job a thread works for.
+
+A slot's thread, and every thread that a job starts, belongs to that job. While
+a sweep runs, ``threading.Thread.start`` is wrapped, so that a new thread enters
+the scope of the thread that started it: a DataLoader's pin-memory thread, a
+``Timer``.
+
+The threads of a pool (``ThreadPoolExecutor``, ``multiprocessing.pool.ThreadPool``)
+belong to no job, for a pool may outlive the job that first used it. What a pool
+is given to do belongs to the job that gave it.
+
+Any other thread that was running before the job belongs to no job, whoever gives
+it work; one that outlives its job stays with it.
+
+Context variables would not do: a new thread starts with an empty context on
+Python up to 3.13.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import functools
+import inspect
+import multiprocessing.pool
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from junky_core.job.forks import OwnProcess, leave_if_forked
+
+__all__ = [
+    "JobScope",
+    "current_scope",
+    "enter_scope",
+    "enter_slot",
+    "inherit_scopes",
+    "outside_scopes",
+    "slot_facets",
+]
+
+_local = threading.local()
+_install_lock = threading.Lock()  # guards the two below
+_installs = 0
+_uninstall: Callable[[], None] | None = None
+
+
+class JobScope:
+    """All that belongs to one attempt of a job.
+
+    Attributes:
+        job: What ``current_job()`` returns inside it.
+        parent: The scope that a sweep inside a job was started in.
+        facets: What other modules keep for each job, by name.
+        slot_facets: What they keep for all jobs of its slot, by name.
+        thread_setups: Context managers (made anew for each thread) that every
+            thread of the job enters, the slot's own thread first.
+        work_setups: Called in the thread that gives work to a pool; what they
+            return is entered in the pool's thread round that work.
+
+    Args:
+        job: The job.
+        parent: As above; its facets hold here too (such a job still has its outer job's
+            Hydra config).
+        slot_facets: Those of its slot; by default it is on a slot of its own.
+    """
+
+    __slots__ = ("facets", "job", "parent", "slot_facets", "thread_setups", "work_setups")
+
+    def __init__(
+        self,
+        job: Any,
+        parent: JobScope | None = None,
+        slot_facets: dict[str, Any] | None = None,
+    ) -> None:
+        self.job = job
+        self.parent = parent
+        self.facets: dict[str, Any] = {} if parent is None else dict(parent.facets)
+        self.slot_facets: dict[str, Any] = {} if slot_facets is None else slot_facets
+        self.thread_setups: list[Callable[[], AbstractContextManager[Any]]] = []
+        self.work_setups: list[Callable[[], AbstractContextManager[Any]]] = []
+
+
+def current_scope() -> JobScope | None:
+    """Return the scope that the calling thread is in, ``None`` outside any job."""
+    return getattr(_local, "scope", None)
+
+
+@contextlib.contextmanager
+def enter_scope(scope: JobScope) -> Iterator[JobScope]:
+    """Make the calling thread work for ``scope`` inside the ``with`` block."""
+    previous = current_scope()
+    _local.scope = scope
+    try:
+        with contextlib.ExitStack() as stack:
+            for setup in tuple(scope.thread_setups):
+                stack.enter_context(setup())
+            yield scope
+    finally:
+        _local.scope = previous
+
+
+def slot_facets() -> dict[str, Any] | None:
+    """Return what other modules keep for the slot that the calling thread is on.
+
+    ``None`` for a thread that is on no slot.
+    """
+    scope = current_scope()
+    facets: dict[str, Any] | None = getattr(_local, "slot_facets", None)
+    return facets if scope is None else scope.slot_facets
+
+
+@contextlib.contextmanager
+def enter_slot(facets: dict[str, Any]) -> Iterator[None]:
+    """Let the calling thread be on the slot of ``facets``, also between its jobs."""
+    _local.slot_facets = facets
+    try:
+        yield
+    finally:
+        del _local.slot_facets
+
+
+@contextlib.contextmanager
+def outside_scopes() -> Iterator[None]:
+    """Let the calling thread work for no job inside the ``with`` block.
+
+    For threads that the sweep itself starts from within a job.
+    """
+    previous = current_scope()
+    _local.scope = None
+    try:
+        yield
+    finally:
+        _local.scope = previous
+
+
+@contextlib.contextmanager
+def inherit_scopes() -> Iterator[None]:
+    """Let threads started inside the ``with`` block inherit their starter's scope.
+
+    Process-wide while it lasts; several blocks may overlap.
+    """
+    global _installs, _uninstall
+    with _install_lock:
+        if _installs == 0:
+            undo = contextlib.ExitStack()
+            undo.callback(_install())
+            undo.callback(_wrap_pools())
+            _uninstall = undo.close
+        _installs += 1
+    try:
+        yield
+    finally:
+        with _install_lock:
+            _installs -= 1
+            if _installs == 0:
+                assert _uninstall is not None
+                _uninstall()
+
+
+def _install() -> Callable[[], None]:
+    """Wrap ``Thread.start``; return what takes the wrapper away."""
+    plain_start = threading.Thread.start
+    installed = True
+
+    def start(self: threading.Thread) -> None:
+        scope = current_scope() if installed else None
+        if scope is None:
+            plain_start(self)
+            return
+        run = self.run
+
+        def run_in_scope() -> None:
+            self.__dict__.pop("run", None)  # break the cycle; the class's own method shows again
+            own = OwnProcess()
+            try:
+                with enter_scope(scope):
+                    run()
+            except BaseException as error:
+                leave_if_forked(own, error)
+                raise
+            leave_if_forked(own)
+
+        self.run = run_in_scope  # type: ignore[method-assign]
+        try:
+            plain_start(self)
+        except RuntimeError:  # started twice, or no more threads to be had
+            self.__dict__.pop("run", None)
+            raise
+
+    def uninstall() -> None:
+        nonlocal installed
+        installed = False
+        # Somebody who wrapped our wrapper keeps a working chain: it is left in place then.
+        if threading.Thread.start is start:
+            threading.Thread.start = plain_start  # type: ignore[method-assign]
+
+    threading.Thread.start = start  # type: ignore[method-assign]
+    return uninstall
+
+
+def bound(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``function``, to be called in any thread for the calling thread's job."""
+    scope = current_scope()
+    if scope is None:
+        return function
+    setups = [setup() for setup in scope.work_setups]
+    return functools.partial(_in_scope, scope, setups, function)
+
+
+def _in_scope(
+    scope: JobScope,
+    setups: Sequence[AbstractContextManager[Any]],
+    function: Callable[..., Any],
+    /,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    if current_scope() is scope:
+        return function(*args, **kwargs)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(enter_scope(scope))
+        for setup in setups:
+            stack.enter_context(setup)
+        return function(*args, **kwargs)
+
+
+_FUTURES = ("fn", "initializer")
+_POOLS = ("callback", "error_callback", "func", "initializer")
+# What takes a function to call later: the names of its arguments that are functions.
+_TAKE_WORK: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
+    (concurrent.futures.ThreadPoolExecutor, "__init__", _FUTURES),
+    (concurrent.futures.ThreadPoolExecutor, "submit", _FUTURES),
+    (concurrent.futures.Future, "add_done_callback", _FUTURES),
+    (multiprocessing.pool.ThreadPool, "__init__", _POOLS),
+    (multiprocessing.pool.ThreadPool, "apply_async", _POOLS),
+    (multiprocessing.pool.ThreadPool, "imap", _POOLS),
+    (multiprocessing.pool.ThreadPool, "imap_unordered", _POOLS),
+    (multiprocessing.pool.ThreadPool, "map", _POOLS),
+    (multiprocessing.pool.ThreadPool, "map_async", _POOLS),
+    (multiprocessing.pool.ThreadPool, "starmap", _POOLS),
+    (multiprocessing.pool.ThreadPool, "starmap_async", _POOLS),
+)
+
+
+def _wrap_pools() -> Callable[[], None]:
+    """Let what is given to a pool of threads belong to who gave it; return what takes that away."""
+    undo = contextlib.ExitStack()
+
+    def wrap(pool: Any, name: str, functions: tuple[str, ...]) -> None:
+        plain = getattr(pool, name)
+        own = name in vars(pool)
+        signature = inspect.signature(plain)
+
+        @functools.wraps(plain)
+        def give(*args: Any, **kwargs: Any) -> Any:
+            if current_scope() is None:
+                return plain(*args, **kwargs)
+            try:
+                given = signature.bind(*args, **kwargs)
+            except TypeError:
+                return plain(*args, **kwargs)  # which says what is wrong
+            for argument in functions:
+                if given.arguments.get(argument) is not None:
+                    given.arguments[argument] = bound(given.arguments[argument])
+            with outside_scopes():  # for the threads that it may start
+                return plain(*given.args, **given.kwargs)
+
+        def take_away() -> None:
+            if vars(pool).get(name) is give:  # else somebody wrapped it: theirs stays
+                setattr(pool, name, plain) if own else delattr(pool, name)
+
+        setattr(pool, name, give)
+        undo.callback(take_away)
+
+    for pool, name, functions in _TAKE_WORK:
+        wrap(pool, name, functions)
+    return undo.close

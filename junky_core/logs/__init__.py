@@ -1,0 +1,1 @@
+"""The text log, written and read back."""

@@ -1,0 +1,1 @@
+"""The sweep's folder: lock, journal, and what they add up to."""

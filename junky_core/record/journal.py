@@ -1,0 +1,385 @@
+"""Write down all that happens in a sweep, so that nothing is lost whatever ends it.
+
+Every event is one line of ``journal.jsonl`` (its form: :mod:`junky_core.record.codec` and
+:mod:`junky_core.record.lines`; reading it back: :mod:`junky_core.record.reader`), handed to the
+system with one ``write`` at once, so that a killed process has lost none. A thread of the journal
+flushes the file to the disk in groups, so that a power cut costs the last half second; before a
+best model takes its place, the journal is flushed at once, so that whatever model is found on the
+disk can be told by its hash.
+
+What can go wrong with the file, and what becomes of the line:
+
+    the disk is full, read-only, away    lines wait in memory and are tried again, in order, with
+                                         each event, every half second, and at the end
+    a part of the line was written       it is cut off again, so that the file stays readable
+    the folder, or the file, is deleted  both are made anew. The deleted file's content can still
+                                         be read through our descriptor and is copied: nothing
+                                         is missing
+    another file is in its place         that one is moved to ``journal.jsonl.other``
+    the memory is full                   the event itself waits, to be put into words later
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import errno
+import os
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from junky_core.errors import SweepFolderError
+from junky_core.events import BestSaving, Event, SweepStarted
+from junky_core.files import fsync_folder
+from junky_core.job.forks import OwnProcess
+from junky_core.record.codec import encode_event
+from junky_core.record.lines import seal, whole_length
+from junky_core.record.regular_files import check_regular
+from junky_core.record.repair import seal_old_journal
+from junky_core.values.wording import count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Journal"]
+
+_FULL_PENDING_BYTES = 64 << 20  # lines waiting beyond this leave out tracebacks and values
+_QUIET_S = 60.0  # at least so long between two complaints
+_COPY_CHUNK = 1 << 20
+
+
+class Journal:
+    """An observer that appends every event of a sweep to a file.
+
+    A new file begins with the ``SweepStarted``; what is told before waits for
+    that. A file that is there is continued; a last line that a kill cut short
+    is taken off first. One without numbers and checksums gets them first.
+
+    Args:
+        path: The file. Its folder is made if it is not there.
+        fsync_every_s: Seconds after which what was written is flushed to the disk.
+        on_trouble: Called with a sentence when the file cannot be written (once
+            until it can again, and at most once a minute), when that is over,
+            and when the journal is closed with lines still unwritten. It may
+            emit events itself.
+        reclaim: Called before a deleted folder is made anew; raises ``OSError``
+            if it is not ours any more (``SweepFolder.reclaim``).
+
+    Raises:
+        SweepFolderError: The file cannot be opened for writing, or its end is damaged.
+        JournalError: It is without checksums, and damaged.
+
+    In a forked child it does nothing: only the process that opened it writes.
+
+    Safe to call from several threads. A flush to the disk does not hold up
+    the writers.
+
+    >>> import tempfile
+    >>> from junky_core.events import SweepStarted
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with Journal(Path(folder) / "journal.jsonl") as journal:
+    ...         journal.on_event(SweepStarted(sweep_id="a", kind="python", total=3))
+    ...     print((Path(folder) / "journal.jsonl").read_text())  # doctest: +ELLIPSIS
+    {"event": "sweep_started", "time": ..., "sweep_id": "a", "kind": "python", "total": 3, ...
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        fsync_every_s: float = 0.5,
+        on_trouble: Callable[[str], None] | None = None,
+        reclaim: Callable[[], None] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self._own = OwnProcess()
+        self._fsync_every_s = fsync_every_s
+        self._on_trouble = on_trouble
+        self._reclaim = reclaim
+        self._lock = threading.Lock()  # guards all below
+        self._pending: collections.deque[bytes | Event] = collections.deque()
+        self._pending_bytes = 0
+        self._in_write = False  # still set at the next write: an exception came out of the last
+        self._unsynced = False
+        self._closed = False
+        self._told = False  # the listener knows of the trouble we are in
+        self._told_at = -_QUIET_S
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            check_regular(self.path)
+            seal_old_journal(self.path)
+            self._descriptor = self._open()
+            try:
+                self._size, self._records = self._cut_off_torn_line()
+            except BaseException:
+                os.close(self._descriptor)
+                raise
+        except OSError as exc:
+            raise SweepFolderError(
+                exc.errno, f"cannot write the journal {self.path}: {exc.strerror}"
+            ) from exc
+        # A journal begins with the sweep's start; what is told before that comes after it.
+        self._early: list[bytes | Event] | None = [] if self._size == 0 else None
+        with contextlib.suppress(OSError):
+            fsync_folder(self.path.parent)
+        self._wake = threading.Event()  # something was written since the last flush
+        self._stop = threading.Event()
+        self._thread = threading.Thread(
+            target=self._flush_in_groups, name="junky-journal", daemon=True
+        )
+        self._thread.start()
+
+    def __enter__(self) -> Journal:  # noqa: PYI034 - typing.Self is newer than Python 3.10
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def on_event(self, event: Event) -> None:
+        """Write ``event`` down; it is with the system when this returns, unless that refused."""
+        line = self._encode(event) if self._own else None
+        if line is None:
+            return
+        with self._lock:
+            if self._closed:
+                return
+            if self._early is not None and not isinstance(event, SweepStarted):
+                self._early.append(line)
+                return
+            lines, self._early = [line, *(self._early or ())], None
+            self._pending.extend(lines)
+            self._pending_bytes += sum(len(line) for line in lines if isinstance(line, bytes))
+            message = self._write_pending()
+            descriptor = self._copy_for_sync() if type(event) is BestSaving else None
+        self._tell(message)
+        if descriptor is not None:
+            self._tell(self._sync(descriptor))
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def flush(self) -> bool:
+        """Try to write what is waiting, and flush all to the disk.
+
+        Returns:
+            Whether every line is written.
+        """
+        if not self._own:
+            return False
+        with self._lock:
+            if self._closed:
+                return not self._pending
+            message = self._write_pending()
+            descriptor = self._copy_for_sync()
+            done = not self._pending
+        self._tell(message)
+        if descriptor is not None:
+            self._tell(self._sync(descriptor))
+        return done
+
+    def close(self) -> bool:
+        """Flush, and take no more events. Closing twice is allowed.
+
+        Returns:
+            Whether every line is written; if not, ``on_trouble`` was told.
+        """
+        if not self._own:
+            return False
+        with self._lock:
+            if self._closed:
+                return not self._pending
+        self.flush()
+        with self._lock:
+            if self._closed:
+                return not self._pending
+            message = self._write_pending()
+            self._closed = True
+            left = len(self._pending)
+            os.close(self._descriptor)
+        if left:
+            message = (
+                f"{count(left, 'record')} could not be written to the journal {self.path}: it is "
+                "not complete, and a resumed sweep will run again the jobs that it lacks"
+            )
+        self._tell(message)
+        self._stop.set()
+        self._wake.set()
+        if self._thread is not threading.current_thread():
+            self._thread.join(1.0)  # it may hang in a flush to a dead disk
+        return not left
+
+    def _encode(self, event: Event) -> bytes | Event | None:
+        lean = self._pending_bytes > _FULL_PENDING_BYTES
+        try:
+            return encode_event(event, lean=lean)
+        except Exception:  # noqa: BLE001 - above all MemoryError: wait for room
+            return event
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+        flags |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        return os.open(self.path, flags, 0o666)
+
+    def _cut_off_torn_line(self) -> tuple[int, int]:
+        """Make the file end with a whole record and its line end; return its size, and its n."""
+        size, n = whole_length(self._descriptor)
+        if n is None:
+            raise OSError(None, "its last line has no checksum, the first one has")
+        if size < os.fstat(self._descriptor).st_size:
+            os.ftruncate(self._descriptor, size)
+        if size == 0:
+            return 0, 0
+        os.lseek(self._descriptor, size - 1, os.SEEK_SET)
+        if os.read(self._descriptor, 1) != b"\n":  # only that was lost of the last record
+            size += os.write(self._descriptor, b"\n")
+        return size, n
+
+    def _write_pending(self) -> str | None:
+        """Write the lines that wait, oldest first; return what to tell, if anything."""
+        try:
+            if self._pending:
+                self._see_to_the_file()
+            while self._pending:
+                line = self._pending[0]
+                text = line if isinstance(line, bytes) else _late_line(line)
+                if text:
+                    self._write_line(seal(text, self._records + 1))
+                    self._records += 1
+                self._pending.popleft()
+                self._pending_bytes -= len(line) if isinstance(line, bytes) else 0
+                self._unsynced = True
+        except (OSError, MemoryError) as exc:
+            return self._complaint(exc)
+        told, self._told = self._told, False
+        if told:
+            return f"the journal {self.path} is written again; it is complete"
+        return None
+
+    def _write_line(self, line: bytes) -> None:
+        """Append a line wholly, or leave the file as it was."""
+        if self._in_write:
+            self._cut_off_part()
+        self._in_write = True
+        written = 0
+        try:
+            while written < len(line):  # one turn, unless the disk is getting full
+                written += os.write(self._descriptor, line[written:] if written else line)
+        except OSError:
+            with contextlib.suppress(OSError):  # if it fails, the next write tries again
+                self._cut_off_part()
+                self._in_write = False
+            raise
+        self._size += written
+        self._in_write = False
+
+    def _cut_off_part(self) -> None:
+        if os.fstat(self._descriptor).st_size > self._size:
+            os.ftruncate(self._descriptor, self._size)
+        else:  # somebody emptied the file
+            self._size = os.fstat(self._descriptor).st_size
+
+    def _see_to_the_file(self) -> None:
+        """Make file and folder anew if our file is no longer to be found by its name."""
+        ours = os.fstat(self._descriptor)
+        try:
+            if os.path.samestat(ours, self.path.stat()):
+                return
+            elsewhere = True
+        except (FileNotFoundError, NotADirectoryError):
+            elsewhere = False
+        if self._reclaim is not None:
+            self._reclaim()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if elsewhere:
+            self.path.replace(self.path.with_name(f"{self.path.name}.other"))
+        # Copied beside its place first, so that a kill leaves a whole journal or none.
+        copy = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        copy.unlink(missing_ok=True)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL
+        flags |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(copy, flags, 0o666)
+        try:
+            size = _copy(self._descriptor, descriptor, self._size)
+            copy.replace(self.path)
+        except BaseException:
+            os.close(descriptor)
+            with contextlib.suppress(OSError):
+                copy.unlink()
+            raise
+        os.close(self._descriptor)
+        self._descriptor, self._size, self._in_write = descriptor, size, False
+
+    def _complaint(self, exc: Exception) -> str | None:
+        now = time.monotonic()
+        if now - self._told_at < _QUIET_S:
+            return None
+        self._told_at, self._told = now, True
+        reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
+        return (
+            f"cannot write the journal {self.path}: {reason or type(exc).__name__}. The sweep goes "
+            "on; its records wait in memory and are tried again, but if the process is killed "
+            "before, a resumed sweep will run these jobs again"
+        )
+
+    def _copy_for_sync(self) -> int | None:
+        """Return a descriptor to flush without the lock; ``None`` if there is nothing to flush."""
+        if not self._unsynced:
+            return None
+        try:
+            descriptor = os.dup(self._descriptor)
+        except OSError:  # out of descriptors: the next turn will do
+            return None
+        self._unsynced = False
+        return descriptor
+
+    def _sync(self, descriptor: int) -> str | None:
+        try:
+            os.fsync(descriptor)
+        except OSError as exc:
+            if exc.errno in {errno.EINVAL, errno.ENOTSUP, errno.EROFS}:  # nothing to flush there
+                return None
+            with self._lock:
+                self._unsynced = True
+                return self._complaint(exc)
+        finally:
+            os.close(descriptor)
+        return None
+
+    def _tell(self, message: str | None) -> None:
+        """Pass a message on, outside the lock: the listener may emit events in turn."""
+        if message is not None and self._on_trouble is not None:
+            with contextlib.suppress(Exception):  # a broken listener must not harm the sweep
+                self._on_trouble(message)
+
+    def _flush_in_groups(self) -> None:
+        while not self._stop.is_set():
+            self._wake.wait()
+            self._wake.clear()
+            while not self._stop.wait(self._fsync_every_s):
+                if self.flush():
+                    break
+
+
+def _late_line(event: Event) -> bytes:
+    """Put an event into words that could not be when it came."""
+    try:
+        return encode_event(event, lean=True) or b""
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - it will never work
+        return b""
+
+
+def _copy(source: int, target: int, size: int) -> int:
+    """Copy the first ``size`` bytes; return how many there were."""
+    done = 0
+    while done < size:
+        chunk = os.pread(source, min(_COPY_CHUNK, size - done), done)
+        if not chunk:
+            break
+        view = memoryview(chunk)
+        while view:
+            view = view[os.write(target, view) :]
+        done += len(chunk)
+    return done

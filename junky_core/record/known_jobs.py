@@ -1,0 +1,191 @@
+"""Which jobs of a journal a resumed sweep may take over: those that were run as it would run them.
+
+A job is known by its key. A Python job's key is made of its parameters; the fixed arguments that
+it was run with are noted at each start of the sweep. For a job that is asked for:
+
+    in the journal                               then the journal's job is
+    same key, same fixed arguments               the job that is asked for
+    same key, other fixed arguments              superseded
+    not asked for, other fixed arguments         superseded
+    no key: its start is lost                     superseded
+    no fixed arguments noted (older journals)
+    .. same names of them                        taken as the job asked for, and this is said
+    .. other names                               superseded
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from junky_core.errors import ResumeError
+from junky_core.events import Notice
+from junky_core.jobs import Job
+from junky_core.record.reader import JournaledJob, JournalState
+from junky_core.values.fixed_arguments import FixedArguments, earlier_key
+from junky_core.values.identity import digest
+from junky_core.values.wording import count
+
+__all__ = ["KnownJobs", "put_model_aside"]
+
+_NO_VALUE = "an object that has neither a value nor a name to import it by"
+
+
+class KnownJobs:
+    """The jobs of a journal, to be found by those that are asked for.
+
+    Args:
+        state: What the journal adds up to.
+        fixed: The fixed arguments of this run; ``None`` where a job's key says all (Hydra).
+
+    Attributes:
+        superseded: Numbers of the jobs that were run with other fixed arguments, or of which
+            there is no telling with which arguments.
+        changed: By number of one of the former, the fixed arguments that it differs in.
+        undated: Whether jobs count whose fixed arguments were not noted.
+    """
+
+    def __init__(self, state: JournalState, fixed: FixedArguments | None) -> None:
+        self._fixed = fixed
+        self._journaled = list(state.by_num.values())
+        self._by_key: dict[str, list[JournaledJob]] = defaultdict(list)
+        self.superseded: set[int] = set()
+        self.changed: dict[int, list[str]] = {}
+        self.undated = False
+        self._newly: list[int] = []  # those that are superseded only now
+        self._lost: list[int] = []  # those whose start is lost, as long as that was not said
+        for job in self._journaled:
+            if not job.key:
+                self.superseded.add(job.num)
+                self._lost += [] if job.superseded else [job.num]
+                continue
+            changes = self._changes(job)
+            if changes:
+                self.superseded.add(job.num)
+                self._newly += [] if job.superseded else [job.num]
+                self.changed[job.num] = changes
+            noted = job.fixed is not None or job.fixed_key
+            self.undated |= fixed is not None and not noted and not changes
+            keys = {job.key} if fixed is None else {job.key, digest(dict(job.params))}
+            for key in keys:
+                self._by_key[key].append(job)
+
+    def find(self, job: Job) -> JournaledJob | None:
+        """Return the journal's job that ``job`` is, ``None`` if there is none."""
+        return next((j for j in self._alike(job) if j.num not in self.superseded), None)
+
+    def were_superseded(self, job: Job) -> bool:
+        """Return whether there are superseded jobs with the parameters of ``job``."""
+        return any(j.num in self.superseded for j in self._alike(job))
+
+    def notes(self, replaced: Sequence[Job], unknown: Sequence[Job]) -> list[str]:
+        """Return what a user should read of what changed.
+
+        Args:
+            replaced: Jobs that run again because fixed arguments changed.
+            unknown: Jobs whose parameters cannot be compared.
+        """
+        found = []
+        if self._lost:
+            which = f"job{'s' if self._lost[1:] else ''} {', '.join(map(str, self._lost))}"
+            found.append(
+                f"the journal lost the start of {which}, and with it what was asked for. Such a "
+                "result does not count any more: the job runs again, with a new number"
+            )
+            self._lost = []
+        if replaced or self._newly:
+            old = self._newly or sorted(self.changed)
+            names = dict.fromkeys(name for num in old for name in self.changed[num])
+            again = f"; {count(len(replaced), 'job')} to run again, with new numbers"
+            found.append(
+                f"{', '.join(names)} changed since {count(len(old), 'job')} of "
+                f"this sweep ran{again if replaced else ''}. The old rows stay in the journal as "
+                "superseded: they are no results any more"
+            )
+        if self.undated:
+            found.append(
+                "the journal was written by a version that did not note the values of "
+                "make_model_args, make_model_kwargs, train_args and train_kwargs: its jobs are "
+                "taken as if run with those of now. If one has changed, use another folder"
+            )
+        if self._fixed is not None and self._fixed.unknown:
+            found.append(
+                f"{', '.join(self._fixed.unknown)} cannot be compared with what it was: it holds "
+                f"{_NO_VALUE}. It is taken as unchanged"
+            )
+        return found + [f"{why}. They run again" for why in self.incomparable(unknown)]
+
+    def incomparable(self, jobs: Sequence[Job]) -> list[str]:
+        """Say of which parameters there is no telling whether they are the same."""
+        if not jobs:
+            return []
+        names = [name for name, value in jobs[0].params.items() if digest(value)[0] == "~"]
+        what = f"{count(len(jobs), 'job')} cannot be compared with those of before"
+        return [f"{what}: {', '.join(names)} holds {_NO_VALUE}"]
+
+    def another_sweep(
+        self, path: Path, asked: Sequence[Job], unknown: Sequence[Job], what_differs: str
+    ) -> ResumeError:
+        """Return the error that refuses jobs of which none is in the journal, and says why."""
+        why = [*self.incomparable(unknown), what_differs or self._other_parameters(asked)]
+        return ResumeError(
+            f"{path} holds another sweep: none of its {count(len(self._journaled), 'job')} is "
+            f"among the {len(asked)} asked for. "
+            + "".join(f"{one}. " for one in why if one)
+            + "Choose another folder, or start without resume in a new one"
+        )
+
+    def _other_parameters(self, asked: Sequence[Job]) -> str:
+        """Say which parameters only the journal's jobs have, and which only those asked for."""
+        before = dict.fromkeys(name for job in self._journaled for name in job.params)
+        now = dict.fromkeys(name for job in asked for name in job.params)
+        only = [(before.keys() - now.keys(), "its"), (now.keys() - before.keys(), "these")]
+        told = [
+            f"Only {whose} jobs have {', '.join(sorted(names))}" for names, whose in only if names
+        ]
+        return ". ".join(told)
+
+    def _alike(self, job: Job) -> list[JournaledJob]:
+        found = self._by_key.get(job.key, [])
+        if not found and self._fixed is not None:
+            found = self._by_key.get(earlier_key(job.params, self._fixed.names), [])
+        return found
+
+    def _changes(self, job: JournaledJob) -> list[str]:
+        """Return the fixed arguments that ``job`` was run with otherwise."""
+        if self._fixed is None or job.fixed_key == self._fixed.key:
+            return []
+        if not job.key:  # of a journal that was repaired
+            return ["the journal (the record of a job's start is lost)"]
+        if job.fixed_key and job.fixed is None:
+            return ["a fixed argument"]
+        if job.fixed is not None:
+            return self._fixed.changes(job.fixed)
+        if _is_exact(job.params) and job.key != earlier_key(job.params, self._fixed.names):
+            return ["the names in make_model_kwargs and train_kwargs"]
+        return []
+
+
+def _is_exact(params: Mapping[str, Any]) -> bool:
+    """Return whether a journal could hold parameters as they were, and not as their text."""
+    return "'__repr__'" not in repr(params)
+
+
+def put_model_aside(path: Path, job: int) -> Notice:
+    """Rename the model of a superseded job, so that it does not pass for the best; say so."""
+    kept = path.with_name(f"{path.stem}-superseded-job{job}{path.suffix}")
+    try:
+        path.replace(kept)
+    except OSError as error:
+        return Notice(
+            level="error",
+            message=f"{path} holds the model of job {job}, which is superseded, and could not be "
+            f"renamed: {error.strerror}. This sweep's first best takes its place",
+        )
+    return Notice(
+        level="warning",
+        message=f"the best model so far was that of job {job}, which is superseded: "
+        f"its file is now {kept.name}",
+    )

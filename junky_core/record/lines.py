@@ -1,0 +1,263 @@
+r"""The lines of a journal: numbered, checked, and read in order.
+
+A line ends in its number in the file, from 1, and a CRC-32 of all that is before it on the line:
+
+    {"event": "notice", ..., "message": "hello", "n": 7, "crc": 2774811370}
+
+so that a changed bit, and lines that are missing, doubled or out of order, are noticed. Journals
+of the first version have neither; they are read as they are, and get both when their sweep is
+resumed. What a line without a line end may be:
+
+    a part of a record                   torn by a kill: left out
+    a whole record                       only its line end is lost: read
+    a whole record, and something more   damage
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zlib
+from typing import TYPE_CHECKING, Any
+
+from junky_core.errors import JournalError
+from junky_core.record.codec import JOURNAL_VERSION
+from junky_core.record.fields import fault_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["BLANK", "LineError", "LineReader", "parse_line", "seal", "whole_length", "whole_parts"]
+
+BLANK = b"\0 \t\r\n"  # a power cut may leave zeros at a file's end
+HEAD = b'{"event"'  # how every record begins
+_SEAL = re.compile(rb', "n": (\d{1,18}), "crc": (\d{1,10})\}')
+_EXCERPT = 60  # characters of a damaged line to show
+
+
+class LineError(ValueError):
+    """A line holds no whole record; the message says why."""
+
+
+def seal(line: bytes, n: int) -> bytes:
+    r"""Return an encoded record with its number and checksum.
+
+    >>> seal(b'{"event": "x", "time": 1.5}\n', 7)
+    b'{"event": "x", "time": 1.5, "n": 7, "crc": 3157036430}\n'
+    """
+    body = b'%b, "n": %d' % (line[:-2], n)
+    return b'%b, "crc": %d}\n' % (body, zlib.crc32(body))
+
+
+def parse_line(line: bytes) -> tuple[dict[str, Any], int | None, bytes]:
+    """Return the record on a line, its number, and the line without number and checksum.
+
+    The number is ``None`` in a journal of the first version.
+
+    Raises:
+        LineError: There is no whole record on it.
+    """
+    text = line.rstrip(BLANK)
+    found = _SEAL.fullmatch(text, max(0, text.rfind(b', "n": ')))
+    if found is not None and not _is_sealed_by(found, text):
+        raise LineError("its checksum does not match")
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        raise LineError("it is no record") from None
+    if not isinstance(record, dict) or not isinstance(record.get("event"), str):
+        raise LineError("it is no record")
+    if found is None and ("n" in record or "crc" in record):
+        raise LineError("its checksum is damaged")
+    fault = fault_of(record)
+    if fault:
+        raise LineError(f"{record['event']}: {fault}")
+    if found is None:
+        return record, None, text + b"\n"
+    del record["n"], record["crc"]
+    return record, int(found[1]), text[: found.start()] + b"}\n"
+
+
+def whole_parts(line: bytes) -> list[bytes]:
+    """Return the records with a checksum that are whole on a damaged line.
+
+    Two are on one line where a line end was lost, or a line was written behind a torn one.
+    """
+    parts, free = [], 0
+    for head in re.finditer(re.escape(HEAD), line):
+        if head.start() < free:
+            continue
+        for found in _SEAL.finditer(line, head.start()):
+            part = line[head.start() : found.end()]
+            if _is_sealed_by(found, part):
+                parts.append(part + b"\n")
+                free = found.end()
+                break
+    return parts
+
+
+class LineReader:
+    """Takes the lines of one journal, the first one first, and gives their records.
+
+    Args:
+        path: The journal, for messages.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines = 0
+        self._records = 0
+        self._sealed = False
+
+    def take(self, line: bytes) -> dict[str, Any] | None:
+        """Return the record on the next line, ``None`` if it is blank or torn.
+
+        Args:
+            line: The line, with its end; only the last of the file may lack that.
+
+        Raises:
+            JournalError: It is damaged, or not what comes next.
+        """
+        self._lines += 1
+        if not line.strip(BLANK):
+            return None
+        try:
+            record, n, _ = parse_line(line)
+        except LineError as error:
+            if is_torn(line):
+                if self._records or _may_be_torn_first(line):
+                    return None
+                raise self._not_a_journal(line) from None
+            raise self._damage(f"{error}{self._other_version(line)}: {_excerpt(line)}") from None
+        if not self._records:
+            check_version(record, self._path)
+        self._check_order(n)
+        self._records += 1
+        return record
+
+    def _check_order(self, n: int | None) -> None:
+        expected = self._records + 1
+        if n is None:
+            if self._sealed:
+                raise self._damage("it has no checksum, the lines before it have one")
+            return
+        self._sealed = True
+        if n > expected:
+            some = (
+                f"record {expected} is"
+                if n == expected + 1
+                else (f"records {expected} to {n - 1} are")
+            )
+            raise self._damage(f"it is record {n}, and {some} missing before it")
+        if n < expected:
+            raise self._damage(
+                f"it is record {n} where record {expected} should be: lines are doubled or out of "
+                "order"
+            )
+
+    def _other_version(self, line: bytes) -> str:
+        """Return what to add of a first line that a later release may have written."""
+        found = re.search(rb'"journal_version": (\d{1,9})', line)
+        if self._records or found is None or int(found[1]) == JOURNAL_VERSION:
+            return ""
+        return f" (it says version {int(found[1])}; this release reads version {JOURNAL_VERSION})"
+
+    def _damage(self, why: str) -> JournalError:
+        return JournalError(
+            f"{self._path}, line {self._lines}: the journal is damaged there: {why}. Resume with "
+            "resume='repair' (Hydra: hydra.launcher.resume=repair) to go on with what is whole, "
+            "or move the file away and start afresh"
+        )
+
+    def _not_a_journal(self, line: bytes) -> JournalError:
+        return JournalError(
+            f"{self._path} is not the journal of a sweep: line {self._lines} is {_excerpt(line)}"
+        )
+
+
+def is_torn(line: bytes) -> bool:
+    """Return whether a line that is no record was cut short, and holds nothing whole."""
+    return not line.endswith(b"\n") and not whole_parts(line)
+
+
+def check_version(record: dict[str, Any], path: Path) -> None:
+    """Refuse a journal that does not begin as one, or that a later release wrote.
+
+    Raises:
+        JournalError: It is such a journal.
+    """
+    version = record.get("journal_version")
+    if version is None:
+        raise JournalError(
+            f"{path}, line 1: it is not the journal of a sweep, or its beginning is lost: "
+            "this line has no journal_version"
+        )
+    if version != JOURNAL_VERSION:
+        raise JournalError(
+            f"{path}, line 1: it is version {version!r} of the journal; "
+            f"this release reads version {JOURNAL_VERSION}"
+        )
+
+
+def whole_length(descriptor: int) -> tuple[int, int | None]:
+    """Return how much of an open journal is whole, its torn last line left out.
+
+    Returns:
+        The bytes, and the number of the last record: ``None`` if it has no number, 0 if there
+        is no record. That record may lack its line end.
+
+    Raises:
+        OSError: The file cannot be read, its last line is damaged, or it is no journal.
+    """
+    end = os.fstat(descriptor).st_size
+    while True:
+        start, last = _last_line(descriptor, end)
+        if not last.strip(BLANK):
+            return 0, 0
+        try:
+            _, n, _ = parse_line(last)
+        except LineError as error:
+            if start == 0 and not _may_be_torn_first(last):
+                raise OSError(None, f"it is not the journal of a sweep: {_excerpt(last)}") from None
+            if not is_torn(last):
+                raise OSError(None, f"its last line is damaged: {error}") from None
+            end = start
+        else:
+            return start + len(last.rstrip(b"\0")), n
+
+
+def _last_line(descriptor: int, end: int) -> tuple[int, bytes]:
+    """Return where the last line before ``end`` that is not blank begins, and what follows."""
+    take = 1 << 16
+    while True:
+        start = max(0, end - take)
+        tail = _read_from(descriptor, start, end)
+        cut = tail.rstrip(BLANK).rfind(b"\n") + 1
+        if cut or start == 0:
+            return start + cut, tail[cut:]
+        take *= 4
+
+
+def _read_from(descriptor: int, start: int, end: int) -> bytes:
+    os.lseek(descriptor, start, os.SEEK_SET)
+    parts = []
+    while start < end and (part := os.read(descriptor, end - start)):
+        parts.append(part)
+        start += len(part)
+    return b"".join(parts)
+
+
+def _is_sealed_by(found: re.Match[bytes], text: bytes) -> bool:
+    return zlib.crc32(text[: text.rindex(b', "crc": ')]) == int(found[2])
+
+
+def _may_be_torn_first(line: bytes) -> bool:
+    """Return whether the only line of a file may be the start of our first record."""
+    text = line.rstrip(BLANK)
+    return text.startswith(HEAD) or HEAD.startswith(text)
+
+
+def _excerpt(line: bytes) -> str:
+    text = line.strip(b"\r\n").decode("utf-8", "replace")
+    return repr(text if len(text) <= _EXCERPT else text[:_EXCERPT] + "...")

@@ -1,0 +1,230 @@
+"""Go on with what is whole in a damaged journal; give an old one numbers and checksums."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from junky_core.errors import JournalError, SweepFolderError
+from junky_core.events import SweepStarted
+from junky_core.files import write_atomically
+from junky_core.record.codec import encode_event
+from junky_core.record.fields import KNOWN_EVENTS
+from junky_core.record.lines import (
+    BLANK,
+    LineError,
+    LineReader,
+    check_version,
+    is_torn,
+    parse_line,
+    seal,
+    whole_parts,
+)
+from junky_core.record.reader import read_journal
+from junky_core.values.wording import count
+
+__all__ = ["repair_journal", "seal_old_journal"]
+
+_MOST_LOST = 4  # bytes of an event's name by which it is still known
+_MOST_TOLD = 10  # dropped lines that are named one by one
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """A record that is whole: its number, where it stands, and its text without its seal.
+
+    Without a text it stands for a damaged one that may have been a start of the sweep.
+    """
+
+    n: int | None
+    line: int
+    text: bytes = b""
+
+
+def seal_old_journal(path: Path) -> None:
+    """Give the lines of a journal of the first version their numbers and checksums.
+
+    Does nothing if there is no journal, or if it has them.
+
+    Raises:
+        JournalError: It is damaged.
+        OSError: It cannot be written; it is as it was then.
+    """
+    try:
+        with path.open("rb") as file:
+            _, n, _ = parse_line(file.readline())
+    except (FileNotFoundError, NotADirectoryError, LineError):
+        return
+    if n is not None:
+        return
+    reader = LineReader(path)
+    with path.open("rb") as file:
+        _write(path, (parse_line(line)[2] for line in file if reader.take(line) is not None))
+
+
+def repair_journal(path: Path, direction: str, seed: int | None) -> str | None:
+    """Leave in a damaged journal what is whole, in order and numbered afresh.
+
+    The damaged file is kept beside it, as ``journal.jsonl.damaged``.
+
+    Args:
+        path: The journal.
+        direction: This run's, for a start of the sweep that is lost.
+        seed: This run's, likewise.
+
+    Returns:
+        What was dropped, for the user; ``None`` if the journal is whole.
+
+    Raises:
+        JournalError: Nothing in it is whole, or a later release wrote it.
+        SweepFolderError: It cannot be read or written; it is as it was then.
+    """
+    try:
+        return _repair(path, direction, seed)
+    except OSError as error:
+        raise SweepFolderError(
+            error.errno, f"the journal cannot be repaired: {error.strerror}"
+        ) from error
+
+
+def _repair(path: Path, direction: str, seed: int | None) -> str | None:
+    try:
+        for _ in read_journal(path):
+            pass
+    except JournalError as error:
+        first_damage = error
+    else:
+        return None
+    found, dropped = _sift(path)
+    found, doubled = _in_order(found)
+    whole = sum(bool(one.text) for one in found)
+    if not whole:
+        raise JournalError(f"{first_damage} (no record in it is whole)") from first_damage
+    said = [*dropped, *doubled]
+    missing = _missing(found) - (len(dropped) - (len(found) - whole))
+    if missing > 0:
+        said.append(f"{count(missing, 'record')} missing altogether")
+    if _starts_sweep(found[0].text):
+        check_version(parse_line(found[0].text)[0], path)
+    elif found[0].text:
+        found.insert(0, _Whole(None, 0))
+    if not all(one.text for one in found):
+        said.append(
+            "perhaps a start of the sweep: where it was lost, seed, direction and fixed arguments "
+            "are taken as this run's"
+        )
+    texts = [one.text or _start(direction, seed) for one in found]
+    kept = _keep_damaged(path)
+    _write(path, texts)
+    shown = said[:_MOST_TOLD] or ["nothing: its lines were out of order"]
+    if len(said) > _MOST_TOLD:
+        shown.append(f"and {len(said) - _MOST_TOLD} more")
+    return (
+        f"the journal {path} was damaged and goes on with what is whole, "
+        f"{count(whole, 'record')}. Dropped: {'; '.join(shown)}. "
+        f"The damaged file is kept as {kept.name}"
+    )
+
+
+def _sift(path: Path) -> tuple[list[_Whole], list[str]]:
+    """Return the whole records of a journal, in the order of its lines, and what is none."""
+    found: list[_Whole] = []
+    dropped: list[str] = []
+    sealed = False
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip(BLANK):
+                continue
+            try:
+                _, n, text = parse_line(line)
+                if n is None and sealed:
+                    raise LineError("it has no checksum")
+                found.append(_Whole(n, number, text))
+            except LineError as error:
+                parts = [parse_line(part) for part in _readable(whole_parts(line))]
+                found += [_Whole(n, number, text) for _, n, text in parts]
+                if not is_torn(line):
+                    dropped.append(f"line {number}{' in part' if parts else ''} ({error})")
+                    if not parts and _may_be_start(line):
+                        last = found[-1].n if found else 0
+                        found.append(_Whole(None if last is None else last + 1, number))
+            sealed = sealed or (bool(found) and found[-1].n is not None)
+    return found, dropped
+
+
+def _start(direction: str, seed: int | None) -> bytes:
+    """Return a record, as an encoded line, in place of a start of the sweep that is lost."""
+    sweep_id = uuid.uuid4().hex[:12]
+    event = SweepStarted(
+        sweep_id=sweep_id, kind="", total=None, direction=direction, seed=seed, resumed=True
+    )
+    return encode_event(event) or b""
+
+
+def _starts_sweep(text: bytes) -> bool:
+    return text.startswith(b'{"event": "sweep_started"')
+
+
+def _may_be_start(line: bytes) -> bool:
+    """Return whether a damaged line may have been a start of the sweep."""
+    lost: dict[str, int] = {}  # of each event's name, how many bytes are not there
+    for event in KNOWN_EVENTS:
+        head = b'{"event": "%b"' % event.encode()
+        lost[event] = sum(a != b for a, b in itertools.zip_longest(head, line[: len(head)]))
+    nearest = min(lost, key=lost.__getitem__)
+    return nearest == "sweep_started" or lost[nearest] > _MOST_LOST
+
+
+def _readable(parts: Iterable[bytes]) -> list[bytes]:
+    """Leave out records that have a checksum, and fields that cannot be."""
+    good = []
+    for part in parts:
+        try:
+            parse_line(part)
+        except LineError:
+            continue
+        good.append(part)
+    return good
+
+
+def _in_order(found: Sequence[_Whole]) -> tuple[list[_Whole], list[str]]:
+    """Return the records by their numbers, each once, and what was there twice."""
+    kept: list[_Whole] = []
+    doubled: list[str] = []
+    seen: dict[tuple[int, bytes], int] = {}
+    for one in found:
+        if one.n is not None and one.text:
+            before = seen.get((one.n, one.text))
+            if before is not None:
+                doubled.append(f"line {one.line} (a copy of line {before})")
+                continue
+            seen[one.n, one.text] = one.line
+        kept.append(one)
+    kept.sort(key=lambda one: -1 if one.n is None else one.n)
+    return kept, doubled
+
+
+def _missing(found: Sequence[_Whole]) -> int:
+    """Return how many numbers up to the highest one no record has."""
+    numbers = {one.n for one in found if one.n is not None}
+    without = sum(one.n is None for one in found)
+    return max(numbers, default=without) - without - len(numbers)
+
+
+def _keep_damaged(path: Path) -> Path:
+    for serial in itertools.count(1):
+        kept = path.with_name(f"{path.name}.damaged{'' if serial == 1 else f'-{serial}'}")
+        if not kept.exists():
+            break
+    with path.open("rb") as file:
+        write_atomically(kept, lambda copy: shutil.copyfileobj(file, copy))
+    return kept
+
+
+def _write(path: Path, texts: Iterable[bytes]) -> None:
+    lines = (seal(text, n) for n, text in enumerate(texts, 1))
+    write_atomically(path, lambda file: file.writelines(lines))

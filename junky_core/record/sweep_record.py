@@ -1,0 +1,384 @@
+"""A sweep's folder as the sweep itself uses it: written while it runs, read to resume it.
+
+Ties together the folder's lock, the journal and the best model's file, for
+both front ends. What resuming means, job by job (:mod:`junky_core.record.known_jobs` says which
+is which):
+
+    in the journal as      then it
+    finished               is not run; keeps number, name, score and value
+    .. its best model lost is run again, for the model
+    failed                 is run again under its number
+    unfinished             is run again under its number
+    not there              is new, numbered on from the highest
+    finished, not asked    stays among the results
+    superseded             is no result any more, nor is its model
+
+A damaged journal is refused, unless it is to be repaired first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from junky_core.engine.sweep import SweepSettings
+from junky_core.errors import JournalError, ResumeError, SweepFolderError
+from junky_core.events import Event, Notice
+from junky_core.files import remove_stale_temporaries
+from junky_core.job.best import BestModel
+from junky_core.jobs import GridSource, Job, JobResult, rank_key
+from junky_core.record.folder import SweepFolder
+from junky_core.record.journal import Journal
+from junky_core.record.known_jobs import KnownJobs, put_model_aside
+from junky_core.record.reader import JournaledJob, JournalState, load_state
+from junky_core.record.repair import repair_journal
+from junky_core.values.fixed_arguments import FixedArguments
+
+__all__ = ["REPAIR", "Plan", "SweepRecord", "is_spent", "open_record", "refusal"]
+
+REPAIR = "repair"  # resume with what is whole in a damaged journal
+
+
+@dataclass(slots=True)
+class Plan:
+    """What becomes of a batch of jobs.
+
+    Attributes:
+        source: Those to run.
+        done: How those ended that are finished already.
+        nums: The number of each job of the batch, in its order; filled for a resumed sweep.
+    """
+
+    source: GridSource
+    done: list[JobResult] = field(default_factory=list)
+    nums: list[int] = field(default_factory=list)
+
+
+class SweepRecord:
+    """The record of one sweep in its folder. Not thread-safe but for the journal itself.
+
+    Args:
+        path: The sweep's folder; made if it is not there.
+        resume: Go on with the sweep that the folder holds; ``"repair"``: with what is whole
+            in its journal, if that is damaged.
+        direction: This run's; it must be that of the sweep resumed.
+        seed: This run's; another one than before is noted.
+        how_to_resume: For the message that refuses to overwrite a sweep.
+        spent_may_go: Start anew in a folder whose sweep is spent, see :func:`is_spent`;
+            its journal is kept under another name.
+        fixed: What the jobs share besides their parameters; ``None`` if their keys say all.
+
+    Attributes:
+        state: What the journal held, ``None`` for a new sweep.
+        notices: What the user should read, in order, once the sweep starts.
+
+    Raises:
+        SweepFolderError: The folder is in use, cannot be written, or holds a
+            sweep and ``resume`` is not asked for.
+        ResumeError: The folder's sweep goes in the other direction.
+        JournalError: The journal is damaged, and not to be repaired.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        resume: bool | str,
+        direction: str,
+        seed: int | None,
+        how_to_resume: str,
+        spent_may_go: bool = False,
+        fixed: FixedArguments | None = None,
+    ) -> None:
+        self.state: JournalState | None = None
+        self.notices: list[Notice] = []
+        self._repaired = False  # records may be missing
+        self._folder = SweepFolder(path)
+        self.path = self._folder.path
+        self._fresh_folders = [f for f in (self.path, *self.path.parents) if not f.exists()]
+        self._folder.acquire()
+        try:
+            if self._folder.lock_note:
+                self._note("warning", self._folder.lock_note)
+            if self._folder.holds_sweep() and not resume:
+                if not spent_may_go or not is_spent(self.path):
+                    raise SweepFolderError(refusal(self.path, how_to_resume))
+                self._set_aside()
+            elif self._folder.holds_sweep():
+                if resume == REPAIR:
+                    self._repair(direction, seed)
+                self.state = load_state(self._folder.journal_path)
+                self._check_same_kind(direction, seed)
+            elif resume:
+                self._note("info", f"{self.path} holds no sweep yet: it starts afresh")
+        except BaseException:
+            self._folder.release()
+            raise
+        self._fixed = fixed
+        self._jobs = None if self.state is None else KnownJobs(self.state, fixed)
+        self._model_of_superseded: tuple[Path, int] | None = None
+        self.journal: Journal | None = None
+        self.tell: Callable[[Event], None] = self.notices.append  # type: ignore[assignment]
+        self._reopened: set[int] = set()
+        self._known: set[int] = set()  # numbers of journaled jobs that were asked for again
+        self._seen: dict[str, int] = {}  # how often each key came
+        self._next_num = 0 if self.state is None else self.state.highest_num + 1
+
+    def open_journal(self) -> Journal:
+        """Start writing; from now on the folder holds this sweep."""
+        if self._model_of_superseded is not None:
+            self.notices.append(put_model_aside(*self._model_of_superseded))
+        self.journal = Journal(
+            self._folder.journal_path,
+            on_trouble=lambda message: self.tell(Notice(level="error", message=message)),
+            reclaim=self._folder.reclaim,
+        )
+        return self.journal
+
+    def begin(self, best: BestModel, settings: SweepSettings) -> SweepSettings:
+        """Take over what lies on disk; return the settings to go on with. Call it once."""
+        if self._fixed is not None:
+            fixed = {"fixed": dict(self._fixed.values), "fixed_key": self._fixed.key}
+            settings = replace(settings, spec={**settings.spec, **fixed})
+        if self.state is None or self._jobs is None:
+            return settings
+        for num, job in self.state.by_num.items():
+            job.superseded = num in self._jobs.superseded
+        self._restore_best(best)
+        return replace(
+            settings,
+            superseded=sorted(self._jobs.superseded),
+            resumed=True,
+            next_numbers=dict(self.state.slot_counters),
+            sweep_id=self.state.sweep_id,
+        )
+
+    def plan(
+        self,
+        jobs: Iterable[Job],
+        total: int,
+        best: BestModel,
+        what_differs: Callable[[JournalState, Sequence[Job]], str] | None = None,
+    ) -> Plan:
+        """Return what is to run of ``jobs``, and what is done already.
+
+        Args:
+            jobs: A batch of jobs, with their keys and, for a new sweep, their numbers.
+            total: How many they are.
+            best: The sweep's, begun.
+            what_differs: Says in a sentence how other jobs than the journal's differ from it;
+                ``None``: which parameters they have.
+
+        Raises:
+            ResumeError: None of ``jobs`` is in the journal: another sweep's folder.
+        """
+        jobs = self._distinct(jobs)
+        if self.state is None:
+            return Plan(GridSource(jobs, total))
+        return self._split(jobs, best, what_differs)
+
+    def leftovers(self) -> list[JobResult]:
+        """Return what is finished and was not asked for again, so that the best has its row."""
+        if self.state is None:
+            return []
+        return [
+            _result(Job(before.num, before.params), before)
+            for before in self.state.counting()
+            if before.status == "finished" and before.num not in self._known
+        ]
+
+    def hand_over(self, emit: Callable[[Event], None]) -> None:
+        """Tell what was noted so far, and from now on, through ``emit``."""
+        self.tell = emit
+        for notice in self.notices:
+            emit(notice)
+        self.notices.clear()
+
+    def close(self) -> None:
+        """Close the journal and let go of the folder."""
+        if self.journal is not None:
+            self.journal.close()
+        self._folder.release()
+
+    def discard(self) -> None:
+        """Close, and leave no trace of a sweep that was refused before its journal was opened."""
+        self.close()
+        if self.journal is None and self._fresh_folders:
+            self._folder.lock_path.unlink(missing_ok=True)
+            for folder in self._fresh_folders:
+                try:
+                    folder.rmdir()
+                except OSError:
+                    return
+
+    def _repair(self, direction: str, seed: int | None) -> None:
+        """Leave in a damaged journal what is whole, and take note of what was dropped."""
+        dropped = repair_journal(self._folder.journal_path, direction, seed)
+        if dropped is not None:
+            self._repaired = True
+            self._note("warning", dropped)
+
+    def _set_aside(self) -> None:
+        """Keep the journal of a spent sweep under a name of its own."""
+        old = self._folder.journal_path
+        sweep_id = re.sub(r"[^0-9A-Za-z]", "", load_state(old).sweep_id)[:40]  # it is in a file
+        name = f"{old.stem}-{sweep_id or 'old'}{old.suffix}"
+        old.replace(old.with_name(name))
+        self._note("info", f"the journal of the sweep that was in {self.path} is now {name}")
+
+    def _restore_best(self, best: BestModel) -> None:
+        """Take the best model's file as the best so far, if this sweep wrote it."""
+        if self.state is None:
+            return
+        remove_stale_temporaries(best.path)  # a kill amid a save leaves one
+        record = self.state.match_best_file(best.path)
+        lead = self.state.best_job()
+        if record is not None and self._jobs and record.job in self._jobs.superseded:
+            self._model_of_superseded = best.path, record.job
+            record = None
+        if record is not None:
+            best.restore(record.job, record.name, record.score, record.sha256)
+        saved_by = {saved.job for saved in self.state.bests}
+        unknown = (  # what saved it is lost
+            self._repaired
+            and record is None
+            and self._model_of_superseded is None
+            and best.path.exists()
+        )
+        if lead is None or not (
+            unknown or any(job.num in saved_by for job in self.state.counting())
+        ):
+            return
+        direction = self.state.direction
+        if record is None or (
+            rank_key(lead.score, lead.num, direction)
+            < rank_key(record.score, record.job, direction)
+            and lead.num in saved_by
+        ):
+            self._reopened.add(lead.num)
+            self._note(
+                "warning",
+                f"the best model of job {lead.num} is no longer in {best.path}: the job runs again",
+            )
+
+    def _split(
+        self,
+        jobs: Iterable[Job],
+        best: BestModel,
+        what_differs: Callable[[JournalState, Sequence[Job]], str] | None,
+    ) -> Plan:
+        """Split ``jobs`` into those still to run and the results of those that are done."""
+        assert self.state is not None
+        assert self._jobs is not None
+        first_plan = not self._known
+        todo: list[Job] = []
+        replaced: list[Job] = []  # that were run with other fixed arguments
+        unknown: list[Job] = []  # whose parameters cannot be compared
+        plan = Plan(GridSource(iter(todo), 0), nums=[])
+        for job in jobs:
+            before = self._jobs.find(job)
+            if before is None:
+                replaced += [job] if self._jobs.were_superseded(job) else []
+                unknown += [job] if job.key.startswith("~") else []
+                todo.append(replace(job, num=self._next_num))
+                plan.nums.append(self._next_num)
+                self._next_num += 1
+                continue
+            self._known.add(before.num)
+            plan.nums.append(before.num)
+            if before.status == "finished" and before.num not in self._reopened:
+                plan.done.append(_result(job, before))
+            else:
+                todo.append(replace(job, num=before.num, score=_score_on_disk(before, best)))
+        if self.state.jobs and not self._known and not replaced and first_plan:
+            other = "" if what_differs is None else what_differs(self.state, todo)
+            raise self._jobs.another_sweep(self.path, todo, unknown, other)
+        for message in self._jobs.notes(replaced, unknown):
+            self._note("warning", message)
+        plan.source = GridSource(iter(todo), len(todo))
+        return plan
+
+    def _distinct(self, jobs: Iterable[Job]) -> Iterator[Job]:
+        """Give jobs that are alike, key for key, keys of their own: the later ones are counted."""
+        for job in jobs:
+            count = self._seen[job.key] = self._seen.get(job.key, 0) + 1
+            yield job if count == 1 else replace(job, key=f"{job.key}#{count}")
+
+    def _check_same_kind(self, direction: str, seed: int | None) -> None:
+        assert self.state is not None
+        if self.state.by_num and self.state.direction != direction:
+            raise ResumeError(
+                f"{self.path} holds a sweep with direction {self.state.direction!r}, "
+                f"this one has {direction!r}: the same direction is needed to resume it"
+            )
+        if self.state.by_num and self.state.seed != seed:
+            self._note(
+                "warning",
+                f"the sweep was begun with seed {self.state.seed} and goes on with {seed}: "
+                "its jobs are not all comparable",
+            )
+
+    def _note(self, level: str, message: str) -> None:
+        self.notices.append(Notice(level=level, message=message))
+
+
+def is_spent(path: Path) -> bool:
+    """Return whether the sweep in a folder is over and left nothing that another would overwrite.
+
+    That is one whose jobs all finished, and none gave a score or saved a model.
+    """
+    try:
+        state = load_state(SweepFolder(path).journal_path)
+    except (JournalError, OSError):
+        return False
+    jobs = state.by_num.values()
+    return (
+        state.ended == "completed"
+        and not state.bests
+        and all(job.status == "finished" and job.score is None for job in jobs)
+    )
+
+
+def refusal(path: Path, how_to_resume: str) -> str:
+    """Return why no new sweep is started in a folder that holds one."""
+    return (
+        f"{path} holds a sweep already, which is not overwritten. "
+        f"Go on with it ({how_to_resume}) or choose another folder"
+    )
+
+
+def _score_on_disk(job: JournaledJob, best: BestModel) -> float | None:
+    """Return the score of a job's model, if the best model's file is that of its broken attempt."""
+    held = best.saved
+    return held.score if held is not None and held.job == job.num else None
+
+
+def _result(job: Job, before: JournaledJob) -> JobResult:
+    return JobResult(
+        num=before.num,
+        name=before.name,
+        params=job.params,
+        status="finished",
+        score=before.score,
+        value=before.value,
+        attempts=before.attempts,
+        duration_s=before.duration_s,
+        slot=before.slot,
+        device=before.device,
+    )
+
+
+@contextlib.contextmanager
+def open_record(path: Path, **options: Any) -> Iterator[SweepRecord]:
+    """Hold a :class:`SweepRecord` inside the ``with`` block; a refused sweep leaves no trace."""
+    record = SweepRecord(path, **options)
+    try:
+        yield record
+    except BaseException:
+        record.discard()
+        raise
+    record.close()

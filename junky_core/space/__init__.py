@@ -1,0 +1,1 @@
+"""The search space: the fit-params grammar and what it expands to."""

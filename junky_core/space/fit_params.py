@@ -1,0 +1,242 @@
+"""Fit params as a lazy sequence of combinations, and what can be done to them as a whole."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, overload
+
+from junky_core.space.combinations import combination, combinations
+from junky_core.space.duplicates import resolve
+from junky_core.space.tree import Level, finish, levels
+from junky_core.values.identity import copy_containers, freeze
+from junky_core.values.shown import shown
+from junky_core.values.wording import count, pair_text
+
+__all__ = ["FitParams"]
+
+_SHOWN = 8  # keys in a repr, terms of a sum
+
+
+class FitParams(Sequence[dict[str, Any]]):
+    """The combinations of a grid: a sequence that is never a list.
+
+    Indexing is immediate however large the grid is, and memory grows only with what has to be
+    compared to find duplicates; no comparison is made before its outcome is needed. Every
+    combination is a new dict, and lists, dicts, sets and tuples among its values are new, too.
+    Equal to a list of the same dicts. Safe to use from several threads.
+
+    Made by :func:`junky_core.space.grammar.expand_fit_params`.
+
+    Attributes:
+        keys: All keys as written, in the order in which they come up.
+        varying: Those of them that have several values, or that some combinations lack.
+    """
+
+    def __init__(self, root: Level, normalise_key: Callable[[str], str] = str) -> None:
+        self._root = root
+        self._normalise_key = normalise_key
+        always = finish(root)
+        keys: dict[str, str] = {}
+        first: dict[str, Hashable] = {}
+        several = set()
+        fresh = set()
+        suspects = False
+        for level in levels(root):
+            suspects = suspects or bool(level.suspects)
+            for pair in level.pairs:
+                keys.setdefault(pair.name, pair.key)
+                mark = first.setdefault(pair.name, pair.marks[0])
+                if len(pair.values) > 1 or mark != pair.marks[0]:
+                    several.add(pair.name)
+                if pair.fresh:
+                    fresh.add(pair.key)
+        if not suspects:
+            resolve(root)  # costs nothing to compare
+        self._names = frozenset(keys)
+        self._fresh = frozenset(fresh)
+        self.keys = tuple(keys.values())
+        self.varying = tuple(
+            key for name, key in keys.items() if name in several or name not in always
+        )
+
+    @property
+    def size(self) -> int:
+        """How many combinations there are; ``len`` can say it up to ``sys.maxsize`` only."""
+        resolve(self._root)
+        return self._root.size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __bool__(self) -> bool:
+        return True  # there is always one combination, though it may be an empty dict
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        found = combinations(self._root)
+        return map(self._renew, found) if self._fresh else found
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        size = self.size
+        if isinstance(index, slice):
+            return [self._at(place) for place in range(*index.indices(size))]
+        place = operator.index(index)
+        if not -size <= place < size:
+            raise IndexError(f"combination {place} of {size}")
+        return self._at(place % size)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, (FitParams, list)):
+            return NotImplemented
+        size = other.size if isinstance(other, FitParams) else len(other)
+        return self.size == size and all(map(operator.eq, self, other))
+
+    __hash__ = None  # type: ignore[assignment]  # equal to lists, which have none
+
+    def __repr__(self) -> str:
+        keys = ", ".join(self.keys[:_SHOWN]) + (", ..." if len(self.keys) > _SHOWN else "")
+        if self._root.union is None:  # do not compare a million combinations for a repr
+            size = f"at most {count(self._root.own * self._root.raw_block, 'combination')}"
+        else:
+            size = count(self._root.size, "combination")
+        return f"<FitParams: {size} of {keys or 'nothing'}>"
+
+    def _at(self, place: int) -> dict[str, Any]:
+        found = combination(self._root, place)
+        return self._renew(found) if self._fresh else found
+
+    def _renew(self, found: dict[str, Any]) -> dict[str, Any]:
+        for key in self._fresh:
+            if key in found:
+                found[key] = copy_containers(found[key])
+        return found
+
+    def pairs(self, *, ranges: bool = True) -> Iterator[tuple[str, Any]]:
+        """Iterate over every key with each value that is written for it, repeats included.
+
+        So that values can be checked without going through all combinations.
+
+        Args:
+            ranges: Include the values of a ``range``, which are whole numbers and may be many.
+
+        >>> from junky_core.space.grammar import expand_fit_params
+        >>> list(expand_fit_params([("a", [1, 2]), {"b": 3}, {"b": 3, "c": 4}]).pairs())
+        [('a', 1), ('a', 2), ('b', 3), ('b', 3), ('c', 4)]
+        """
+        for level in levels(self._root):
+            for pair in level.pairs:
+                if not ranges and isinstance(pair.values, range):
+                    continue
+                yield from zip(itertools.repeat(pair.key), pair.values, strict=False)
+
+    def mentions(self, key: str) -> bool:
+        """Return whether any alternative has ``key``, under any of its spellings."""
+        return self._normalise_key(key) in self._names
+
+    def without_key(self, key: str) -> FitParams:
+        """Return the combinations without ``key``; those that become the same are one.
+
+        >>> from junky_core.space.grammar import expand_fit_params
+        >>> list(expand_fit_params([("a", [1, 2]), ("b", [3, 4])]).without_key("a"))
+        [{'b': 3}, {'b': 4}]
+        """
+        name = self._normalise_key(key)
+        new: dict[Level, Level] = {}
+        for level in reversed(levels(self._root)):
+            kept = new[level] = Level()
+            kept.pairs = [pair for pair in level.pairs if pair.name != name]
+            kept.subs = [new[sub] for sub in level.subs]
+        return FitParams(new[self._root], self._normalise_key)
+
+    def fixing(
+        self, key: str, value: Any, same: Callable[[Any, Any], bool] | None = None
+    ) -> FitParams | None:
+        """Return what is left when ``key`` is fixed, or ``None`` if nothing has that value.
+
+        A pair of that key keeps just this value; an alternative whose pair lacks it is left
+        out, with those that only hold such. Alternatives that do not mention the key stay.
+
+        Args:
+            key: The key to fix, under any of its spellings.
+            value: The value to look for.
+            same: ``same(one_of_the_grid, value)`` tells whether they are the same; the first that
+                is is kept. By default as :mod:`junky_core.values.identity` says.
+
+        >>> from junky_core.space.grammar import expand_fit_params
+        >>> grid = expand_fit_params([{"opt": "adam", "lr": [1, 2]}, {"opt": "sgd"}, {"c": 3}])
+        >>> list(grid.fixing("opt", "sgd"))
+        [{'opt': 'sgd'}, {'c': 3}]
+        >>> grid.fixing("opt", "rmsprop") is None
+        True
+        """
+        name = self._normalise_key(key)
+        alike = same or (lambda one, other: freeze(one) == freeze(other))
+        found = False
+        new: dict[Level, Level | None] = {}
+        for level in reversed(levels(self._root)):
+            kept = Level()
+            kept.subs = [sub for sub in map(new.__getitem__, level.subs) if sub is not None]
+            for pair in level.pairs:
+                if pair.name != name:
+                    kept.pairs.append(pair)
+                    continue
+                place = next((i for i, one in enumerate(pair.values) if alike(one, value)), None)
+                if place is not None:
+                    found = True
+                    kept.pairs.append(pair.only(place))
+            lacking = len(kept.pairs) < len(level.pairs) or (level.subs and not kept.subs)
+            new[level] = None if lacking else kept
+        root = new[self._root]
+        return FitParams(root, self._normalise_key) if found and root is not None else None
+
+    def explain(self, max_lines: int = 40) -> list[str]:
+        r"""Return lines of text that say how the count comes about.
+
+        Args:
+            max_lines: Say no more than this many lines; the last then tells how many are left.
+
+        >>> from junky_core.space.grammar import expand_fit_params
+        >>> grid = [["w", [1, 2]], {"opt": "a", "lr": [1, 2]}, {"opt": "b"}, {"opt": "b"}]
+        >>> print(*expand_fit_params(grid).explain(), sep="\n")
+        6 = 2 (w) x (2 + 1 + 1 - 1 duplicate)
+          2 = 2 (lr), opt='a'
+          1 = opt='b'
+          1 = opt='b'
+        """
+        resolve(self._root)
+        lines: list[str] = []
+        todo = [(0, self._root)]
+        while todo:
+            if len(lines) == max_lines - 1 and len(todo) > 1:
+                lines.append(f"... and {count(len(todo), 'more alternative')}")
+                break
+            depth, level = todo.pop()
+            lines.append("  " * depth + _explained(level))
+            todo.extend((depth + 1, sub) for sub in reversed(level.subs))
+        return lines
+
+
+def _explained(level: Level) -> str:
+    factors = []
+    fixed = []
+    for pair in level.pairs:
+        repeated = f", {pair.repeated} repeated" if pair.repeated else ""
+        if len(pair.values) > 1 or repeated:
+            factors.append(f"{len(pair.values)} ({pair.key}{repeated})")
+        else:
+            fixed.append(pair_text(str(pair.key), pair.values[0], shown(pair.values[0])))
+    if level.subs:
+        assert level.union is not None
+        terms = [str(sub.size) for sub in level.subs[:_SHOWN]]
+        if len(level.subs) > _SHOWN:
+            terms.append(f"... of {len(level.subs)} alternatives")
+        dropped = sum(sub.size for sub in level.subs) - level.union.size
+        less = f" - {dropped} duplicate{'s' * (dropped > 1)}" if dropped else ""
+        factors.append("(" + " + ".join(terms) + less + ")")
+    parts = [" x ".join(factors)] if factors else []
+    return f"{level.size} = " + (", ".join(parts + fixed) or "nothing varies")

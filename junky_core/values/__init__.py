@@ -1,0 +1,1 @@
+"""The one notion of "same value": in a process, across processes, of calls."""

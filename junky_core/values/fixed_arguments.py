@@ -1,0 +1,66 @@
+"""The arguments that all jobs of a sweep share, so that a resumed sweep notices a change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from junky_core.values.identity import digest, fingerprint
+
+__all__ = ["FixedArguments", "earlier_key", "fixed_arguments"]
+
+
+@dataclass(frozen=True, slots=True)
+class FixedArguments:
+    """Fixed arguments as they were when the sweep began.
+
+    Attributes:
+        values: By name, ``train_kwargs['epochs']`` say, what its value is known by.
+        unknown: Names of those whose value cannot be compared in full: they hold an
+            object that has neither a value nor a name to import it by.
+        names: Of the keyword arguments, sorted.
+        key: What all of ``values`` are known by; noted with each job.
+    """
+
+    values: Mapping[str, str] = field(default_factory=dict)
+    unknown: Sequence[str] = ()
+    names: Sequence[str] = ()
+    key: str = ""
+
+    def changes(self, before: Mapping[str, str]) -> list[str]:
+        """Return the names of those that are not as they were ``before``.
+
+        >>> fixed_arguments(train_kwargs={"epochs": 100, "lr": 0.1}).changes(
+        ...     fixed_arguments(train_kwargs={"epochs": 10, "lr": 0.1}).values)
+        ["train_kwargs['epochs']"]
+        """
+        names = [*self.values, *(name for name in before if name not in self.values)]
+        return [name for name in names if self.values.get(name) != before.get(name)]
+
+
+def fixed_arguments(**arguments: Sequence[Any] | Mapping[str, Any]) -> FixedArguments:
+    """Return what is known of ``arguments``, each a sequence or a mapping of values.
+
+    Call it before any job runs: jobs may change what they are given.
+    """
+    found: dict[str, Any] = {}
+    names: list[str] = []
+    for group, values in arguments.items():
+        if isinstance(values, Mapping):
+            found.update({f"{group}[{name!r}]": value for name, value in values.items()})
+            names += values
+        else:
+            found.update({f"{group}[{place}]": value for place, value in enumerate(values)})
+    prints = {name: fingerprint(value) for name, value in found.items()}
+    known_by = {name: text for name, (text, _) in prints.items()}
+    unknown = [name for name, (_, whole) in prints.items() if not whole]
+    return FixedArguments(known_by, unknown, sorted(names), digest(known_by))
+
+
+def earlier_key(params: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Return the key of a job in journals that do not note the values of fixed arguments.
+
+    It was made of the job's parameters and of the names of the fixed keyword arguments.
+    """
+    return digest((dict(params), list(names)))

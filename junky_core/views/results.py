@@ -1,0 +1,171 @@
+"""What a sweep gives back."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from junky_core.job.best import Best
+from junky_core.jobs import JobResult, rank_key
+from junky_core.values.texts import visible
+from junky_core.values.wording import cell_text, pair_text
+from junky_core.views.leaderboard import (
+    duration_text,
+    leaderboard_rows,
+    leaderboard_text,
+    score_text,
+    varying_params,
+)
+
+__all__ = ["AutotrainResult"]
+
+_HTML_ROWS = 50
+
+
+class _Five(NamedTuple):
+    best_model: Any
+    best_model_name: str | None
+    best_model_score: float | None
+    best_model_params: dict[str, Any] | None
+    stats: list[tuple[str, float | None, dict[str, Any], Any]]
+
+
+class AutotrainResult(_Five):
+    """The five fields of ``torch_autotrain``.
+
+    It unpacks, compares and indexes as a tuple of five; its ``repr`` is the
+    leaderboard, in a notebook as an HTML table.
+
+    Attributes:
+        failed: The jobs that failed for good.
+        jobs: How every job ended, if the sweep gave that along.
+        direction: ``"maximize"`` or ``"minimize"``.
+
+    Example:
+        >>> result = AutotrainResult(best_model=None, best_model_name="Thread-1_0",
+        ...     best_model_score=0.5, best_model_params={"a": 1},
+        ...     stats=[("Thread-1_0", 0.5, {"a": 1}, None)])
+        >>> model, name, score, params, stats = result
+        >>> name, score, params
+        ('Thread-1_0', 0.5, {'a': 1})
+    """
+
+    failed: tuple[JobResult, ...] = ()
+    jobs: tuple[JobResult, ...] = ()
+    direction: str = "maximize"
+
+    def __new__(  # noqa: PYI034 - typing.Self is newer than Python 3.10
+        cls,
+        *,
+        failed: Sequence[JobResult] = (),
+        jobs: Sequence[JobResult] = (),
+        direction: str = "maximize",
+        **fields: Any,
+    ) -> AutotrainResult:
+        """Make one from its fields."""
+        self = super().__new__(cls, **fields)
+        self.failed = tuple(failed)
+        self.jobs = tuple(jobs)
+        self.direction = direction
+        return self
+
+    @classmethod
+    def of(
+        cls,
+        results: Sequence[JobResult],
+        best: Best | None,
+        direction: str,
+        model: Any = None,
+    ) -> AutotrainResult:
+        """Return what ``results`` add up to.
+
+        Args:
+            results: How the jobs ended, in any order.
+            best: The best model on disk. Its job is listed even if it failed in the end.
+            direction: ``"maximize"`` or ``"minimize"``.
+            model: The best model, loaded.
+        """
+        listed = [
+            result
+            for result in results
+            if result.status == "finished" or (best is not None and result.num == best.job)
+        ]
+        listed.sort(key=lambda result: rank_key(result.score, result.num, direction))
+        lead = next((r for r in listed if best is not None and r.num == best.job), None)
+        return cls(
+            best_model=model,
+            best_model_name=None if lead is None else lead.name,
+            best_model_score=None if best is None or lead is None else best.score,
+            best_model_params=None if lead is None else dict(lead.params),
+            stats=[(r.name, r.score, dict(r.params), r.value) for r in listed],
+            failed=[result for result in results if result.status == "failed"],
+            jobs=results,
+            direction=direction,
+        )
+
+    @classmethod
+    def empty(cls, direction: str = "maximize") -> AutotrainResult:
+        """Return the result of a sweep that ran nothing."""
+        return cls.of([], None, direction)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = {"failed": self.failed, "jobs": self.jobs, "direction": self.direction}
+        return _rebuild, (self._asdict(), state)
+
+    def __repr__(self) -> str:
+        table = leaderboard_text(self._results(), self.direction)
+        return f"{self._headline()}\n{table}"
+
+    def _repr_html_(self) -> str:
+        """Return an HTML table, for notebooks."""
+        rows = leaderboard_rows(self._results(), self.direction)
+        names = varying_params(row.params for row in rows)
+        known = bool(self.jobs)  # numbers and durations are
+        heads = ["rank", "score", *(["job"] if known else []), *names, "name"]
+        heads += ["time", "retries", "error"] if known or self.failed else []
+        body = []
+        for row in rows[:_HTML_ROWS]:
+            cells = ["" if row.rank is None else str(row.rank), score_text(row.score)]
+            cells += [str(row.job)] if known else []
+            cells += [cell_text(n, row.params[n]) if n in row.params else "" for n in names]
+            cells.append(row.name)
+            if known or self.failed:
+                time = duration_text(row.duration_s) if row.duration_s else ""
+                error = (row.error.strip().splitlines() or [row.status])[-1]
+                cells += [time, str(row.retries or ""), "" if row.rank else error[:300]]
+            body.append("".join(f"<td>{html.escape(visible(cell))}</td>" for cell in cells))
+        head = "".join(f"<th>{html.escape(visible(name))}</th>" for name in heads)
+        more = len(rows) - _HTML_ROWS
+        tail = f"<p>... and {more} more</p>" if more > 0 else ""
+        return (
+            f"<p>{html.escape(self._headline())}</p><table><thead><tr>{head}</tr></thead><tbody>"
+            + "".join(f"<tr>{cells}</tr>" for cells in body)
+            + f"</tbody></table>{tail}"
+        )
+
+    def _headline(self) -> str:
+        if self.best_model_name is None:
+            return "torch_autotrain: no best model"
+        params = ", ".join(pair_text(k, v) for k, v in (self.best_model_params or {}).items())
+        loaded = "" if self.best_model is None else f", loaded as {type(self.best_model).__name__}"
+        return visible(
+            f"torch_autotrain: best {self.best_model_name} with score"
+            f" {score_text(self.best_model_score)} ({params or 'no parameters'}{loaded})"
+        )
+
+    def _results(self) -> tuple[JobResult, ...]:
+        """Return how the jobs ended; made up from ``stats``, in its order, if that is all."""
+        if self.jobs:
+            return self.jobs
+        failed = {result.name for result in self.failed}
+        listed = [
+            JobResult(-1, name, params, "finished", score)
+            for name, score, params, _ in self.stats
+            if name not in failed
+        ]
+        return (*listed, *self.failed)
+
+
+def _rebuild(fields: dict[str, Any], state: dict[str, Any]) -> AutotrainResult:
+    return AutotrainResult(**fields, **state)

@@ -1,0 +1,238 @@
+"""Follow a running sweep from another process, by its journal."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from junky_core.errors import LogNotFoundError
+from junky_core.record.folder import JOURNAL_NAME, LOCK_NAME
+from junky_core.record.lines import LineReader
+from junky_core.record.live_state import LiveState
+from junky_core.record.regular_files import check_regular, open_regular
+from junky_core.values.texts import visible
+from junky_core.values.wording import count
+from junky_core.views.history import event_of, is_journal, load_history
+from junky_core.views.live_view import plain_line, render
+
+__all__ = ["JournalTail", "watch"]
+
+_SILENT_S = 5.0  # without news so long, look whether the sweep's process is there
+_PLAIN_EVERY_S = 10.0
+_FIRST_BYTES = 4096  # of the first record, which tell one sweep's journal from another's
+
+
+class JournalTail:
+    """Reads what is appended to a journal.
+
+    Args:
+        path: The journal.
+
+    Attributes:
+        restarted: Set when a ``read`` begins at the file's start: the first one, and when it is
+            another file now, or was cut off. All that was read before counts no more; whoever
+            has taken note of that clears it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.restarted = True
+        self._path = path
+        self._offset = 0
+        self._inode = -1
+        self._first = b""  # inodes are used again
+        self._lines = LineReader(path)
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """Yield the records that are new and whole.
+
+        Raises:
+            OSError: The file is away.
+            JournalError: The next line is damaged.
+        """
+        with open_regular(self._path) as file:
+            now = os.fstat(file.fileno())
+            first = file.readline(_FIRST_BYTES)
+            same = now.st_ino == self._inode and first.startswith(self._first)
+            if not same or now.st_size < self._offset:
+                self.restarted = True
+                self._inode, self._offset = now.st_ino, 0
+                self._lines = LineReader(self._path)
+            self._first = first
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._offset += len(line)
+                record = self._lines.take(line)
+                if record is not None:
+                    yield record
+
+
+def watch(path: Path, *, once: bool, interval_s: float, stream: TextIO | None = None) -> int:
+    """Show how the sweep at ``path`` stands until it is over; return the exit status.
+
+    On a terminal a display that renews itself; else lines, each when something
+    changed, at most one in ten seconds.
+
+    Raises:
+        LogNotFoundError: There is nothing at ``path``.
+        LogError: It is no sweep.
+        JournalError: Its journal is damaged.
+        OSError: It is a fifo or a device.
+    """
+    stream = sys.stdout if stream is None else stream
+    journal = path / JOURNAL_NAME if path.is_dir() else path
+    if not path.exists():
+        raise LogNotFoundError(f"there is no sweep folder or log at {str(path)!r}")
+    check_regular(journal)
+    if not is_journal(journal):
+        return _watch_log(path, once=once, interval_s=interval_s, stream=stream)
+    view = _View(JournalTail(journal))
+    if once:
+        view.look()
+        _print_once(view.state, stream)
+        return _status(view.state, alive=_is_alive(journal.parent), once=True)
+    if stream.isatty():
+        return _watch_on_terminal(view, journal.parent, interval_s)
+    return _watch_in_lines(view, journal.parent, interval_s, stream)
+
+
+class _View:
+    """How a sweep stands, as far as its journal has been read."""
+
+    def __init__(self, tail: JournalTail) -> None:
+        self.state = LiveState()
+        self._tail = tail
+
+    def look(self) -> bool:
+        """Take in what is new; return whether there was anything."""
+        news = False
+        try:
+            for record in self._tail.read():
+                if self._tail.restarted:
+                    self._tail.restarted, self.state = False, LiveState()
+                event = event_of(record)
+                if event is not None:
+                    self.state.on_event(event)
+                    news = True
+        except (
+            OSError
+        ):  # the folder is away for now; that its process is too is found out elsewhere
+            return False
+        return news
+
+
+def _watch_on_terminal(view: _View, folder: Path, interval_s: float) -> int:
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console()
+    news = time.monotonic()
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            if view.look():
+                news = time.monotonic()
+            live.update(render(view.state, time.time(), console.width), refresh=True)
+            if _is_over(view.state, folder, time.monotonic() - news):
+                break
+            time.sleep(interval_s)
+    return _say_end(view.state, folder, sys.stdout)
+
+
+def _watch_in_lines(view: _View, folder: Path, interval_s: float, stream: TextIO) -> int:
+    news, printed, shown = time.monotonic(), 0.0, None
+    while True:
+        if view.look():
+            news = time.monotonic()
+        state = view.state
+        over = _is_over(state, folder, time.monotonic() - news)
+        facts = (state.finished, state.failed, state.best)
+        if over or (facts != shown and time.monotonic() - printed >= _PLAIN_EVERY_S):
+            print(plain_line(state, time.time()), file=stream, flush=True)
+            printed, shown = time.monotonic(), facts
+        if over:
+            return _say_end(state, folder, stream)
+        time.sleep(interval_s)
+
+
+def _watch_log(path: Path, *, once: bool, interval_s: float, stream: TextIO) -> int:
+    """Follow a text log: read it anew when it has changed."""
+    seen: object = None
+    while True:
+        history = load_history(path)
+        done, jobs = history.count("finished"), len(history.jobs)
+        best = history.best()
+        text = f"junky progress: {done} of {count(jobs, 'job')} seen finished"
+        if best is not None:
+            text += f", best {history.bests[-1][1]:.6g} of {best.name}"
+        if text != seen:
+            print(visible(text), file=stream, flush=True)
+            seen = text
+        if history.ended is not None:
+            return 0 if history.ended == "completed" and done == jobs else 1
+        if once:
+            return 0
+        time.sleep(interval_s)
+
+
+def _is_over(state: LiveState, folder: Path, silent_s: float) -> bool:
+    if state.ended is not None:
+        # A Hydra sweeper may launch another batch as long as its process is there.
+        return state.kind != "hydra" or state.ended != "completed" or not _is_alive(folder)
+    return silent_s > _SILENT_S and not _is_alive(folder)
+
+
+def _status(state: LiveState, *, alive: bool, once: bool) -> int:
+    if state.ended is None:
+        return 0 if once and alive else 1
+    left = state.left or 0
+    return 0 if state.ended == "completed" and not state.failed and not left else 1
+
+
+def _say_end(state: LiveState, folder: Path, stream: TextIO) -> int:
+    if state.ended is None:
+        print(
+            f"the process of this sweep is gone before its end; it can be resumed: {folder}",
+            file=stream,
+        )
+    return _status(state, alive=False, once=False)
+
+
+def _print_once(state: LiveState, stream: TextIO) -> None:
+    from rich.console import Console
+
+    width = None if stream.isatty() else 200
+    console = Console(file=stream, width=width, highlight=False)
+    console.print(render(state, time.time(), console.width))
+
+
+def _is_alive(folder: Path) -> bool:
+    """Return whether the process that locked ``folder`` is there; true if that cannot be told."""
+    try:
+        with open_regular(folder / LOCK_NAME) as file:
+            holder = json.loads(file.read())
+        pid, host = int(holder["pid"]), holder["host"]
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return True
+    if host != socket.gethostname():
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    try:
+        # A killed process that nobody waits for (containers without an init) stays as a zombie.
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except (OSError, IndexError):
+        return True
+    return state != b"Z"
