@@ -136,7 +136,7 @@ def _report(arguments: argparse.Namespace) -> int:
     output = user_path("--output", arguments.output) if arguments.output else None
     history = load_history(arguments.path)
     path = write_report(history, output or report_path(arguments.path))
-    print(path)  # noqa: T201
+    print(visible(str(path)))  # noqa: T201
     return 0 if history.count("finished") else 1
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from junky_core.errors import ConfigError, JunkyError
 from junky_core.values.shown import shown
 
-__all__ = ["check_path", "folder_trouble", "remove_empty", "user_path"]
+__all__ = ["check_path", "folder_trouble", "remove_empty", "try_to_write", "user_path"]
 
 _NAME_BYTES, _PATH_BYTES = 255, 4095  # what Linux's file systems take, and Linux itself
 
@@ -64,13 +64,23 @@ def folder_trouble(folder: Path) -> str:
     probe = folder / f".junky.{os.getpid()}.probe"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
+        try_to_write(probe)
     except OSError as error:
         return str(error)
     finally:
         remove_empty(made)
     return ""
+
+
+def try_to_write(file: Path) -> None:
+    """Make a file and remove it again.
+
+    Raises:
+        OSError: It cannot be made, or a symbolic link is there, which is not followed.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    os.close(os.open(file, flags, 0o666))
+    file.unlink()
 
 
 def remove_empty(folders: Iterable[Path]) -> None:

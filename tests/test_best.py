@@ -231,3 +231,12 @@ def test_the_check_leaves_nothing_behind(tmp_path):
 def test_a_wrong_direction_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match="'up'"):
         BestModel(tmp_path / "m.pt", "up")
+
+
+def test_looking_whether_the_file_can_be_written_follows_no_link(tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / ".model.pt.probe").symlink_to(tmp_path / "precious")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        BestModel(tmp_path / "sweep" / "model.pt").check_folder()
+    assert (tmp_path / "precious").read_text() == "precious"

@@ -289,3 +289,12 @@ def test_errors_that_python_would_show_in_full_are_told_apart():
         outer.__cause__ = ValueError(text)
         assert showable(outer) is None
     assert showable(None) is None
+
+
+def test_the_whole_text_replaces_a_link(tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "error-Thread-1_0.txt").symlink_to(tmp_path / "precious")
+    failure = describe(ValueError("x" * 30_000))
+    failure.keep_whole(tmp_path, "Thread-1_0")
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert "xxx" in (tmp_path / "error-Thread-1_0.txt").read_text()

@@ -59,6 +59,11 @@ def test_report_prints_the_page_it_wrote(good, tmp_path, capsys):
     assert (tmp_path / "y.html").stat().st_size > 10_000
 
 
+def test_the_path_of_the_page_is_printed_without_control_characters(good, tmp_path, capsys):
+    assert main(["report", good, "-o", str(tmp_path / "a\x1b[1mb.html")]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "a\\x1b[1mb.html")
+
+
 @pytest.mark.parametrize("command", ["leaderboard", "report", "watch"])
 def test_what_cannot_be_read_is_status_2(command, tmp_path, capsys):
     assert main([command, str(tmp_path / "nowhere")]) == 2

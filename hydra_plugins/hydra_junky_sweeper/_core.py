@@ -294,6 +294,8 @@ def _config_written(
     another sweep) only when it gets them.
     """
     path = folder / "multirun.yaml"
+    if path.is_symlink():  # replaced, and never followed, as any file of a sweep
+        path.unlink()
     before = path.read_bytes() if path.is_file() else None
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     lock = folder / LOCK_NAME

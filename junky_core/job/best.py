@@ -32,7 +32,7 @@ from junky_core.job.forks import OwnProcess
 from junky_core.job.scopes import outside_scopes
 from junky_core.job.weights import check_weights, copy_weights, state_of
 from junky_core.jobs import rank_key
-from junky_core.paths import remove_empty
+from junky_core.paths import remove_empty, try_to_write
 from junky_core.values.user_text import error_line
 
 __all__ = ["Best", "BestModel", "Standing"]
@@ -131,8 +131,7 @@ class BestModel:
         probe = self.path.with_name(f".{self.path.name}.probe")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"")
-            probe.unlink()
+            try_to_write(probe)
         except OSError as error:
             raise ConfigError(
                 f"the best model cannot be written to {self.path}: {error}. "

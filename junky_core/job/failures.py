@@ -132,6 +132,7 @@ class Failure:
             return
         path = folder / f"error-{name}.txt"
         try:
+            path.unlink(missing_ok=True)  # a link is replaced, never followed
             path.write_text(visible(whole, lines=True), "utf-8", "backslashreplace")
         except OSError as error:
             where = f"; the whole text could not be written to {path}: {error.strerror}"

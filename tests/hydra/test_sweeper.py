@@ -112,6 +112,16 @@ def test_without_a_grid_one_job_runs(app):
     assert (app.sweep_dir / "multirun.yaml").is_file()
 
 
+def test_the_sweeps_config_replaces_a_link(app):
+    precious = app.sweep_dir.with_name("precious")
+    precious.write_text("precious")
+    app.sweep_dir.mkdir()
+    (app.sweep_dir / "multirun.yaml").symlink_to(precious)
+    app.run()
+    assert precious.read_text() == "precious"
+    assert "fit_params" in (app.sweep_dir / "multirun.yaml").read_text()
+
+
 def test_the_examples_of_the_text_give_their_jobs_in_order(app):
     app.sweeper("fit_params: [[+a, [50, 100]], [[+b, [.1, .5]]], [[+b, null], [+c, [X, Y]]]]")
     app.run()
