@@ -80,6 +80,25 @@ class KnownJobs:
         """Return whether there are superseded jobs with the parameters of ``job``."""
         return any(j.num in self.superseded for j in self._alike(job))
 
+    def with_other_configs(self, jobs: Sequence[Job]) -> list[JournaledJob]:
+        """Return the journal's jobs that had the overrides of one of ``jobs``, and another config.
+
+        Under Hydra alone: a config file that the overrides name was edited.
+
+        Args:
+            jobs: Jobs that are not in the journal.
+        """
+        if self._fixed is not None:
+            return []
+        asked = {_overrides(job.info): job.key.partition("#")[0] for job in jobs}
+        return [
+            job
+            for job in self._journaled
+            if job.num not in self.superseded
+            and _overrides(job.info) in asked
+            and asked[_overrides(job.info)] != job.key.partition("#")[0]
+        ]
+
     def notes(self, replaced: Sequence[Job], unknown: Sequence[Job]) -> list[str]:
         """Return what a user should read of what changed.
 
@@ -166,6 +185,10 @@ class KnownJobs:
         if _is_exact(job.params) and job.key != earlier_key(job.params, self._fixed.names):
             return ["the names in make_model_kwargs and train_kwargs"]
         return []
+
+
+def _overrides(info: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(sorted(map(str, info.get("overrides") or ())))
 
 
 def _is_exact(params: Mapping[str, Any]) -> bool:

@@ -37,6 +37,8 @@ from junky_core.record.known_jobs import KnownJobs, put_model_aside
 from junky_core.record.reader import JournaledJob, JournalState, load_state
 from junky_core.record.repair import repair_journal
 from junky_core.values.fixed_arguments import FixedArguments
+from junky_core.values.user_text import dict_text
+from junky_core.values.wording import count
 
 __all__ = ["REPAIR", "Plan", "SweepRecord", "is_spent", "open_record", "refusal"]
 
@@ -297,10 +299,28 @@ class SweepRecord:
         if self.state.jobs and not self._known and not replaced and first_plan:
             other = "" if what_differs is None else what_differs(self.state, todo)
             raise self._jobs.another_sweep(self.path, todo, unknown, other)
+        self._refuse_mixture(todo, best)
         for message in self._jobs.notes(replaced, unknown):
             self._note("warning", message)
         plan.source = GridSource(iter(todo), len(todo))
         return plan
+
+    def _refuse_mixture(self, todo: Sequence[Job], best: BestModel) -> None:
+        """Refuse to put results of one config beside those of another with the same overrides."""
+        assert self._jobs is not None
+        held = best.saved
+        mixed = [
+            job
+            for job in self._jobs.with_other_configs([j for j in todo if j.num not in self._known])
+            if job.status == "finished" or (held is not None and held.job == job.num)
+        ]
+        if mixed:
+            raise ResumeError(
+                f"{self.path} has results of {count(len(mixed), 'job')} with the same overrides "
+                f"as jobs asked for and another config, job {mixed[0].num} first "
+                f"({dict_text(mixed[0].params)}): config files have changed since, and one "
+                "ranking of both would be wrong. Choose another folder, or undo the change"
+            )
 
     def _distinct(self, jobs: Iterable[Job]) -> Iterator[Job]:
         """Give jobs that are alike, key for key, keys of their own: the later ones are counted."""

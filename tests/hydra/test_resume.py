@@ -6,7 +6,7 @@ import pytest
 from launching import multirun
 
 from hydra_plugins.hydra_junky_launcher._differences import what_differs
-from junky_core.errors import ResumeError
+from junky_core.errors import ResumeError, SweepFailed
 from junky_core.record.reader import load_state, read_journal
 
 CONFIG = {"lr": 0.1, "epochs": 10, "opt": {"name": "sgd", "betas": [1, 2]}}
@@ -56,6 +56,65 @@ def test_a_config_file_that_changed_is_noticed(sweep):
     sweep("lr=0.1,0.2", resume=False)
     changed = {**CONFIG, "epochs": 99}
     assert "differ in epochs (was 10, is 99)." in refusal(sweep, "lr=0.1,0.2", config=changed)
+
+
+class Groups:
+    """A sweep over a config group, whose option files may be edited."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.sweep = folder / "sweep"
+        self.ran = []
+        self.write("sgd", 0.1)
+        self.write("adam", 0.9)
+        defaults = {"defaults": [{"opt": "sgd"}, "_self_"], "width": 1}
+        (folder / "conf" / "config.yaml").write_text(json.dumps(defaults))
+
+    def write(self, option, lr):
+        (self.folder / "conf" / "opt").mkdir(parents=True, exist_ok=True)
+        (self.folder / "conf" / "opt" / f"{option}.yaml").write_text(f"lr: {lr}\n")
+
+    def run(self, *overrides, fail=()):
+        self.ran = []
+
+        def task(cfg):
+            self.ran.append(cfg.opt.lr)
+            if cfg.opt.lr in fail:
+                raise ValueError
+            return cfg.opt.lr
+
+        given = ["hydra/sweeper=junky", "hydra.launcher.max_retries=0", *overrides]
+        multirun(task, given, None, self.folder)
+
+    def leaderboard(self):
+        lines = (self.sweep / "leaderboard.csv").read_text().splitlines()[1:]
+        return [float(line.split(",")[2]) for line in lines if ",finished," in line]
+
+
+@pytest.mark.parametrize("batch", ["null", "1"])
+def test_results_of_an_option_that_was_edited_are_not_mixed_with_those_of_now(tmp_path, batch):
+    """The best would be the old adam's, whose overrides give something else now."""
+    groups = Groups(tmp_path)
+    groups.run("opt=sgd,adam")
+    groups.write("adam", 0.2)
+    again = ["hydra.launcher.resume=true", f"hydra.sweeper.max_batch_size={batch}"]
+    with pytest.raises(ResumeError, match=r"same overrides .* another config, job 1 .*'adam'"):
+        groups.run("opt=sgd,adam", *again)
+    assert groups.ran == []
+    assert groups.leaderboard() == [0.9, 0.1]
+    groups.write("adam", 0.9)
+    groups.run("opt=sgd,adam,sgd", *again)
+    assert groups.ran == [0.1]  # the one that is asked for twice
+
+
+def test_a_job_that_failed_runs_again_with_the_config_that_was_mended(tmp_path):
+    groups = Groups(tmp_path)
+    with pytest.raises(SweepFailed):
+        groups.run("opt=sgd,adam", fail=[0.9])
+    groups.write("adam", 0.2)
+    groups.run("opt=sgd,adam", "hydra.launcher.resume=true")
+    assert groups.ran == [0.2]
+    assert groups.leaderboard() == [0.2, 0.1]
 
 
 def test_the_config_is_noted_once_and_kept_over_batches(tmp_path):
