@@ -45,7 +45,7 @@ __all__ = [
 _ACCELERATOR_ERROR: tuple[type[BaseException], ...] = tuple(
     getattr(torch, name) for name in ("AcceleratorError",) if hasattr(torch, name)
 )
-_OWN_FOLDER = str(Path(__file__).parent)
+_OWN_FOLDER = str(Path(__file__).parents[1])
 
 # The codes of CUDA's runtime, which HIP shares, in torch.AcceleratorError.error_code. Other
 # backends use small numbers of their own: MPS 1, for an index out of bounds.
