@@ -8,10 +8,11 @@ import torch
 
 from junky_core import parse_autotrain_log, torch_autotrain
 from junky_core.errors import ResumeError
+from junky_core.record.codec import event_of
 from junky_core.record.live_state import LiveState
 from junky_core.record.reader import load_state, read_journal
 from junky_core.values.fixed_arguments import earlier_key
-from junky_core.views.history import event_of, load_history
+from junky_core.views.history import load_history
 
 
 def make(width, bias=True):

@@ -1,4 +1,4 @@
-"""One event as one line of a journal, and its values back again.
+"""One event as one line of a journal, and back again.
 
 A line is strict JSON, so that ``jq`` and ``pandas.read_json(lines=True)`` read
 it. JSON cannot hold everything that Python can, so a field whose value it would
@@ -25,24 +25,19 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from junky_core.events import (
-    AttemptFailed,
-    BestSaved,
-    BestSaving,
-    Event,
-    JobFailed,
-    JobFinished,
-    JobStarted,
-    Notice,
-    ScoreReported,
-    SlotClosed,
-    SweepEnded,
-    SweepStarted,
-)
+from junky_core.events import Event, ScoreReported
+from junky_core.record.event_types import EVENT_NAMES, EVENT_TYPES, TIME
 from junky_core.values.texts import MAX_TOLD, cut
 from junky_core.values.user_text import is_ctrl_c, repr_of
 
-__all__ = ["JOURNAL_VERSION", "MAX_VALUE_BYTES", "decode_field", "encode_event"]
+__all__ = [
+    "JOURNAL_VERSION",
+    "MAX_VALUE_BYTES",
+    "decode_field",
+    "encode_event",
+    "event_of",
+    "fault_of",
+]
 
 JOURNAL_VERSION = 1
 MAX_VALUE_BYTES = 64 * 1024
@@ -50,48 +45,13 @@ _MAX_REPR = 10_000
 _MAX_INT = 2**63  # beyond it readers of JSON round, or refuse (pandas)
 _MAX_DEPTH = 100
 
-# Event -> its name in the journal, and the fields that are noted, in this order.
-_KINDS: dict[type[Event], tuple[str, list[str]]] = {
-    kind: (name, fields.split())
-    for kind, name, fields in (
-        (
-            SweepStarted,
-            "sweep_started",
-            (
-                "sweep_id kind total resumed already_finished devices threads_per_slot seed "
-                "direction max_retries spec superseded"
-            ),
-        ),
-        (JobStarted, "job_started", "job key name slot device attempt params info"),
-        (ScoreReported, "score_improved", "job name score overall"),
-        (BestSaving, "best_saving", "job name score path sha256"),
-        (BestSaved, "best_saved", "job name score path sha256"),
-        (
-            AttemptFailed,
-            "attempt_failed",
-            "job name slot device attempt kind retry duration_s error traceback",
-        ),
-        (
-            JobFinished,
-            "job_finished",
-            "job name slot device attempt score duration_s params value",
-        ),
-        (
-            JobFailed,
-            "job_failed",
-            "job name slot device attempt score duration_s params error traceback",
-        ),
-        (SlotClosed, "slot_closed", "slot device reason"),
-        (Notice, "notice", "level message"),
-        (
-            SweepEnded,
-            "sweep_ended",
-            "reason finished failed left duration_s best_job best_name best_score best_path",
-        ),
-    )
-}
 _TAGS = frozenset({"__tuple__", "__float__", "__dict__", "__int__", "__repr__"})
 _TEXTS = frozenset({"traceback", "error", "message", "reason"})
+# Of each event: a field, what it is called in its exact form, and what it must be.
+_FIELDS = {
+    name: [(field, f"{field}_exact", what) for field, what in {"time": TIME, **kind.fields}.items()]
+    for name, kind in EVENT_TYPES.items()
+}
 
 _encoder = json.JSONEncoder(ensure_ascii=True, allow_nan=False, check_circular=False)
 
@@ -106,17 +66,17 @@ def encode_event(event: Event, *, lean: bool = False) -> bytes | None:
     With ``lean``, tracebacks and returned values are left out, for when there
     is no room.
 
+    >>> from junky_core.events import SlotClosed
     >>> encode_event(SlotClosed(time=1.5, slot=1, device="cpu", reason="x"))
     b'{"event": "slot_closed", "time": 1.5, "slot": 1, "device": "cpu", "reason": "x"}\n'
     """
-    kind = _KINDS.get(type(event))
-    if kind is None or (type(event) is ScoreReported and not event.improved):
+    name = EVENT_NAMES.get(type(event))
+    if name is None or (type(event) is ScoreReported and not event.improved):
         return None
-    name, fields = kind
     record: dict[str, Any] = {"event": name, "time": event.time}
     if name == "sweep_started":
         record["journal_version"] = JOURNAL_VERSION
-    for field in fields:
+    for field in EVENT_TYPES[name].fields:
         value = getattr(event, field)
         if field == "value":
             _put_value(record, value, lean=lean)
@@ -146,6 +106,55 @@ def decode_field(record: Mapping[str, Any], field: str) -> Any:
     """
     exact = f"{field}_exact"
     return _decode(record[exact]) if exact in record else record.get(field)
+
+
+def event_of(record: Mapping[str, Any]) -> Event | None:
+    """Return a record as the event it was, with stand-ins for fields that it does not have.
+
+    ``None`` if it is an event that this release does not know, or lacks what it was about.
+
+    >>> event_of({"event": "notice", "time": 1.5, "level": "info", "message": "hello"})
+    Notice(time=1.5, level='info', message='hello')
+    """
+    name = record["event"]
+    kind = EVENT_TYPES.get(name)
+    if kind is None:
+        return None
+    values = dict(kind.stand_ins)
+    for field, exact, _ in _FIELDS[name]:
+        if exact in record:
+            values[field] = _decode(record[exact])
+        elif field in record:
+            values[field] = record[field]
+    try:
+        return kind.event(**values)
+    except TypeError:  # a field is missing that has no stand-in
+        return None
+
+
+def fault_of(record: Mapping[str, Any]) -> str:
+    """Return what is wrong with a record's fields, ``""`` if nothing is.
+
+    Events and fields that are not known are passed over.
+
+    >>> fault_of({"event": "job_finished", "job": "1"})
+    "its job is '1', which is not a whole number"
+    """
+    for field, exact, type_ in _FIELDS.get(record["event"], ()):
+        if exact in record:
+            try:
+                value = _decode(record[exact])
+            except (ValueError, TypeError, OverflowError, RecursionError) as error:
+                return f"its {exact} cannot be read: {error}"
+        elif field in record:
+            value = record[field]
+        elif type_.needed:
+            return f"it lacks {field}"
+        else:
+            continue
+        if not type_.is_right(value):
+            return f"its {field} is {_shown(value)}, which is not {type_.what}"
+    return ""
 
 
 def _put(record: dict[str, Any], field: str, value: Any) -> None:
@@ -337,6 +346,13 @@ def _key_text(key: Any, *, strict: bool) -> str:
 
 def _repr(value: Any) -> str:
     return cut(repr_of(value), _MAX_REPR)
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)[:60]
+    except (ValueError, RecursionError):  # a number of 5,000 digits, a deep list
+        return f"a {type(value).__name__}"
 
 
 def _clean_text(value: Any) -> Any:

@@ -22,8 +22,7 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 from junky_core.errors import JournalError
-from junky_core.record.codec import JOURNAL_VERSION
-from junky_core.record.fields import fault_of
+from junky_core.record.codec import JOURNAL_VERSION, fault_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +43,7 @@ def seal(line: bytes, n: int) -> bytes:
     r"""Return an encoded record with its number and checksum.
 
     >>> seal(b'{"event": "x", "time": 1.5}\n', 7)
-    b'{"event": "x", "time": 1.5, "n": 7, "crc": 3157036430}\n'
+    b'{"event": "x", "time": 1.5, "n": 7, "crc": 1343427752}\n'
     """
     body = b'%b, "n": %d' % (line[:-2], n)
     return b'%b, "crc": %d}\n' % (body, zlib.crc32(body))

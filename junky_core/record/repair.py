@@ -13,7 +13,7 @@ from junky_core.errors import JournalError, SweepFolderError
 from junky_core.events import SweepStarted
 from junky_core.files import write_atomically
 from junky_core.record.codec import encode_event
-from junky_core.record.fields import KNOWN_EVENTS
+from junky_core.record.event_types import EVENT_TYPES
 from junky_core.record.lines import (
     BLANK,
     LineError,
@@ -172,7 +172,7 @@ def _starts_sweep(text: bytes) -> bool:
 def _may_be_start(line: bytes) -> bool:
     """Return whether a damaged line may have been a start of the sweep."""
     lost: dict[str, int] = {}  # of each event's name, how many bytes are not there
-    for event in KNOWN_EVENTS:
+    for event in EVENT_TYPES:
         head = b'{"event": "%b"' % event.encode()
         lost[event] = sum(a != b for a, b in itertools.zip_longest(head, line[: len(head)]))
     nearest = min(lost, key=lost.__getitem__)

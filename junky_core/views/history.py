@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from junky_core import events
 from junky_core.errors import LogError, LogNotFoundError
 from junky_core.events import (
     AttemptFailed,
@@ -18,7 +17,6 @@ from junky_core.events import (
     JobFinished,
     JobStarted,
     ScoreReported,
-    SlotClosed,
     SweepEnded,
     SweepStarted,
 )
@@ -26,31 +24,14 @@ from junky_core.jobs import JobResult, rank_key
 from junky_core.logs.literals import read_loosely
 from junky_core.logs.parser import read_log
 from junky_core.paths import user_path
-from junky_core.record.codec import decode_field
+from junky_core.record.codec import event_of
 from junky_core.record.folder import JOURNAL_NAME
 from junky_core.record.reader import read_journal
 from junky_core.record.regular_files import open_regular
 
-__all__ = ["JobFacts", "Span", "SweepHistory", "event_of", "is_journal", "load_history"]
+__all__ = ["JobFacts", "Span", "SweepHistory", "is_journal", "load_history"]
 
 _SLOT_DIGITS = 6  # of a slot that is worth a number in a log that anybody may have written
-_EVENTS: dict[str, type[Event]] = {
-    "sweep_started": SweepStarted,
-    "job_started": JobStarted,
-    "score_improved": ScoreReported,
-    "attempt_failed": AttemptFailed,
-    "job_finished": JobFinished,
-    "job_failed": JobFailed,
-    "slot_closed": SlotClosed,
-    "notice": events.Notice,
-    "sweep_ended": SweepEnded,
-}
-# What a journal leaves out of a record, or an older one may lack.
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "score_improved": {"improved": True, "best_score": None, "best_name": None, "overall": False},
-    "job_started": {"key": ""},
-    "job_finished": {"value": None},
-}
 
 
 @dataclass(slots=True)
@@ -252,25 +233,6 @@ class SweepHistory:
             rank_key(score, 0, self.direction) < rank_key(best, 0, self.direction)
         ):
             self.bests.append((time, score, job))
-
-
-def event_of(record: Mapping[str, Any]) -> Event | None:
-    """Return a journal's record as the event it was; ``None`` if it tells nothing here.
-
-    Fields that the journal does not keep have a stand-in.
-    """
-    name = record.get("event", "")
-    kind = _EVENTS.get(name)
-    if kind is None:
-        return None
-    values = dict(_DEFAULTS.get(name, {}))
-    for one in fields(kind):
-        if one.name in record:
-            values[one.name] = decode_field(record, one.name)
-    try:
-        return kind(**values)
-    except TypeError:  # written by a version that knew fewer fields
-        return None
 
 
 def load_history(path: str | os.PathLike[str]) -> SweepHistory:

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from junky_core.errors import LogNotFoundError
+from junky_core.record.codec import event_of
 from junky_core.record.folder import JOURNAL_NAME, LOCK_NAME
 from junky_core.record.lines import LineReader
 from junky_core.record.live_state import LiveState
 from junky_core.record.regular_files import check_regular, open_regular
 from junky_core.values.texts import visible
 from junky_core.values.wording import count
-from junky_core.views.history import event_of, is_journal, load_history
+from junky_core.views.history import is_journal, load_history
 from junky_core.views.live_view import plain_line, render
 
 __all__ = ["JournalTail", "watch"]
