@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from junky_core import parse_autotrain_log, torch_autotrain
-from junky_core.errors import ResumeError
+from junky_core.errors import BestModelError, ResumeError
 from junky_core.record.codec import event_of
 from junky_core.record.live_state import LiveState
 from junky_core.record.reader import load_state, read_journal
@@ -278,6 +278,19 @@ def test_a_lost_start_of_the_sweep_mixes_nothing_up(sweep, epochs, scores):
     path.write_bytes(b"".join(lines))
     result = sweep.resume(train_kwargs={"epochs": epochs}, resume="repair")
     assert [score for _, score, _, _ in result.stats] == scores
+
+
+def test_a_lost_best_model_that_is_not_trained_again_is_an_error(sweep, capsys):
+    sweep()
+    (sweep.folder / "model.pt").unlink()
+    with pytest.raises(BestModelError, match="of job 2 is no longer in") as caught:
+        sweep.resume(widths=[1, 2])
+    assert sweep.ran == []
+    assert caught.value.result[:4] == (None, None, None, None)
+    assert [score for _, score, _, _ in caught.value.result.stats] == [3, 2, 1]
+    assert "runs again if it is asked for" in capsys.readouterr().out
+    assert sweep.resume(best_model_device="cpu").best_model_score == 3
+    assert sweep.ran == [3]
 
 
 # --- Journals of versions that did not note the values -------------------------------------------

@@ -148,6 +148,11 @@ class BestModel:
         with self._kept_lock:
             self._kept.hold()
 
+    def miss(self, problem: str) -> None:
+        """Take note that the best so far is not on disk (a resumed sweep), until the next save."""
+        with self._changed:
+            self._lost = problem
+
     def rename(self, job: int, name: str) -> None:
         """Use ``name`` (that of its last attempt) where this job's model is the best."""
         with self._changed:

@@ -148,9 +148,19 @@ class JournalState:
         """Return the jobs that are not superseded, by number."""
         return [job for _, job in sorted(self.by_num.items()) if not job.superseded]
 
-    def best_job(self) -> JournaledJob | None:
-        """Return the finished job that ranks first; ``None`` if none gave a score."""
-        done = [j for j in self.counting() if j.status == "finished" and j.score is not None]
+    def best_job(self, *, saved: bool = False) -> JournaledJob | None:
+        """Return the finished job that ranks first, ``None`` if none gave a score.
+
+        Args:
+            saved: Of those alone whose model was on disk once.
+        """
+        savers = {best.job for best in self.bests}
+        done = [
+            job
+            for job in self.counting()
+            if job.status == "finished" and job.score is not None
+            if not saved or job.num in savers
+        ]
         return min(done, key=lambda j: rank_key(j.score, j.num, self.direction), default=None)
 
     def match_best_file(self, path: str | os.PathLike[str]) -> BestRecord | None:

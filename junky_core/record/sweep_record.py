@@ -238,34 +238,30 @@ class SweepRecord:
             return
         remove_stale_temporaries(best.path)  # a kill amid a save leaves one
         record = self.state.match_best_file(best.path)
-        lead = self.state.best_job()
         if record is not None and self._jobs and record.job in self._jobs.superseded:
             self._model_of_superseded = best.path, record.job
             record = None
         if record is not None:
             best.restore(record.job, record.name, record.score, record.sha256)
-        saved_by = {saved.job for saved in self.state.bests}
         unknown = (  # what saved it is lost
             self._repaired
             and record is None
             and self._model_of_superseded is None
             and best.path.exists()
         )
-        if lead is None or not (
-            unknown or any(job.num in saved_by for job in self.state.counting())
-        ):
+        lead = self.state.best_job(saved=not unknown)
+        if lead is None:
             return
         direction = self.state.direction
         if record is None or (
             rank_key(lead.score, lead.num, direction)
             < rank_key(record.score, record.job, direction)
-            and lead.num in saved_by
         ):
             self._reopened.add(lead.num)
-            self._note(
-                "warning",
-                f"the best model of job {lead.num} is no longer in {best.path}: the job runs again",
-            )
+            lost = f"the best model of job {lead.num} is no longer in {best.path}"
+            self._note("warning", f"{lost}: the job runs again if it is asked for")
+            if record is None:
+                best.miss(f"{lost}, and no other was saved since")
 
     def _split(
         self,

@@ -141,3 +141,31 @@ def test_the_model_of_another_job_is_not_told_as_the_best_jobs(tmp_path, caplog)
     told = results(tmp_path)
     assert (told["best_job_num"], told["model_path"]) == (2, None)
     assert "holds that of job #1" in caplog.text
+
+
+def test_the_job_that_saved_a_lost_model_runs_again_and_no_other(tmp_path, caplog):
+    """The jobs that rank first only return a number."""
+    ran = []
+
+    def some_save(cfg):
+        ran.append(cfg.x)
+        return job(cfg) if cfg.x < 3 else cfg.x / 10
+
+    multirun(some_save, JOBS, CONFIG, tmp_path)
+    (tmp_path / "sweep" / "model.pt").unlink()
+    ran.clear()
+    multirun(some_save, [*JOBS, "hydra.launcher.resume=true"], CONFIG, tmp_path)
+    assert ran == [2]
+    assert on_disk(tmp_path) == pytest.approx(0.2)
+
+
+def test_a_lost_model_that_is_not_trained_again_is_an_error(tmp_path):
+    multirun(job, JOBS, CONFIG, tmp_path)
+    (tmp_path / "sweep" / "model.pt").unlink()
+    resumed = ["hydra/sweeper=junky", "hydra.launcher.resume=true"]
+    with pytest.raises(BestModelError, match="job 2 is no longer in"):
+        multirun(job, [*resumed, "x=1,2,3"], CONFIG, tmp_path)
+    assert results(tmp_path)["model_path"] is None
+    multirun(job, [*resumed, "x=1,4", "hydra.sweeper.max_batch_size=1"], CONFIG, tmp_path)
+    assert results(tmp_path)["best_job_num"] == 2
+    assert on_disk(tmp_path) == pytest.approx(0.4)
