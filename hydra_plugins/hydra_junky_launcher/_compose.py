@@ -1,138 +1,81 @@
 """Configs of jobs, composed fast: equal to what Hydra composes, or composed by Hydra.
 
-Hydra composes each job from its files anew (tens of milliseconds). Jobs of a
-sweep mostly make the same config-group choices and differ in a few values. So
-for each distinct set of choices Hydra composes once, without the values; each
-job is then a copy of that, in which Hydra's own code sets the job's values.
+Hydra composes each job from its files, which takes tens of milliseconds. Jobs of
+a sweep mostly make the same config-group choices and differ in a few values. So
+Hydra composes each distinct set of choices once, without the values; each job is
+a copy of that, in which its values are set as Hydra sets them:
 
     overrides of a job          optimizer=sgd    width=64       +tag=a
     what each one is            choice           value          value
     template (by Hydra, once)   optimizer=sgd
     job (a copy of it)                           width=64       +tag=a
 
-That is equal to Hydra's result because Hydra itself works in this order: the
-defaults list is made from the choices alone, then values are set one by one.
-Where it might not be equal, Hydra composes the whole job:
+The result is equal because Hydra works in this order too. Hydra composes the
+whole job where it might differ: overrides of ``hydra`` itself, special forms,
+keys that lead through an interpolation or a list, overrides of which one lies
+inside another. A template is made for the second job of a set of choices, and
+used only if the first job, which Hydra composed, comes out of it the same. After
+any error Hydra composes the job, so the error is Hydra's.
 
-- an override of ``hydra`` itself, one Hydra has a special form for, or one that
-  it refuses (so that the error is Hydra's);
-- a value whose key leads through an interpolation, which could name anything;
-- two overrides of which one lies inside the other (``model={...}``,
-  ``model.width=3``) or that delete.
-
-Two more nets: the second job of a set of choices is what a template is made
-for, and the template is used only if the first job, which Hydra composed, comes
-out the same from it; and any error on the way leaves the job to Hydra.
-
-Files that change while a sweep runs are not read again for choices already
-made.
+Config files that change during a sweep are not read again for choices already made.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import functools
 import logging
 import os
-import re
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hydra._internal import config_loader_impl
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import CachingConfigRepository
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
-from omegaconf import Container, DictConfig, Node, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from hydra_plugins.hydra_junky_launcher._copies import (
-    append_texts,
-    copy_config,
-    copy_resolver_cache,
-    copy_template,
-)
+from hydra_plugins.hydra_junky_launcher._quick import copy_config, overrides_dirname, same_config
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
 
-__all__ = ["JobComposer", "composer_of", "same_config"]
+__all__ = ["JobComposer", "composer_of"]
 
 log = logging.getLogger(__name__)
 
 _KEPT = 256  # sets of choices; a template takes some 300 KB
-_SET_TYPES = (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD)
-# 1.3 writes the folder name that overrides give into the config, 1.4 makes it when asked for.
-_dirname: Callable[..., str] | None = getattr(config_loader_impl, "get_overrides_dirname", None)
-_apply: Callable[..., None] | None = getattr(ConfigLoaderImpl, "_apply_overrides_to_config", None)
 
 
-# Overrides that differ from others of their key in the value alone, by kind of value.
-_PLAIN = re.compile(
-    r"(?P<key>\+{0,2}[A-Za-z_][A-Za-z0-9_.]*)="
-    r"(?:(?P<int>-?(?:0|[1-9][0-9]{0,17}))|(?P<float>-?(?:0|[1-9][0-9]*)\.[0-9]+)"
-    r"|(?P<word>[A-Za-z][A-Za-z_]*))",
-    re.ASCII,
-)
-_PLAIN_VALUES: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "word": str}
-_NO_WORDS = ("=null", "=true", "=false", "=nan", "=inf")
-_KNOWN_FIELDS = {
-    "type", "key_or_group", "value_type", "_value", "package", "input_line", "config_loader",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Part:
-    """One override of a job, and what it does.
-
-    Attributes:
-        override: As Hydra parsed it; never changed.
-        name: The key without sign and package.
-        chooses: It belongs to the set of choices: a config-group option, a deletion.
-        deletes: It is a deletion.
-    """
+class _Part(NamedTuple):
+    """One override of a job; it may belong to the set of choices (an option, a deletion)."""
 
     override: Override
-    name: str
     chooses: bool
-    deletes: bool
 
 
 class JobComposer:
-    """Composes the configs of a sweep's jobs.
-
-    Safe to use from several threads; they take turns.
-
-    Args:
-        config_loader: Hydra's.
-        master_config: The sweep's own composed config.
-    """
+    """Composes the configs of the jobs of a sweep, whose own config is given. Thread-safe."""
 
     def __init__(self, config_loader: ConfigLoader, master_config: DictConfig) -> None:
         self._loader = config_loader
         self._master = master_config
         self._lock = threading.RLock()  # guards all below; Hydra's parsers want one thread, too
-        self._known_groups = functools.lru_cache(maxsize=None)(
-            _group_test(config_loader, master_config)
-        )
         self._parser = OverridesParser.create(config_loader=config_loader)
-        self._samples: dict[tuple[str, str], Override] = {}  # by key and kind of value
         self._part = functools.lru_cache(maxsize=8192)(self._classify)
-        # By set of choices: the first job and its config; then a template, or None where
-        # templates are of no use.
-        self._firsts: OrderedDict[tuple[str, ...], tuple[list[str], DictConfig]] = OrderedDict()
-        self._templates: OrderedDict[tuple[str, ...], _Template | None] = OrderedDict()
+        self._groups_in = functools.lru_cache(maxsize=None)(self._list_groups)
+        # By set of choices: its first job and that one's config; from the second job on a
+        # template, or None where it would be of no use.
+        self._known = OrderedDict[tuple[Any, ...], Any]()
 
     def is_group(self, name: str) -> bool:
         """Tell whether ``name``, as ``db`` or ``db/engine``, is a config group of the app."""
-        with self._lock:
-            try:
-                return self._known_groups(name)
-            except OSError:  # no file can have that name
-                return False
+        parent, _, last = name.rpartition("/")
+        with self._lock, contextlib.suppress(OSError):  # no file can have that name
+            return last in self._groups_in(parent)
+        return False
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """Return the config of a job, as ``config_loader.load_sweep_config`` would.
@@ -154,264 +97,135 @@ class JobComposer:
 
     def _from_template(self, lines: list[str]) -> DictConfig | None:
         """Return the config of a job, or ``None`` if Hydra has to compose it."""
-        parts = self._parts(lines)
-        if parts is None:
+        parts = [part for line in lines if (part := self._part(line)) is not None]
+        if len(parts) < len(lines) or _overlap(parts):
             return None
-        choices = tuple(line for line, part in zip(lines, parts, strict=True) if part.chooses)
-        if choices in self._templates:
-            self._templates.move_to_end(choices)
-            template = self._templates[choices]
-        elif choices in self._firsts:
-            template = self._make_template(choices)
-        else:
-            # One job alone is not worth a template. Its config will tell if one is right.
-            config = self._by_hydra(lines)
-            _keep(self._firsts, choices, (lines, copy_config(config)))
+        choices = tuple(part.override.input_line for part in parts if part.chooses)
+        if choices not in self._known:
+            config = self._by_hydra(lines)  # one job alone is not worth a template
+            self._known[choices] = parts, copy_config(config)
+            if len(self._known) > _KEPT:
+                self._known.popitem(last=False)
             return config
-        return None if template is None else template.fill(lines, parts, self._master)
+        self._known.move_to_end(choices)
+        known = self._known[choices]
+        if isinstance(known, tuple):
+            self._known[choices] = None  # should no template be made
+            known = self._known[choices] = self._make_template(choices, *known)
+        return None if known is None else known.fill(parts, self._master)
 
-    def _make_template(self, choices: tuple[str, ...]) -> _Template | None:
-        lines, first = self._firsts.pop(choices)
-        template = _Template.make(self._by_hydra(choices))
-        parts = self._parts(lines)
-        if template is not None and parts is not None:
-            filled = template.fill(lines, parts, first)
-            if filled is not None and not same_config(filled, first):
-                log.debug("Hydra composes each job with %s: a template differs", choices)
-                template = None
-        _keep(self._templates, choices, template)
-        return template
+    def _make_template(
+        self, choices: Sequence[Any], parts: Sequence[_Part], first: DictConfig
+    ) -> _Template | None:
+        template = _Template(self._by_hydra(choices))
+        filled = template.fill(parts, first)
+        copies_env = first.hydra.job.env_copy  # for each job, as it is then
+        if filled is not None and not copies_env and same_config(filled, first):
+            return template
+        log.debug("Hydra composes each job with %s: a template differs", choices)
+        return None
 
-    def _parts(self, lines: Sequence[str]) -> list[_Part] | None:
-        """Return what each override does, or ``None`` if they are Hydra's business."""
-        if _apply is None:
-            return None
-        parts: list[_Part] = []
-        for line in lines:
-            part = self._part(line)
-            if part is None:
-                return None
-            parts.append(part)
-        return None if _overlap(parts) else parts
-
-    def _parse(self, line: str) -> Override:
-        """Return what Hydra parses, which it need not do again for another plain value of a key."""
-        match = _PLAIN.fullmatch(line)
-        if match is None or line.lower().endswith(_NO_WORDS):
-            return self._parser.parse_override(line)
-        kind = str(match.lastgroup)
-        text = match[kind]
-        value = _PLAIN_VALUES[kind](text)
-        sample = self._samples.get((match["key"], kind))
-        if sample is not None:
-            return dataclasses.replace(sample, _value=value, input_line=line)
-        override = self._parser.parse_override(line)
-        others = {k: v for k, v in vars(override).items() if k not in _KNOWN_FIELDS}
-        same = type(override._value) is type(value) and override._value == value  # noqa: SLF001
-        if same and override.input_line == line and not any(others.values()):
-            self._samples[match["key"], kind] = override
-        return override
+    def _list_groups(self, parent: str) -> frozenset[str]:
+        hydra = self._master.hydra
+        overrides: Any = OmegaConf.to_container(hydra.overrides.hydra)
+        options = self._loader.get_group_options
+        return frozenset(options(parent, ObjectType.GROUP, hydra.job.config_name, overrides))
 
     def _classify(self, line: str) -> _Part | None:
-        override = self._parse(line)
+        """Return what an override does, or ``None`` if that is Hydra's business."""
+        override = self._parser.parse_override(line)
         name = override.key_or_group
         if not name or name.partition(".")[0].partition("/")[0] == "hydra":
             return None
         if override.is_sweep_override() or getattr(override, "is_value_path", False):
             return None
         if override.is_delete():
-            return _Part(override, name, chooses=True, deletes=True)
-        if override.type not in _SET_TYPES:
+            return _Part(override, chooses=True)
+        if override.type not in (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD):
             return None
-        if self._known_groups(name):
-            if isinstance(override.value(), dict):
-                return None
-            return _Part(override, name, chooses=True, deletes=False)
-        if override.package is not None:
-            return None
-        return _Part(override, name, chooses=False, deletes=False)
+        if self.is_group(name):
+            return None if isinstance(override.value(), dict) else _Part(override, chooses=True)
+        return None if override.package is not None else _Part(override, chooses=False)
 
 
 # By config loader and config; a composer holds on to both, so that no id is used again.
-_composers: weakref.WeakValueDictionary[tuple[int, int], JobComposer] = (
-    weakref.WeakValueDictionary()
-)
+_composers = weakref.WeakValueDictionary[tuple[int, int], JobComposer]()
 _composers_lock = threading.Lock()  # guards _composers
 
 
 def composer_of(config_loader: ConfigLoader, master_config: DictConfig) -> JobComposer:
     """Return the composer of a sweep: the same one for its sweeper and its launcher."""
-    key = (id(config_loader), id(master_config))
+    key = id(config_loader), id(master_config)
     with _composers_lock:
-        composer = _composers.get(key)
-        if composer is None:
-            composer = _composers[key] = JobComposer(config_loader, master_config)
-        return composer
+        return _composers.setdefault(key, JobComposer(config_loader, master_config))
 
 
 class _Template:
-    """The config of one set of choices, to be copied and filled with values.
+    """What Hydra composed for the choices alone, to be copied and filled with values."""
 
-    Args:
-        config: What Hydra composed for the choices alone.
-        dirname: Settings of 1.3's ``hydra.job.override_dirname``.
-        line: A node of the list of a job's overrides.
-    """
+    def __init__(self, config: DictConfig) -> None:
+        config.hydra.overrides.task = []
+        self._config = config
+        self._raw = OmegaConf.to_container(config, resolve=False)
 
-    def __init__(self, config: DictConfig, dirname: dict[str, Any], line: Node) -> None:
-        self._config = config  # never changed
-        self._dirname = dirname
-        self._line = line
-        self._cwd = config.hydra.runtime.cwd
-        self._open: dict[tuple[str, bool, bool], bool] = {}
-
-    @classmethod
-    def make(cls, config: DictConfig) -> _Template | None:
-        """Return a template, or ``None`` if jobs need what only Hydra's own code does."""
-        if config.hydra.job.env_copy:  # read from the environment for each job
-            return None
-        dirname = OmegaConf.to_container(config.hydra.job.config.override_dirname, resolve=False)
-        assert isinstance(dirname, dict)
-        if "${" in str(dirname):
-            return None
-        task = config.hydra.overrides.task
-        del task[:]
-        task.append("")
-        line = task._get_node(0)  # noqa: SLF001
-        del task[:]
-        wanted = ("kv_sep", "item_sep", "exclude_keys")
-        return cls(config, {key: dirname[key] for key in wanted if key in dirname}, line)
-
-    def fill(
-        self, lines: Sequence[str], parts: Sequence[_Part], cached_by: DictConfig
-    ) -> DictConfig | None:
-        """Return the config of a job, or ``None`` if a value's place is not certain.
+    def fill(self, parts: Sequence[_Part], cached_by: DictConfig) -> DictConfig | None:
+        """Return the config of a job, or ``None`` if Hydra has to compose it.
 
         Args:
-            lines: The job's overrides, in their order.
-            parts: What each of them does.
-            cached_by: The config whose values of cached resolvers count.
+            parts: The job's overrides, in their order.
+            cached_by: The config whose cached resolver results are used.
         """
-        values = [part for part in parts if not part.chooses]
+        values = [part.override for part in parts if not part.chooses]
         if not all(map(self._is_open, values)):
             return None
-        assert _apply is not None
-        config = copy_template(self._config)
-        _apply([part.override for part in values], config)
+        config: DictConfig = copy_config(self._config)
+        for override in values:
+            _set_value(config, override)
         hydra = config.hydra
-        append_texts(hydra.overrides.task, self._line, lines)
-        if _dirname is not None:
-            dirname = _dirname(overrides=[part.override for part in parts], **self._dirname)
-            hydra.job._get_node("override_dirname")._set_value(dirname)  # noqa: SLF001
-        cwd = os.getcwd()  # noqa: PTH109 - as Hydra writes it
-        if cwd != self._cwd:
-            hydra.runtime.cwd = cwd
-        copy_resolver_cache(cached_by, config)
+        overrides = [part.override for part in parts]
+        for override in overrides:
+            hydra.overrides.task.append(override.input_line)
+        if overrides_dirname is not None:
+            names = hydra.job.config.override_dirname
+            hydra.job.override_dirname = overrides_dirname(
+                [part.override for part in parts], **names
+            )
+        hydra.runtime.cwd = os.getcwd()  # noqa: PTH109 - as Hydra writes it
+        OmegaConf.copy_cache(cached_by, config)
         return config
 
-    def _is_open(self, part: _Part) -> bool:
-        """Say whether the way to a value leads through plain mappings only."""
-        holds = isinstance(part.override.value(), (dict, list))
-        adds = part.override.type is not OverrideType.CHANGE
-        key = (part.name, holds, adds)
-        known = self._open.get(key)
-        if known is None:
-            known = self._open[key] = self._look(part.name.split("."), holds, adds)
-        return known
-
-    def _look(self, names: list[str], holds: bool, adds: bool) -> bool:
-        content = self._config._value()  # noqa: SLF001
-        for name in names[:-1]:
-            if not isinstance(content, dict):  # a list, or an interpolation, or nothing
+    def _is_open(self, override: Override) -> bool:
+        """Tell whether the way to a value leads through plain mappings only."""
+        *way, last = override.key_or_group.split(".")
+        adds = override.type is not OverrideType.CHANGE
+        node: Any = self._raw
+        for name in way:
+            if not isinstance(node, dict):  # a list, or an interpolation, or nothing
                 return False
-            child = content.get(name)
-            if child is None:
+            if name not in node:
                 return adds
-            content = child._value() if isinstance(child, DictConfig) else None  # noqa: SLF001
-        if not isinstance(content, dict):
+            node = node[name]
+        if not isinstance(node, dict):
             return False
-        child = content.get(names[-1])
-        if child is None:
+        if last not in node:
             return adds
-        if child._is_interpolation():  # noqa: SLF001
-            return not holds and not adds  # merging and adding look at what it stands for
-        return not (holds and isinstance(child, Container) and "${" in _raw_text(child))
+        # What merges and what adds looks at what an interpolation stands for.
+        merges = adds or isinstance(override.value(), (dict, list))
+        return not merges or "${" not in str(node[last])
 
 
-def same_config(one: Node, other: Node) -> bool:
-    """Say whether two configs are the same in all that OmegaConf keeps about them.
-
-    Values and their types, raw interpolations, order of keys, the types that
-    nodes are declared with, flags (struct, readonly) and resolver caches.
-    """
-    pairs: list[tuple[Any, Any]] = [(one, other)]
-    while pairs:
-        left, right = pairs.pop()
-        if type(left) is not type(right):
-            return False
-        if not isinstance(left, Node):
-            if left != right and not (left != left and right != right):  # noqa: PLR0124 - NaN
-                return False
-            continue
-        if vars(left._metadata) != vars(right._metadata):  # noqa: SLF001
-            return False
-        content, others = left._value(), right._value()  # noqa: SLF001
-        if isinstance(content, dict) and isinstance(others, dict):
-            if list(content) != list(others):
-                return False
-            pairs.extend(zip(content.values(), others.values(), strict=True))
-        elif isinstance(content, list) and isinstance(others, list):
-            if len(content) != len(others):
-                return False
-            pairs.extend(zip(content, others, strict=True))
-        else:
-            pairs.append((content, others))
-    return True
-
-
-def _group_test(config_loader: ConfigLoader, master_config: DictConfig) -> Callable[[str], bool]:
-    """Return Hydra's own test for config groups."""
-    name = master_config.hydra.job.config_name
-    overrides: Any = OmegaConf.to_container(master_config.hydra.overrides.hydra)
-    try:
-        assert isinstance(config_loader, ConfigLoaderImpl)
-        repository = CachingConfigRepository(config_loader.repository)
-        config_loader._process_config_searchpath(  # noqa: SLF001 - no public way
-            name, OverridesParser.create().parse_overrides(overrides), repository
-        )
-        return repository.group_exists
-    except (AssertionError, AttributeError, TypeError):  # another loader, a later Hydra
-
-        def has_options(group: str) -> bool:
-            return bool(
-                config_loader.get_group_options(
-                    group, results_filter=None, config_name=name, overrides=overrides
-                )
-            )
-
-        return has_options
+def _set_value(config: DictConfig, override: Override) -> None:
+    """Set a value as Hydra sets it; raise an error if Hydra would refuse it."""
+    key, value = override.key_or_group, override.value()
+    only_new = override.is_add() and not isinstance(value, (dict, list))
+    if only_new and OmegaConf.select(config, key, throw_on_missing=False) is not None:
+        raise ValueError(f"{key} is there already")
+    adds = override.type is not OverrideType.CHANGE
+    OmegaConf.update(config, key, value, merge=True, force_add=adds)
 
 
 def _overlap(parts: Sequence[_Part]) -> bool:
-    """Say whether one override lies inside another, so that their order counts."""
-    names = [part.name for part in parts if part.deletes or not part.chooses]
-    seen = set(names)
-    if len(seen) < len(names):
-        return True
-    for name in names:
-        end = name.rfind(".")
-        while end >= 0:
-            if name[:end] in seen:
-                return True
-            end = name.rfind(".", 0, end)
-    return False
-
-
-def _raw_text(node: Container) -> str:
-    return str(OmegaConf.to_container(node, resolve=False))
-
-
-def _keep(kept: OrderedDict[tuple[str, ...], Any], choices: tuple[str, ...], what: Any) -> None:
-    kept[choices] = what
-    if len(kept) > _KEPT:
-        kept.popitem(last=False)
+    """Tell whether one override lies inside another, so that their order counts."""
+    names = [p.override.key_or_group for p in parts if p.override.is_delete() or not p.chooses]
+    inside = any(name.startswith(f"{other}.") for name in names for other in names)
+    return inside or len({*names}) < len(names)

@@ -31,7 +31,6 @@ from hydra_plugins.hydra_junky_launcher._errors import (
 from hydra_plugins.hydra_junky_launcher._isolation import isolated_launch, private_log_config
 from hydra_plugins.hydra_junky_launcher._job import JobPayload, JobRunner
 from hydra_plugins.hydra_junky_launcher._preflight import check_output_folder, shared_environment
-from hydra_plugins.hydra_junky_launcher._quick import quick_run_job
 from hydra_plugins.hydra_junky_launcher._reading import reading
 from junky_core.devices import SlotSpec, parse_devices
 from junky_core.engine.signals import noted_until_here
@@ -194,7 +193,7 @@ class HydraSweep:
             if self._record is None:
                 check_output_folder(self._composer, job_overrides[0], first_num)
             record = self._open_record()
-            with quick_run_job(), isolated_launch(slots, env) as launch:
+            with isolated_launch(slots, env) as launch:
                 self._runner.begin(launch)
                 plan = self._plan(record, job_overrides, first_num)
                 sweep = self._open_sweep(record, job_overrides[0])

@@ -81,8 +81,8 @@ from hydra.core.utils import JobRuntime
 from omegaconf import OmegaConf
 from omegaconf.basecontainer import BaseContainer
 
-from hydra_plugins.hydra_junky_launcher._copies import copy_config
 from hydra_plugins.hydra_junky_launcher._errors import HydraConfigError, HydraIsolationError
+from hydra_plugins.hydra_junky_launcher._quick import copy_config, patches
 from junky_core.errors import ConfigError
 from junky_core.job.scopes import JobScope, current_scope, enter_scope
 
@@ -90,10 +90,8 @@ __all__ = [
     "JobState",
     "LaunchState",
     "check_isolation",
-    "enable_loggers",
     "env_error",
     "folders_per_thread",
-    "in_job",
     "isolated_job",
     "isolated_launch",
     "private_log_config",
@@ -317,20 +315,6 @@ def _clear_cache(plain: Callable[[Any], None]) -> Callable[[Any], None]:
     return clear_cache
 
 
-def in_job() -> bool:
-    """Tell whether the calling thread works for a job."""
-    return _state() is not None
-
-
-def enable_loggers() -> None:
-    """Let all loggers log in the calling thread's job."""
-    state = _state()
-    own = {} if state is None else state.loggers.get("disabled", {})
-    for logger in list(logging.root.manager.loggerDict.values()):
-        if own.get(logger, vars(logger).get("disabled")):
-            logger.disabled = False  # type: ignore[union-attr]  # a PlaceHolder is never disabled
-
-
 # --- The patches ---------------------------------------------------------------------------------
 
 _SINGLETONS = {"GlobalHydra", "HydraConfig", "JobRuntime", "VersionBase"}
@@ -382,6 +366,8 @@ def _install() -> None:
     _add_class_attribute(logging.Manager, "_disable", _LayeredAttribute("_disable"))
     _replace(logging.Manager, "_clear_cache", _clear_cache(logging.Manager._clear_cache))  # type: ignore[attr-defined]  # noqa: SLF001
     _replace(logging.Logger, "addHandler", _add_to_both(logging.Logger.addHandler))
+    for holder, name, value in patches():
+        _replace(holder, name, value)
 
 
 def _replace(holder: Any, name: str, value: Any) -> None:

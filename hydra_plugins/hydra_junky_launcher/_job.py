@@ -19,13 +19,14 @@ from hydra.core.utils import JobReturn, JobRuntime, JobStatus, filter_overrides,
 from omegaconf import DictConfig, OmegaConf, ValidationError, open_dict, read_write
 
 from hydra_plugins.hydra_junky_launcher._callbacks import SerialCallbacks
-from hydra_plugins.hydra_junky_launcher._compose import JobComposer, same_config
+from hydra_plugins.hydra_junky_launcher._compose import JobComposer
 from hydra_plugins.hydra_junky_launcher._errors import HydraConfigError
 from hydra_plugins.hydra_junky_launcher._isolation import (
     LaunchState,
     isolated_job,
     scratch_job,
 )
+from hydra_plugins.hydra_junky_launcher._quick import same_config
 from hydra_plugins.hydra_junky_launcher._returns import (
     CompactReturn,
     split_config,
@@ -365,7 +366,7 @@ def _left_unchanged(config: DictConfig, task: DictConfig | None) -> bool:
             task is not None
             and list(task) == keys
             and all(
-                same_config(config._get_node(key), task._get_node(key))  # type: ignore[arg-type]  # noqa: SLF001
+                same_config(config._get_node(key), task._get_node(key))  # noqa: SLF001
                 for key in keys
             )
         )

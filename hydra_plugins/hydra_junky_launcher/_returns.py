@@ -16,7 +16,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from hydra_plugins.hydra_junky_launcher._copies import VALUES
 from hydra_plugins.hydra_junky_launcher._isolation import scratch_job
 
 __all__ = ["CompactReturn", "split_config", "taken_from_process"]
@@ -33,18 +32,8 @@ _FROM_PROCESS = ("job.name", "runtime.version", "runtime.version_base", "runtime
 
 def taken_from_process(hydra_config: Any) -> dict[str, Any]:
     """Return what of a job's ``hydra`` node composing it again later might not give."""
-    return {key: _select(hydra_config, key) for key in (*_FROM_PROCESS, "runtime.output_dir")}
-
-
-def _select(config: Any, key: str) -> Any:
-    """Do as ``OmegaConf.select`` does; at once, where the way leads through what is there."""
-    node = config
-    for name in key.split("."):
-        content = node.__dict__.get("_content")
-        node = content.get(name) if isinstance(content, dict) else None
-        if node is None or node._is_interpolation() or node._is_missing():  # noqa: SLF001
-            return OmegaConf.select(config, key)
-    return node._value() if type(node) in VALUES else OmegaConf.select(config, key)  # noqa: SLF001
+    keys = (*_FROM_PROCESS, "runtime.output_dir")
+    return {key: OmegaConf.select(hydra_config, key) for key in keys}
 
 
 def split_config(config: DictConfig, taken: Mapping[str, Any]) -> _Configs:

@@ -1,6 +1,5 @@
 """Configs composed fast are the configs that Hydra composes."""
 
-import copy
 import inspect
 import os
 import threading
@@ -19,7 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf, open_dict, read_write
 
-from hydra_plugins.hydra_junky_launcher._compose import JobComposer, same_config
+from hydra_plugins.hydra_junky_launcher._compose import JobComposer
+from hydra_plugins.hydra_junky_launcher._quick import same_config
 
 Plugins.instance()
 pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
@@ -265,43 +265,48 @@ def test_env_copy_is_read_for_each_job(app, monkeypatch):
         assert composer.compose([f"seed={num}"]).hydra.job.env_set.JUNKY_TEST == str(num)
 
 
-def test_an_unknown_hydra_composes_itself(app, monkeypatch):
-    from hydra_plugins.hydra_junky_launcher import _compose
+class Surprising:
+    """A config loader that makes more of values than Hydra does."""
 
-    monkeypatch.setattr(_compose, "_apply", None)
-    composer = JobComposer(app.loader, app.master())
-    counting = Counting(app.loader, monkeypatch)
+    def __init__(self, loader):
+        self.loader = loader
+
+    def __getattr__(self, name):
+        return getattr(self.loader, name)
+
+    def load_sweep_config(self, master, overrides):
+        config = self.loader.load_sweep_config(master, overrides)
+        if overrides:
+            with open_dict(config):
+                config.surprise = len(overrides)
+        return config
+
+
+def test_a_template_that_differs_is_not_used(app):
+    composer = JobComposer(Surprising(app.loader), app.master())
     for num in range(5):
-        assert composer.compose([f"seed={num}"]).seed == num
-    assert counting.count == 5
+        assert composer.compose([f"seed={num}"]).surprise == 1
 
 
-def test_a_template_that_differs_is_not_used(app, monkeypatch):
-    from hydra_plugins.hydra_junky_launcher import _compose
-
-    plain = _compose._apply
-
-    def wrong(overrides, config):
-        plain(overrides, config)
-        with open_dict(config):
-            config.surprise = 1
-
-    monkeypatch.setattr(_compose, "_apply", wrong)
+def test_a_group_is_what_hydra_takes_for_one(app, tmp_path):
+    (tmp_path / "conf" / "empty").mkdir()
+    (tmp_path / "conf" / "only" / "below").mkdir(parents=True)
+    (tmp_path / "conf" / "only" / "below" / "x.yaml").write_text("a: 1")
     composer = JobComposer(app.loader, app.master())
-    for num in range(5):
-        assert "surprise" not in composer.compose([f"seed={num}"])
-
-
-def test_same_config_sees_types_flags_and_order():
-    config = OmegaConf.create({"a": 1, "b": {"c": [1.0]}, "n": float("nan")})
-    assert same_config(config, copy.deepcopy(config))
-    assert not same_config(config, OmegaConf.create({"b": {"c": [1.0]}, "a": 1, "n": float("nan")}))
-    other = copy.deepcopy(config)
-    OmegaConf.set_struct(other, True)
-    assert not same_config(config, other)
-    other = copy.deepcopy(config)
-    other.b.c[0] = True
-    assert not same_config(config, other)
+    names = (
+        "db",
+        "empty",
+        "only",
+        "only/below",
+        "hydra",
+        "hydra/launcher",
+        "seed",
+        "net",
+        "db/mysql",
+    )
+    groups = [name for name in names if app.loader.repository.group_exists(name)]
+    assert [name for name in names if composer.is_group(name)] == groups
+    assert groups == ["db", "empty", "only", "only/below", "hydra", "hydra/launcher"]
 
 
 def test_many_threads_may_compose(app):
@@ -319,29 +324,3 @@ def test_many_threads_may_compose(app):
     for thread in threads:
         thread.join()
     assert found == {num: [num * 10 + i for i in range(5)] for num in range(8)}
-
-
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        ("seed=1", "seed=-0"),
-        ("seed=0.5", "seed=-10.25"),
-        ("text=word", "text=nullable"),
-        ("text=word", "text=NULL"),
-        ("text=word", "text=nan"),
-        ("text=word", "text=True"),
-        ("+new=1", "+new=2"),
-        ("seed=1", "seed=01"),
-        ("seed=1", "seed=1_000"),
-        ("seed=0.5", "seed=1.5e3"),
-        ("text=word", "text='word'"),
-        ("optimizer=adam", "optimizer=sgd"),
-        ("optimizer@other=adam", "optimizer@other=sgd"),
-    ],
-)
-def test_a_line_parsed_by_its_likes_is_as_hydra_parses_it(app, first, second):
-    composer = JobComposer(app.loader, app.master())
-    composer._parse(first)
-    parsed, plain = composer._parse(second), composer._parser.parse_override(second)
-    assert repr(parsed) == repr(plain)  # nan is not nan
-    assert type(parsed._value) is type(plain._value)

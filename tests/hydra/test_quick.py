@@ -1,7 +1,6 @@
-"""Quick copies and quick YAML are what Hydra and OmegaConf make."""
+"""What is done quickly for a job leaves what Hydra and OmegaConf leave."""
 
 import copy
-import logging.config
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
@@ -11,6 +10,7 @@ from typing import Any, Dict, List, Optional, Union
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
+from hydra.conf import HydraConf
 from hydra.core import utils as hydra_utils
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -19,20 +19,25 @@ from hydra.types import RunMode
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from launching import multirun
-from omegaconf import OmegaConf, open_dict, read_write
+from omegaconf import AnyNode, DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from hydra_plugins.hydra_junky_launcher import _quick, _returns
-from hydra_plugins.hydra_junky_launcher._compose import same_config
-from hydra_plugins.hydra_junky_launcher._copies import append_texts, copy_config, copy_hydra_only
-from hydra_plugins.hydra_junky_launcher._quick import quick_run_job
-from hydra_plugins.hydra_junky_launcher._yaml_text import yaml_text
+from hydra_plugins.hydra_junky_launcher._isolation import scratch_job
+from hydra_plugins.hydra_junky_launcher._quick import (
+    copy_config,
+    patches,
+    same_config,
+    yaml_text,
+)
 
 Plugins.instance()
 
 
 class Height(Enum):
     LOW = 1
+
+
+# --- Copies --------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -48,6 +53,121 @@ class Net:
     table: Dict[str, Any] = field(default_factory=lambda: {"a": {"b": [1]}})
 
 
+class OwnNode(AnyNode):
+    """A node of a type that OmegaConf does not have."""
+
+    def __deepcopy__(self, memo):
+        return OwnNode(self._value())
+
+
+def a_config():
+    content = {
+        "a": 1,
+        "b": {"c": [1, "x y", "${a}"], "e": {}, "l": []},
+        "d": "???",
+        "none": None,
+        "text": "${a} and ${b}",
+        "link": "${b}",
+        "net": Net,
+        "hydra": HydraConf,
+    }
+    config = OmegaConf.create(content, flags={"struct": True})
+    OmegaConf.set_readonly(config.b, True)
+    OmegaConf.set_cache(config, {"now": {"%Y": "2020"}})
+    return config
+
+
+@pytest.fixture
+def config():
+    config = a_config()
+    yield config
+    assert same_config(config, a_config())  # never changed
+
+
+def test_a_copy_is_what_deepcopy_makes(config):
+    assert same_config(copy_config(config), copy.deepcopy(config))
+    assert same_config(copy_config(config), config)
+
+
+def test_a_copy_shares_nothing(config):
+    other = copy_config(config)
+    with read_write(other), open_dict(other), read_write(other.b):
+        other.b.c.append(1)
+        other.hydra.job.num = 7
+        other.net.sizes[0] = 9
+        other.net.either = "s"
+        other.net.table.a.b[0] = 2
+        del other["a"]
+    OmegaConf.set_readonly(other.net, True)
+    OmegaConf.set_struct(other, False)
+    OmegaConf.clear_cache(other)
+
+
+def test_each_node_of_a_copy_has_its_own_flags_and_place(config):
+    other = copy_config(config)
+    pairs = [(config, other)]
+    while pairs:
+        one, two = pairs.pop()
+        assert one is not two
+        assert one._metadata is not two._metadata
+        assert one._metadata.flags is not two._metadata.flags
+        assert two._get_full_key(None) == one._get_full_key(None)
+        assert two._get_root() is other
+        content = one._value()
+        if isinstance(content, dict):
+            pairs += [(one._get_node(key), two._get_node(key)) for key in content]
+        elif isinstance(content, list):
+            pairs += [(one._get_node(at), two._get_node(at)) for at in range(len(content))]
+
+
+def test_a_copy_resolves_within_itself(config):
+    other = copy_config(config)
+    other.a = 99
+    assert (other.b.c[2], config.b.c[2]) == (99, 1)
+
+
+def test_a_copy_of_a_part_keeps_its_parent(config):
+    assert copy_config(config.b).c[2] == copy.deepcopy(config.b).c[2] == 1
+
+
+def test_a_copy_may_share_one_value(config):
+    other = copy_config(config, shared=config.hydra)
+    assert other.hydra is config.hydra
+    assert same_config(other, config)
+    with open_dict(other):
+        del other["hydra"]
+    expected = copy.deepcopy(config)
+    with open_dict(expected):
+        del expected["hydra"]
+    assert same_config(other, expected)
+
+
+def test_nodes_of_other_types_are_left_to_deepcopy():
+    config = DictConfig({})
+    config._set_item_impl("x", OwnNode(3))
+    assert type(copy_config(config)._get_node("x")) is OwnNode
+
+
+def test_objects_are_shared_as_omegaconf_shares_them():
+    odd = OmegaConf.create({"x": object()}, flags={"allow_objects": True})
+    assert copy_config(odd).x is copy.deepcopy(odd).x is odd.x
+
+
+def test_same_config_sees_types_flags_and_order():
+    config = OmegaConf.create({"a": 1, "b": {"c": [1.0]}, "n": float("nan")})
+    assert same_config(config, copy.deepcopy(config))
+    assert not same_config(config, OmegaConf.create({"b": {"c": [1.0]}, "a": 1, "n": float("nan")}))
+    other = copy.deepcopy(config)
+    OmegaConf.set_struct(other, True)
+    assert not same_config(config, other)
+    other = copy.deepcopy(config)
+    other.b.c[0] = True
+    assert not same_config(config, other)
+
+
+# --- What run_job calls --------------------------------------------------------------------------
+
+
 @pytest.fixture
 def job(tmp_path, hydra_restore_singletons):
     (tmp_path / "conf").mkdir()
@@ -61,117 +181,80 @@ def job(tmp_path, hydra_restore_singletons):
     master = hydra.compose_config("config", [], RunMode.MULTIRUN, with_log_configuration=False)
     config = hydra.config_loader.load_sweep_config(master, ["a=3", "+t='x, y'"])
     with open_dict(config):
-        config.net = Net
         config.hydra.job.num, config.hydra.job.id = 0, "0"
     yield config
     GlobalHydra.instance().clear()
 
 
-def test_a_copy_is_what_deepcopy_makes(job):
-    assert same_config(copy_config(job), copy.deepcopy(job))
-    assert same_config(copy_config(job), job)
+def found():
+    return [(holder, name, getattr(holder, name)) for holder, name, _ in patches()]
 
 
-def test_a_copy_shares_nothing(job):
-    before = OmegaConf.to_yaml(job)
-    other = copy_config(job)
-    with read_write(other), open_dict(other):
-        other.b.c.append(1)
-        other.hydra.job.num = 7
-        other.net.sizes[0] = 9
-        other.net.either = "s"
-        del other["a"]
-    OmegaConf.set_readonly(other.b, True)
-    OmegaConf.set_struct(other, False)
-    assert OmegaConf.to_yaml(job) == before
-    assert not OmegaConf.is_readonly(job.b)
-    assert OmegaConf.is_struct(job)
+def test_patches_last_as_long_as_somebody_needs_them():
+    before = found()
+    assert {name for _, name, _ in before} == {"copy", "_save_config", "set_config", "parse"}
+    with scratch_job(), scratch_job():
+        assert all(getattr(holder, name) is not value for holder, name, value in before)
+    assert found() == before
 
 
-def test_a_copy_resolves_within_itself(job):
-    other = copy_config(job)
-    other.a = 99
-    assert other.b.c[2] == 99
-    assert job.b.c[2] == 3
-
-
-def test_a_copy_of_a_part_keeps_its_parent(job):
-    assert copy_config(job.b).c[2] == copy.deepcopy(job.b).c[2] == 3
-
-
-def test_cached_values_are_copied_too(job):
-    _ = job.hydra.sweep.dir
-    other = copy_config(job)
-    assert OmegaConf.get_cache(other) == OmegaConf.get_cache(job)
-    OmegaConf.clear_cache(other)
-    assert OmegaConf.get_cache(job)
-
-
-def test_other_objects_are_left_to_deepcopy():
-    assert copy_config({"a": [1]}) == {"a": [1]}
-    odd = OmegaConf.create({"x": object()}, flags={"allow_objects": True})
-    assert copy_config(odd).x is odd.x
-
-
-def test_texts_are_appended_as_by_append(job):
-    lines = ["a=1", "b=${c}", "???", "", "x='y z'", "null"]
-    with read_write(job), open_dict(job):
-        job.plain = []
-        for texts in (job.hydra.overrides.task, job.plain):
-            texts[:] = ["sample"]
-            sample = texts._get_node(0)
-            del texts[:]
-            expected = copy.deepcopy(texts)
-            for line in lines:
-                expected.append(line)
-            append_texts(texts, sample, lines)
-            assert same_config(texts, expected)
-            assert texts._get_node(1)._get_full_key(None) == expected._get_node(1)._get_full_key(
-                None
-            )
-
-
-def test_the_hydra_part_is_what_masked_copy_makes(job):
-    assert same_config(copy_hydra_only(job), OmegaConf.masked_copy(job, "hydra"))
-
-
-def test_set_config_leaves_what_hydras_leaves(job):
+@pytest.mark.parametrize("output_dir", ["???", "/there"])
+def test_set_config_leaves_what_hydras_leaves(job, output_dir):
+    with read_write(job.hydra), open_dict(job.hydra):
+        job.hydra.runtime.output_dir = output_dir
     other = copy.deepcopy(job)
     HydraConfig.instance().set_config(job)
     plain = HydraConfig.instance().cfg
-    with quick_run_job():
+    with scratch_job():
         HydraConfig.instance().set_config(other)
-    quick = HydraConfig.instance().cfg
+        quick = HydraConfig.instance().cfg
     assert same_config(quick, plain)
     assert same_config(other, job)
     assert quick.hydra._get_parent() is other
-    assert same_config(copy_config(quick), copy.deepcopy(plain))
 
 
-def test_patches_go_away():
-    before = (hydra_utils.copy, hydra_utils._save_config, HydraConfig.set_config)
-    with quick_run_job(), quick_run_job():
-        assert hydra_utils.copy is not copy
-    assert (hydra_utils.copy, hydra_utils._save_config, HydraConfig.set_config) == before
+def test_the_config_that_a_job_sees_is_a_copy(job):
+    job.hydra.runtime.output_dir = "/there"
+    with scratch_job():
+        HydraConfig.instance().set_config(job)
+        with read_write(job.hydra):
+            job.hydra.runtime.output_dir = "/elsewhere"
+        assert HydraConfig.get().runtime.output_dir == "/there"
 
 
-def test_yaml_of_a_job_is_omegaconfs(job, tmp_path):
-    for _ in range(3):  # the first time both ways are tried
-        assert yaml_text(job) == OmegaConf.to_yaml(job)
-        assert yaml_text(job.hydra.overrides.task) == OmegaConf.to_yaml(job.hydra.overrides.task)
-    with quick_run_job():
-        hydra_utils._save_config(job, "x.yaml", tmp_path / "new")
-    assert (tmp_path / "new" / "x.yaml").read_bytes() == OmegaConf.to_yaml(job).encode()
+def test_the_copy_of_a_whole_config_is_without_hydra_what_deepcopy_makes(job):
+    before = copy.deepcopy(job)
+    expected = copy.deepcopy(job)
+    with scratch_job():
+        quick = hydra_utils.copy.deepcopy(job)
+    assert same_config(quick, before)
+    for config in (quick, expected):
+        with read_write(config), open_dict(config):
+            del config["hydra"]
+    assert same_config(quick, expected)
+    assert same_config(job, before)
 
 
-def test_sections_that_differ_in_type_only_are_not_taken_for_each_other():
-    for value in (1, True, "1", 1.0, None, "null", [1], {"1": 1}):
-        config = OmegaConf.create({"hydra": {"a": {"x": value}, "b": value}})
-        assert yaml_text(config) == OmegaConf.to_yaml(config)
+def test_the_copy_of_the_hydra_part_is_its_own(job):
+    HydraConfig.instance().set_config(job)
+    part = HydraConfig.instance().cfg
+    with scratch_job():
+        quick = hydra_utils.copy.deepcopy(part)
+    assert same_config(quick, part)
+    assert quick.hydra is not part.hydra
+
+
+def test_other_objects_are_copied_by_deepcopy():
+    value = [[1], {"a": object}]
+    with scratch_job():
+        other = hydra_utils.copy.deepcopy(value)
+        assert hydra_utils.copy.copy is copy.copy
+    assert other == value
+    assert other[0] is not value[0]
 
 
 def test_interpolations_resolve_anew_each_time():
-    with quick_run_job():
+    with scratch_job():
         config = OmegaConf.create({"a": 1, "b": "${a} and ${c.d}", "c": {"d": "${..a}"}})
         assert config.b == "1 and 1"
         config.a = 2
@@ -180,128 +263,69 @@ def test_interpolations_resolve_anew_each_time():
         assert other.b == "3 and 4"
 
 
-WORDS = st.sampled_from(
-    [
-        "a",
-        "true",
-        "1e3",
-        "null",
-        "~",
-        "",
-        " ",
-        "x y",
-        "é",
-        "😀",
-        "\n",
-        "\t",
-        "'",
-        '"',
-        ": ",
-        " #",
-        "- ",
-        "\\",
-        "word " * 20,
-        "x" * 90,
-        "x" * 130,
-        "\x85",
-        "\u2028",
-        "\ufeff",
-        "%",
-        "@",
-        "`",
-        "{",
-        "[",
-        "!",
-        "&",
-        "*",
-        "|",
-        ">",
-        "?",
-    ]
+def test_files_are_hydras(job, tmp_path):
+    folders = tmp_path / "plain" / "new", tmp_path / "quick" / "new"
+    parts = {"config.yaml": job, "overrides.yaml": job.hydra.overrides.task}
+    for name, part in parts.items():
+        hydra_utils._save_config(part, name, folders[0])
+        with scratch_job():
+            hydra_utils._save_config(part, name, folders[1])
+        assert (folders[1] / name).read_bytes() == (folders[0] / name).read_bytes()
+
+
+def test_an_error_other_than_of_the_disk_fails_the_job(tmp_path):
+    (tmp_path / "file").write_text("")
+    with scratch_job(), pytest.raises(NotADirectoryError):
+        hydra_utils._save_config(OmegaConf.create({}), "config.yaml", tmp_path / "file" / "x")
+
+
+# --- YAML ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [1, True, "1", 1.0, None, "null", [1], {"1": 1}, {1: "on"}, "on"])
+def test_values_that_look_alike_are_written_apart(value):
+    config = OmegaConf.create({"hydra": {"a": {"x": value}, "b": value}})
+    assert yaml_text(config) == OmegaConf.to_yaml(config)
+
+
+@pytest.mark.parametrize("value", [Height.LOW, Path("/a"), b"raw", {Height.LOW: 1}, {b"k": 1}])
+def test_values_that_yaml_has_no_form_for_are_omegaconfs_business(value):
+    config = OmegaConf.create({"a": value})
+    assert yaml_text(config) == OmegaConf.to_yaml(config)
+
+
+# fmt: off
+WORDS = st.sampled_from([
+    "a", "true", "Yes", "yEs", "y", "1e3", "1_0", "0x1", "null", "~", "", " ", "  ", "x y", "é", "文字 ", "😀",
+    "\n", "\n\n", "\t", "'", '"', ": ", " #", "- ", "\\", "word " * 20, "x" * 90, "x" * 130, "\x85", "\u2028",
+    "\ufeff", "\u200b", "\xad", "\xa0", "%", "@", "`", "{", "[", "!", "&", "*", "|", ">", "?", "=", "<<",
+])
+# fmt: on
+TEXTS = (
+    st.lists(WORDS, max_size=6).map("".join)
+    | st.text(max_size=20)
+    | st.text(st.characters(min_codepoint=32, max_codepoint=126) | st.just("\n"), max_size=250)
 )
-TEXTS = st.lists(WORDS, max_size=4).map("".join) | st.text(max_size=20)
 DATA = st.recursive(
     TEXTS | st.none() | st.booleans() | st.integers() | st.floats(),
     lambda inner: (
         st.lists(inner, max_size=3) | st.dictionaries(TEXTS | st.integers(), inner, max_size=3)
     ),
-    max_leaves=6,
+    max_leaves=8,
 )
 
 
-PRINTABLE = st.characters(min_codepoint=32, max_codepoint=126)
-TAME = st.text(PRINTABLE, max_size=30) | st.text(PRINTABLE, max_size=100).map(
-    lambda text: text.replace(" ", "_")
-)
-TAME_DATA = st.recursive(
-    TAME | st.none() | st.booleans() | st.integers() | st.floats(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TAME, inner, max_size=3),
-    max_leaves=10,
-)
-
-
-@settings(max_examples=400, deadline=None)
-@given(st.dictionaries(TAME, TAME_DATA, max_size=4), st.integers(0, 12))
-def test_plain_text_may_stand_anywhere(data, depth):
+@settings(max_examples=800, deadline=None)
+@given(st.dictionaries(TEXTS, DATA, max_size=3), st.integers(0, 12))
+def test_yaml_is_omegaconfs_byte_for_byte(data, depth):
     for _ in range(depth):
         data = {"deeper": data}
     try:
         config = OmegaConf.create(data)
-    except (OmegaConfBaseException, ValueError):  # a broken interpolation
-        assume(False)
-    assert (
-        yaml_text(OmegaConf.create({"a": 1})) == "a: 1\n"
-    )  # from now on libyaml writes what holds only tame text
-    assert yaml_text(config) == OmegaConf.to_yaml(config)
-
-
-@settings(max_examples=400, deadline=None)
-@given(st.dictionaries(TEXTS, DATA, max_size=3), st.booleans())
-def test_yaml_is_omegaconfs_byte_for_byte(data, below_hydra):
-    data = {"hydra": data} if below_hydra else data
-    try:
-        config = OmegaConf.create(data)
         plain = OmegaConf.to_yaml(config)
-    except (OmegaConfBaseException, ValueError, UnicodeError):
+    except (OmegaConfBaseException, ValueError, UnicodeError):  # a broken interpolation
         assume(False)
     assert yaml_text(config) == plain
-    assert yaml_text(config) == plain
-
-
-def test_the_first_config_of_a_job_is_made_for_who_reads_it(job, monkeypatch):
-    def a_body():
-        HydraConfig.instance().set_config(job)
-        first = vars(HydraConfig.instance())["cfg"]
-        read = HydraConfig.instance().cfg
-        assert HydraConfig.instance().cfg is read
-        with read_write(job.hydra.runtime):
-            job.hydra.runtime.output_dir = "/there"
-        HydraConfig.instance().set_config(job)
-        return first, read, vars(HydraConfig.instance())["cfg"]
-
-    monkeypatch.setattr(_quick, "_body_of_run_job", lambda: a_body.__code__)
-    with quick_run_job():
-        first, read, last = a_body()
-    assert not OmegaConf.is_config(first)
-    assert OmegaConf.is_missing(read.hydra.runtime, "output_dir")
-    assert read.hydra._get_parent() is job
-    assert last.hydra.runtime.output_dir == "/there"
-    assert "cfg" not in vars(HydraConfig)
-
-
-def test_this_run_job_is_known():
-    assert _quick._body_of_run_job() is not None
-
-
-@pytest.mark.parametrize(
-    "key",
-    ["a", "b.c", "b", "b.no", "a.no", "d", "late", "text", "net.height", "net.either", "one.more"],
-)
-def test_a_value_is_selected_as_omegaconf_selects_it(job, key):
-    with open_dict(job):
-        job.late, job.text, job.one = "${a}", "x${a}", "${b}"
-    assert _returns._select(job, key) == OmegaConf.select(job, key)
-    assert type(_returns._select(job, key)) is type(OmegaConf.select(job, key))
 
 
 # What is slow, and which calls of it are.
@@ -309,8 +333,6 @@ SLOW_WAYS = [
     (ConfigLoaderImpl, "load_sweep_config", lambda *_, **__: True),
     (OmegaConf, "to_yaml", lambda *_, **__: True),
     (OmegaConf, "masked_copy", lambda *_, **__: True),
-    (OmegaConf, "to_container", lambda *_, resolve=False, **__: resolve),
-    (logging.config, "dictConfig", lambda *_, **__: True),
     (copy, "deepcopy", lambda value, *_, **__: OmegaConf.is_config(value)),
 ]
 
