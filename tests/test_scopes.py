@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import functools
 import gc
 import multiprocessing.pool
 import threading
@@ -244,12 +245,27 @@ def test_a_pools_thread_enters_the_setups_of_each_work():
 
     scope = JobScope("job")
     scope.thread_setups.append(lambda: setup("thread"))
-    scope.work_setups.append(lambda: setup("work"))
+    scope.work_setups.append(lambda: functools.partial(setup, "work"))
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         thread = pool.submit(threading.get_ident).result()
         with enter_scope(scope):
             pool.submit(int).result()
     assert entered[1:] == [("thread", thread), ("work", thread)]
+
+
+def test_each_item_that_a_pool_is_given_enters_the_setups():
+    entered = []
+
+    @contextlib.contextmanager
+    def setup():
+        entered.append("work")
+        yield
+
+    scope = JobScope("job")
+    scope.work_setups.append(lambda: setup)
+    with multiprocessing.pool.ThreadPool(2) as pool, enter_scope(scope):
+        assert pool.map(abs, [-1, -2, -3], chunksize=2) == [1, 2, 3]
+    assert entered == ["work"] * 3
 
 
 def test_pools_are_as_they_were_afterwards():

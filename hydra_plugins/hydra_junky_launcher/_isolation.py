@@ -664,9 +664,9 @@ def _unshare_folder() -> bool:
     return unshare is not None and unshare(_CLONE_FS) == 0
 
 
-def _in_this_folder() -> contextlib.AbstractContextManager[None]:
+def _in_this_folder() -> Callable[[], contextlib.AbstractContextManager[None]]:
     """Return what puts a pool's thread into the folder that the calling thread is in now."""
-    return _in_folder(str(Path.cwd()))
+    return functools.partial(_in_folder, str(Path.cwd()))
 
 
 @contextlib.contextmanager

@@ -56,8 +56,9 @@ class JobScope:
         slot_facets: What they keep for all jobs of its slot, by name.
         thread_setups: Context managers (made anew for each thread) that every
             thread of the job enters, the slot's own thread first.
-        work_setups: Called in the thread that gives work to a pool; what they
-            return is entered in the pool's thread round that work.
+        work_setups: Called in the thread that gives work to a pool. What they
+            return makes a context manager, for a pool's thread to enter round each
+            piece of that work.
 
     Args:
         job: The job.
@@ -79,7 +80,7 @@ class JobScope:
         self.facets: dict[str, Any] = {} if parent is None else dict(parent.facets)
         self.slot_facets: dict[str, Any] = {} if slot_facets is None else slot_facets
         self.thread_setups: list[Callable[[], AbstractContextManager[Any]]] = []
-        self.work_setups: list[Callable[[], AbstractContextManager[Any]]] = []
+        self.work_setups: list[Callable[[], Callable[[], AbstractContextManager[Any]]]] = []
 
 
 def current_scope() -> JobScope | None:
@@ -211,7 +212,7 @@ def bound(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _in_scope(
     scope: JobScope,
-    setups: Sequence[AbstractContextManager[Any]],
+    setups: Sequence[Callable[[], AbstractContextManager[Any]]],
     function: Callable[..., Any],
     /,
     *args: Any,
@@ -222,7 +223,7 @@ def _in_scope(
     with contextlib.ExitStack() as stack:
         stack.enter_context(enter_scope(scope))
         for setup in setups:
-            stack.enter_context(setup)
+            stack.enter_context(setup())
         return function(*args, **kwargs)
 
 

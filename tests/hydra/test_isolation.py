@@ -5,6 +5,7 @@ import importlib
 import io
 import logging
 import logging.config
+import multiprocessing.pool
 import os
 import sys
 import threading
@@ -321,6 +322,19 @@ def test_each_job_has_its_own_working_folder(tmp_path):
     found = in_jobs(work)
     assert found == [(str(tmp_path / str(n)), True, str(tmp_path / str(n))) for n in range(2)]
     assert os.getcwd() == before
+
+
+@needs_folders
+def test_each_piece_of_a_pool_s_work_is_done_in_the_job_s_folder(tmp_path):
+    def work(number, meet):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        os.chdir(folder)
+        meet()
+        with multiprocessing.pool.ThreadPool(2) as pool:
+            return set(pool.map(lambda _: os.getcwd(), range(4), chunksize=2))
+
+    assert in_jobs(work) == [{str(tmp_path / str(number))} for number in range(2)]
 
 
 @needs_folders
