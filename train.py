@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def make_loaders(batch_size: int) -> tuple[DataLoader, DataLoader]:
-    """Return loaders of the training and the validation part, always split alike."""
+    """Return loaders for the training and validation sets, always with the same split."""
     digits = load_digits()
     images = torch.tensor(digits.data, dtype=torch.float32) / 16
     data = TensorDataset(images, torch.tensor(digits.target))
@@ -33,19 +33,19 @@ def make_loaders(batch_size: int) -> tuple[DataLoader, DataLoader]:
 
 
 def accuracy(model: nn.Module, loader: DataLoader, device: torch.device) -> float:
-    """Return the part of the loader's images that the model tells rightly."""
+    """Return the fraction of images classified correctly."""
     model.eval()
     with torch.no_grad():
-        right = sum(
+        correct = sum(
             int((model(images.to(device)).argmax(1) == digits.to(device)).sum())
             for images, digits in loader
         )
-    return right / len(loader.dataset)
+    return correct / len(loader.dataset)
 
 
 @hydra.main(config_path="conf", config_name="config", version_base="1.3")
 def main(cfg: DictConfig) -> float:
-    """Train one network; its best accuracy is the job's score."""
+    """Train one network; return its best accuracy, the job's score."""
     job = current_job()
     if job.seed is not None:
         torch.manual_seed(job.seed)

@@ -1,4 +1,4 @@
-"""The sweep of ``train.py`` from plain Python, without Hydra."""
+"""The same sweep as in ``train.py``, from plain Python without Hydra."""
 
 import torch
 from sklearn.datasets import load_digits
@@ -11,7 +11,7 @@ EPOCHS = 15
 
 
 def make_loaders() -> tuple[DataLoader, DataLoader]:
-    """Return loaders of the training and the validation part, always split alike."""
+    """Return loaders for the training and validation sets, always with the same split."""
     digits = load_digits()
     images = torch.tensor(digits.data, dtype=torch.float32) / 16
     data = TensorDataset(images, torch.tensor(digits.target))
@@ -22,13 +22,13 @@ def make_loaders() -> tuple[DataLoader, DataLoader]:
 def make_model(
     width: int, optimizer: type[torch.optim.Optimizer], **rates: float
 ) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """Return the network and what trains it."""
+    """Return the network and its optimizer."""
     model = nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Dropout(0.2), nn.Linear(width, 10))
     return model, optimizer(model.parameters(), **rates)
 
 
 def train(device, loaders, model, optimizer, save_best, log_prefix) -> int:
-    """Train the network, saving it whenever it is better; return the number of epochs."""
+    """Train the network and save it whenever it improves; return the number of epochs."""
     train_loader, valid_loader = loaders
     best = 0.0
     for _ in range(EPOCHS):
@@ -40,11 +40,11 @@ def train(device, loaders, model, optimizer, save_best, log_prefix) -> int:
             optimizer.step()
         model.eval()
         with torch.no_grad():
-            right = sum(
+            correct = sum(
                 int((model(images.to(device)).argmax(1) == digits.to(device)).sum())
                 for images, digits in valid_loader
             )
-        score = right / len(valid_loader.dataset)
+        score = correct / len(valid_loader.dataset)
         if score > best:
             best = score
             save_best(model, score)
