@@ -1,0 +1,58 @@
+"""Forked children, DataLoader workers among them, find no lock held that seeding takes."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+
+LOCKS = {
+    "torch.mtia": "torch.mtia._initialization_lock",
+    "torch.cuda": "torch.cuda._initialization_lock",
+    "numpy": "numpy.random.mtrand._rand._bit_generator.lock",
+}
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_child_forked_while_another_job_seeds_or_draws_can_seed(lock):
+    script = f"""
+        import os, signal, threading, warnings
+        import numpy, torch
+        from junky_core.job.seeding import JobStreams, installed_streams
+
+        warnings.simplefilter("ignore", DeprecationWarning)
+        held, done = threading.Event(), threading.Event()
+        lock = {LOCKS[lock]}  # found before a sweep puts another object there
+
+        def other_job():
+            with JobStreams().thread():
+                while not done.is_set():
+                    with lock:
+                        held.set()
+                        done.wait(0.05)
+                    done.wait(0.001)
+
+        def child():
+            signal.alarm(20)
+            torch.manual_seed(3)
+            numpy.random.seed(3)
+            os._exit(0)
+
+        with installed_streams(seeded=False), JobStreams().thread():
+            thread = threading.Thread(target=other_job)
+            thread.start()
+            held.wait(60)
+            try:
+                for _ in range(3):
+                    pid = os.fork()
+                    if pid == 0:
+                        child()
+                    assert os.waitpid(pid, 0)[1] == 0  # else it was ended
+            finally:
+                done.set()
+        assert lock.acquire(timeout=20)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=150)
