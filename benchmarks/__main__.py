@@ -1,12 +1,12 @@
-"""Measure this project beside its peers, and print a table of ratios.
+"""Measure this project and its peers, and print tables of figures and ratios.
 
     pip install -c constraints.txt -c benchmarks/constraints.txt -e '.[bench]'
-    python -m benchmarks                 # all of it; half an hour on 2 cores
-    python -m benchmarks --quick         # smaller and once; minutes
-    python -m benchmarks --only digits   # one benchmark, or several
-    python -m benchmarks --write         # and put the tables into docs/benchmarks.md
+    python -m benchmarks                 # run all; half an hour on 2 cores
+    python -m benchmarks --quick         # smaller sizes, one round; minutes
+    python -m benchmarks --only digits   # only the named benchmarks
+    python -m benchmarks --write         # also write the tables into docs/benchmarks.md
 
-Everything measured runs in a process of its own; contestants of one benchmark take turns, and
+Each measurement runs in a separate process. The contestants of a benchmark take turns, and their
 medians are compared.
 """
 
@@ -34,7 +34,7 @@ def main():
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--quick", action="store_true", help="smaller, and each once")
+    parser.add_argument("--quick", action="store_true", help="smaller sizes, one round")
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, metavar="NAME", default=None,
                         help=f"which: {', '.join(BENCHMARKS)}")  # fmt: skip
     parser.add_argument("--rounds", type=int, help="how often each is measured (3; quick: 1)")

@@ -106,7 +106,7 @@ def cost(options):
     sizes = [1_000, 10_000, largest]
     section = Section(
         "A torch_autotrain job that does nothing but save a small model, 1 slot",
-        note="Descending scores: the first job saves. Ascending: each job leads, and saves.",
+        note="Descending scores: only the first job saves. Ascending: every job leads and saves.",
     )
     cases = [
         (jobs, order, journal)

@@ -157,7 +157,7 @@ TITLES = {
     "serial2": "a plain loop, 2 torch threads",
     "autotrain": "torch_autotrain, 2 slots",
     "hydra-junky": "Hydra, junky sweeper and launcher, 2 slots",
-    "threads": "a bare pool of 2 threads: what threads can reach",
+    "threads": "a plain pool of 2 threads: the limit for threads",
     "optuna": "Optuna, n_jobs=2",
     "joblib": "joblib, 2 processes",
     "hydra-basic": "Hydra, basic launcher",
@@ -197,8 +197,8 @@ def cost(options):
     )
     section = Section(
         "24 digit trainings on 2 CPU slots",
-        note="Seconds from the end of `import torch, sklearn` to the last result, the tool's own "
-        "start included; in brackets the whole process.",
+        note="Seconds from the end of `import torch, sklearn` to the last result, including the "
+        "start of the tool; in brackets, the whole process.",
     )
     seconds = {
         name: median(one.figures["seconds"] for one in got)

@@ -132,7 +132,7 @@ def cost(options):
     name = gpu_name()
     section = Section(
         f"Slots on one GPU: {name or 'none here'}",
-        note="Steps a second of all slots together; slot 1 saves its model every 200 steps. "
+        note="Steps per second of all slots together; slot 1 saves its model every 200 steps. "
         "Stall: the longest 20 steps of the other slots.",
     )
     if not name:

@@ -64,8 +64,8 @@ def cost(options):
     joblib = "basic sweeper, joblib launcher, 1 process"
     section = Section(
         "A Hydra job that does nothing, all of Hydra's files written",
-        note="ms that one job more costs: two sweeps of different length, the difference by the "
-        "difference in jobs. CPU: the process's.",
+        note="ms per additional job: the difference in time between two sweeps, divided by the "
+        "difference in jobs. CPU: of the whole process.",
     )
 
     def run(contestant):
@@ -119,8 +119,8 @@ def start(options):
     """Row 6: from the start of the process to the start of the first job."""
     section = Section(
         "From the start of the process to its first job",
-        note="Basic composes all jobs before the first: its 10,000 are reckoned from 1 and "
-        "a few dozen.",
+        note="Basic composes all jobs before the first: its 10,000 jobs are extrapolated from 1 "
+        "and a few dozen.",
     )
 
     def first(sweeper, launcher, jobs, *, grid=False):
@@ -163,7 +163,7 @@ def start(options):
         later = (some[0] - one[0]) / (few - 1) * 9_999
         section.rows.append(
             Row(
-                "basic, 10,000 jobs (reckoned)",
+                "basic, 10,000 jobs (extrapolated)",
                 f"{one[0] + later:.0f} s",
                 f"{later:+.0f} s to 1 job",
             )
@@ -177,7 +177,8 @@ def memory(options):
     few, many = (20, 80) if options.quick else (20, 120)
     section = Section(
         f"Memory of a {jobs:,}-job Hydra sweep",
-        note="Peak memory of the process, less that of a short sweep, by the difference in jobs.",
+        note="Peak memory of the process minus that of a short sweep, divided by the difference in "
+        "jobs.",
     )
 
     def grown(sweeper, launcher, small, large):

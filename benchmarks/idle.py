@@ -62,8 +62,8 @@ def cost(options):
     jobs = 12 if options.quick else 24
     section = Section(
         "Slot idle time between two jobs of 1 second, 2 slots",
-        note="From the end of the training loop of one job to the start of the next one's, as the "
-        "jobs' own clocks tell it. torch_autotrain's jobs each save a best model of 2 MB.",
+        note="From the end of one job's training loop to the start of the next one's, by the jobs' "
+        "own clocks. Each job of torch_autotrain saves a best model of 2 MB.",
     )
     hydra_jobs = [
         REPOSITORY / APP,

@@ -64,7 +64,7 @@ def show(sections, facts):
     console = Console(width=None if os.isatty(1) else 200)
     for section in sections:
         table = Table(title=section.title, title_justify="left", box=box.SIMPLE, expand=True)
-        for name, share in (("What", 5), ("Figure", 8), ("Ratio", 3), ("To reach", 4), ("Met", 1)):
+        for name, share in (("What", 5), ("Figure", 8), ("Ratio", 3), ("Target", 4), ("Met", 1)):
             table.add_column(name, ratio=share, overflow="fold")
         for row in section.rows:
             table.add_row(row.what, row.figure, row.ratio, row.target, verdict(row.met))
@@ -84,8 +84,8 @@ def markdown(section, apart=()):
     if section.note:
         lines += [section.note, ""]
     if apart:
-        lines += [f"Measured apart from the rest. {'. '.join(apart)}.", ""]
-    lines += ["| What | Figure | Ratio | To reach | Met |", "| --- | --- | --- | --- | --- |"]
+        lines += [f"Measured separately. {'. '.join(apart)}.", ""]
+    lines += ["| What | Figure | Ratio | Target | Met |", "| --- | --- | --- | --- | --- |"]
     for row in section.rows:
         cells = (row.what, row.figure, row.ratio, row.target, verdict(row.met))
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
