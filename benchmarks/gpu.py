@@ -65,7 +65,7 @@ def train_all(net, slots, mode, seconds, device="cuda:0"):
     from benchmarks import probes
     from junky_core import torch_autotrain
     from junky_core.accelerators import device_module
-    from junky_core.executors.threads import Slot
+    from junky_core.executors.slots import Slot
 
     if mode != "as built":
         Slot.on_device = on_device(torch, *MODES[mode])

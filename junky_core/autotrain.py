@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from junky_core.devices import parse_devices
+from junky_core.engine.settings import SweepSettings
 from junky_core.engine.signals import noted_until_here
-from junky_core.engine.sweep import Sweep, SweepSettings
+from junky_core.engine.sweep import Sweep
 from junky_core.errors import (
     BestModelError,
     ConfigError,
@@ -25,7 +26,7 @@ from junky_core.errors import (
     SweepInterrupted,
 )
 from junky_core.events import Notice, Observer
-from junky_core.executors.threads import Slot
+from junky_core.executors.slots import Slot
 from junky_core.job.best import BestModel
 from junky_core.job.context import JobContext
 from junky_core.job.failures import FatalJobError, showable
@@ -241,9 +242,10 @@ def torch_autotrain(
             plan.done += record.leftovers()
             file_log = SweepLog(FileWriter(record.path / LOG_NAME))
             stack.callback(file_log.close)
-            listeners = [record.open_journal(), file_log, *listeners]
+            listeners = [file_log, *listeners]
         stack.callback(display.close)
-        sweep = Sweep(slots, runner, best, listeners, settings)
+        journal = None if record is None else record.open_journal()
+        sweep = Sweep(slots, runner, best, listeners, settings, recorder=journal)
         stack.callback(sweep.close)
         if record is not None:
             record.hand_over(sweep.emit)

@@ -186,9 +186,9 @@ class SweepEnded(Event):
 class Observer(Protocol):
     """Listens to a sweep.
 
-    ``on_event`` is called from any thread, also from several at once; an
-    observer guards its own state. What it raises is reported once and never
-    harms the sweep.
+    ``on_event`` is called in a thread of its own, with one event at a time, in
+    the order in which they happened: no job waits for it. What it raises is
+    reported once and never harms the sweep.
     """
 
     def on_event(self, event: Event) -> None:

@@ -18,7 +18,8 @@ from junky_core.accelerators import (
     visible_devices,
 )
 from junky_core.devices import parse_devices
-from junky_core.engine.sweep import Sweep, SweepSettings
+from junky_core.engine.settings import SweepSettings
+from junky_core.engine.sweep import Sweep
 from junky_core.errors import SweepFailed
 from junky_core.job.best import BestModel
 from junky_core.job.scopes import current_scope

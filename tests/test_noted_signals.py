@@ -126,3 +126,40 @@ def test_sighup_ends_a_sweep_with_status_129(tmp_path):
     assert "Traceback" not in done.stderr + done.stdout
     assert load_history(tmp_path).ended == "interrupted"
     assert "SIGHUP" in (tmp_path / "autotrain.log").read_text()
+
+
+FORKED = """
+import os, signal
+child = []
+# Before any of ours: as a signal that comes the moment the child is there.
+os.register_at_fork(after_in_child=lambda: child and os.kill(os.getpid(), child[0]))
+import torch
+from junky_core import torch_autotrain
+
+def train(device, loaders, model, number, save_best, log_prefix):
+    child[:] = [number]
+    pid = os.fork()
+    if pid == 0:
+        os._exit(7)
+    child.clear()
+    print("STATUS", number, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+numbers = [int(signal.SIGTERM), int(signal.SIGHUP)]
+torch_autotrain(lambda number: (torch.nn.Linear(1, 1), number), train,
+                make_model_fit_params=[("number", numbers)])
+os.kill(os.getpid(), signal.SIGTERM)  # nothing is held back in the parent
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_dies_of_a_signal_that_comes_at_once(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    found = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("STATUS")]
+    assert found == [[str(int(n)), str(-n)] for n in (signal.SIGTERM, signal.SIGHUP)]
+    assert done.returncode == -signal.SIGTERM

@@ -5,7 +5,8 @@ import threading
 import pytest
 
 from junky_core.devices import SlotSpec
-from junky_core.engine.scheduler import AttemptEnd, Scheduler
+from junky_core.engine.scheduler import Scheduler
+from junky_core.executors.contract import AttemptEnd
 from junky_core.jobs import GridSource, Job
 
 OK = AttemptEnd(kind="finished", duration_s=0.0)

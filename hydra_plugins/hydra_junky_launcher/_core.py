@@ -33,8 +33,9 @@ from hydra_plugins.hydra_junky_launcher._job import JobPayload, JobRunner
 from hydra_plugins.hydra_junky_launcher._preflight import check_output_folder, shared_environment
 from hydra_plugins.hydra_junky_launcher._reading import reading
 from junky_core.devices import SlotSpec, parse_devices
+from junky_core.engine.settings import SweepSettings
 from junky_core.engine.signals import noted_until_here
-from junky_core.engine.sweep import Sweep, SweepSettings
+from junky_core.engine.sweep import Sweep
 from junky_core.errors import DeviceError, JunkyError, SweepFailed
 from junky_core.events import Notice, Observer
 from junky_core.job.best import Best, BestModel
@@ -247,17 +248,18 @@ class HydraSweep:
             spec = self._spec
             self._log = SweepLog(FileWriter(record.path / LOG_NAME))
             self._progress = Progress(spec.progress, plain=spec.progress is True)
-            observers: list[Observer] = [
-                record.open_journal(),
-                self._progress,
-                self._log,
-                SweepLog(),
-            ]
+            observers: list[Observer] = [self._progress, self._log, SweepLog()]
             settings = self._settings
             for config in self._configs([first_job]):  # to be compared with another sweep's
                 settings = replace(settings, spec={**settings.spec, "config": config})
             self._sweep = Sweep(
-                spec.slots, self._runner, self._best, observers, settings, kind="hydra"
+                spec.slots,
+                self._runner,
+                self._best,
+                observers,
+                settings,
+                kind="hydra",
+                recorder=record.open_journal(),
             )
             record.hand_over(self._sweep.emit)
             weakref.finalize(self, _close, self._sweep, record)

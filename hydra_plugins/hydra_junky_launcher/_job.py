@@ -41,7 +41,7 @@ from junky_core.values.user_text import repr_of
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
 
-    from junky_core.executors.threads import Slot
+    from junky_core.executors.slots import Slot
     from junky_core.job.context import JobContext
     from junky_core.jobs import Attempt
 

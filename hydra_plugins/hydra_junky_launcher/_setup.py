@@ -24,7 +24,7 @@ from hydra_plugins.hydra_junky_launcher._errors import (
     hydra_error,
 )
 from hydra_plugins.hydra_junky_launcher._reading import usable_folder
-from junky_core.engine.sweep import SweepSettings
+from junky_core.engine.settings import SweepSettings
 from junky_core.errors import ConfigError, SweepFolderError
 from junky_core.job.best import BestModel
 from junky_core.record.best_path import best_model_path

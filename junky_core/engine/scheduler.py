@@ -32,12 +32,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from junky_core.devices import SlotSpec
+from junky_core.executors.contract import AttemptEnd
 from junky_core.jobs import Job, JobResult, JobSource
 
-__all__ = ["AttemptEnd", "Decision", "RunningJob", "Scheduler"]
+__all__ = ["Decision", "RunningJob", "Scheduler"]
 
 
 @dataclass(slots=True)
@@ -62,30 +62,6 @@ class RunningJob:
     slot: SlotSpec | None = None
     unfit_slots: set[int] = field(default_factory=set)
     last: AttemptEnd | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptEnd:
-    """How an attempt ended; ``kind`` is one of the table above.
-
-    Attributes:
-        score: What its value says its score is, where the value counts.
-        exception: A copy that holds nothing of the job.
-        location: Where the error came from, for telling equal errors.
-        host_memory: An out-of-memory error of the host, not of a GPU.
-        loaders_elsewhere: Another slot has built the loaders that failed here.
-    """
-
-    kind: str
-    duration_s: float
-    value: Any = None
-    score: float | None = None
-    error: str = ""
-    traceback: str = ""
-    exception: BaseException | None = None
-    location: Hashable = None
-    host_memory: bool = False
-    loaders_elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)

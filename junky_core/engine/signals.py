@@ -55,6 +55,11 @@ class NotedSignals:
             if signum is not None and signal.getsignal(signum) == default:
                 self._before[signum] = signal.signal(signum, self._note)
 
+    @property
+    def taken(self) -> tuple[int, ...]:
+        """The signals whose handlers are replaced."""
+        return tuple(self._before)
+
     def give_back(self) -> None:
         """Put the handlers back that were replaced, where nobody replaced ours."""
         for signum, handler in self._before.items():
@@ -112,11 +117,34 @@ def noted() -> Iterator[NotedSignals]:
         yield signals
 
 
+_fork = threading.local()  # .mask: the forking thread's signals before, None if left alone
+
+
+def _hold_back_before_fork() -> None:
+    """Let a signal to the child wait until it has the default handlers.
+
+    One that came before would be noted by a handler that the child does not
+    keep, and lost: ``multiprocessing`` terminates a process once, and joins it.
+    """
+    taken = () if _current is None else _current.taken
+    _fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, taken) if taken else None
+
+
+def _let_through() -> None:
+    if _fork.mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _fork.mask)
+
+
 def _give_back_in_child() -> None:
     """In a forked child a signal ends it, and not the sweep."""
     if _current is not None:
         _current.give_back()
+    _let_through()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_give_back_in_child)
+    os.register_at_fork(
+        before=_hold_back_before_fork,
+        after_in_parent=_let_through,
+        after_in_child=_give_back_in_child,
+    )

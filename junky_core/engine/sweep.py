@@ -1,30 +1,25 @@
 """The one loop that runs every sweep, whoever asks.
 
 The main thread only watches: it notices signals and times that are over, and
-waits. Slots pull their attempts from the scheduler and report to it. What
-happens is told to the observers by the thread in which it happens.
+waits. The driver thread of each slot pulls attempts from the scheduler, has the
+slot's worker execute them, and reports how they ended.
 """
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import random
 import signal
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
-
-import torch
+from collections.abc import Sequence
+from typing import Any
 
 from junky_core.devices import SlotSpec
-from junky_core.engine.scheduler import AttemptEnd, RunningJob, Scheduler
+from junky_core.engine.dispatcher import Dispatcher
+from junky_core.engine.scheduler import RunningJob, Scheduler
+from junky_core.engine.settings import SweepSettings
 from junky_core.engine.signals import NotedSignals, noted
-from junky_core.errors import ConfigError, SweepFailed, SweepInterrupted
+from junky_core.errors import SweepFailed, SweepInterrupted
 from junky_core.events import (
     AttemptFailed,
     Event,
@@ -37,108 +32,23 @@ from junky_core.events import (
     SweepEnded,
     SweepStarted,
 )
-from junky_core.executors.threads import Slot, SlotThreads, torch_threads
+from junky_core.executors.contract import AttemptEnd, AttemptRunner, AttemptSettings
+from junky_core.executors.slots import Slot
+from junky_core.executors.threads import ThreadExecutor
 from junky_core.job.best import BestModel
 from junky_core.job.cancellation import CheckPoints
-from junky_core.job.consoles import consoles_apart
 from junky_core.job.context import JobContext
-from junky_core.job.failures import Failure, describe, free_memory, settle, showable
-from junky_core.job.first_imports import first_imports_in_turn
-from junky_core.job.fork_turns import forks_in_turn
-from junky_core.job.forks import OwnProcess, leave_if_forked
-from junky_core.job.libraries import begin_job, libraries_apart
-from junky_core.job.loaders import SharedData
-from junky_core.job.scopes import JobScope, current_scope, enter_scope, inherit_scopes
-from junky_core.job.seeding import JobStreams, current_streams, installed_streams
-from junky_core.job.torch_state import default_device, own_torch_state
-from junky_core.jobs import Attempt, Job, JobResult, JobSource
-from junky_core.values.calls import Call
-from junky_core.values.identity import copy_containers
-from junky_core.values.shown import shown
-from junky_core.values.user_text import class_name, dict_text, error_line, is_ctrl_c
+from junky_core.job.failures import showable
+from junky_core.job.forks import OwnProcess
+from junky_core.job.scopes import JobScope
+from junky_core.jobs import Attempt, JobResult, JobSource
+from junky_core.values.user_text import dict_text, error_line
 from junky_core.values.wording import count
 
-__all__ = ["AttemptRunner", "Sweep", "SweepSettings"]
+__all__ = ["Sweep"]
 
-_SEEDS = 1 << 64
-_MOST_THREADS = 1024  # torch takes the process down when the system has none left
 REMIND_EVERY_S = 60.0  # how often a job that is over its time and goes on is named
 WATCH_EVERY_S = 0.1  # how late a signal or an over-time may be noticed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SweepSettings:
-    """How a sweep is run; the fields are those of ``torch_autotrain``.
-
-    Attributes:
-        value_is_score: A job that gave no score is scored by the number it returned.
-        resume_hint: How to resume this sweep, for messages.
-        next_numbers: By slot, the ``n`` its next name gets.
-        spec: What was asked for, for the journal.
-        superseded: Jobs of the journal that do not count any more.
-        folder: The sweep's folder, if it has one.
-    """
-
-    direction: str = "maximize"
-    max_retries: int = 1
-    seed: int | None = None
-    threads_per_slot: int | None = None
-    fail_fast: int | None = 5
-    job_timeout_s: float | None = None
-    sweep_timeout_s: float | None = None
-    value_is_score: bool = False
-    resume_hint: str = ""
-    resumed: bool = False
-    next_numbers: Mapping[int, int] = field(default_factory=dict)
-    spec: Mapping[str, Any] = field(default_factory=dict)
-    superseded: Sequence[int] = ()
-    sweep_id: str = ""
-    folder: Path | None = None
-
-    def __post_init__(self) -> None:
-        if self.direction not in ("maximize", "minimize"):
-            raise ConfigError(
-                f"direction is {shown(self.direction)}; it must be 'maximize' or 'minimize'"
-            )
-        _whole("max_retries", self.max_retries, 0)
-        if self.threads_per_slot is not None:
-            _whole("threads_per_slot", self.threads_per_slot, 1, _MOST_THREADS)
-        if self.fail_fast is not None:
-            _whole("fail_fast", self.fail_fast, 1)
-        if self.seed is not None:
-            _whole("seed", self.seed, 0)
-            if self.seed >= _SEEDS:
-                raise ConfigError(f"seed is {shown(self.seed)}; torch takes seeds below 2**64")
-        for name in ("job_timeout_s", "sweep_timeout_s"):
-            limit = getattr(self, name)
-            if limit is not None and not (
-                isinstance(limit, (int, float)) and not isinstance(limit, bool) and limit > 0
-            ):
-                raise ConfigError(f"{name} is {shown(limit)}; it must be seconds above 0, or None")
-
-
-def _whole(name: str, value: Any, least: int, most: int | None = None) -> None:
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
-    if not is_whole or value < least or (most is not None and value > most):
-        limits = f"{least} or more" if most is None else f"{least} to {most}"
-        raise ConfigError(f"{name} is {shown(value)}; it must be a whole number, {limits}")
-
-
-class AttemptRunner(Protocol):
-    """What an attempt does. Called in slot threads, several at once."""
-
-    def open_slot(self, slot: Slot) -> None:
-        """Prepare ``slot`` before its first job; raising closes it."""
-
-    def run(self, attempt: Attempt, job: JobContext) -> Any:
-        """Run one attempt inside the job's scope and return its value; raising fails it."""
-
-    def keep(self, attempt: Attempt, exception: BaseException) -> None:
-        """Take note of what is kept of the exception that ended an attempt.
-
-        It is a copy that holds nothing of the job. The runner must not go on
-        holding the exception itself.
-        """
 
 
 class Sweep:
@@ -150,9 +60,10 @@ class Sweep:
         slots: The seats, see :func:`junky_core.devices.parse_devices`.
         runner: What an attempt does.
         best: The best model; lives on between batches.
-        observers: Who listens.
+        observers: Who listens, in a thread of their own.
         settings: How it is run.
         kind: ``"python"`` or ``"hydra"``.
+        recorder: Hears each event before the sweep goes on: the journal.
     """
 
     def __init__(
@@ -163,6 +74,7 @@ class Sweep:
         observers: Sequence[Observer] = (),
         settings: SweepSettings | None = None,
         kind: str = "python",
+        recorder: Observer | None = None,
     ) -> None:
         self.settings = settings or SweepSettings()
         self.best = best
@@ -171,36 +83,32 @@ class Sweep:
         self.stop_reason = ""
         self._own = OwnProcess()
         self._kind = kind
-        self._runner = runner
-        self._observers = tuple(observers)
-        self._silenced: set[int] = set()  # observers whose failure was told
+        self._dispatcher = Dispatcher(observers, recorder)
         self._closed_reasons: list[str] = []
-        self.threads = torch_threads(len(slots), self.settings.threads_per_slot, self.settings.seed)
-        self._slots = SlotThreads(
-            [
-                Slot(
-                    spec,
-                    self.settings.seed,
-                    self.threads,
-                    self.settings.next_numbers.get(spec.index, 0),
-                )
-                for spec in slots
-            ]
+        self._executor = ThreadExecutor(
+            slots,
+            runner,
+            AttemptSettings(
+                seed=self.settings.seed,
+                timeout_s=self.settings.job_timeout_s,
+                value_is_score=self.settings.value_is_score,
+                folder=self.settings.folder,
+            ),
+            self,
+            threads_per_slot=self.settings.threads_per_slot,
+            next_numbers=self.settings.next_numbers,
         )
-        self._shared = SharedData(self.settings.seed)
-        self._streams_apart = True
-        self._outer_streams: JobStreams | None = None
+        self._drivers = self._executor.drivers
+        self._workers = self._executor.workers
         self._check_points = CheckPoints()
         self._lock = threading.Lock()  # guards the four below
-        self._active: dict[int, JobContext] = {}
         self._warned: set[str] = set()
+        self._held_warnings: list[str] | None = []  # until the sweep's start was announced
         self._crash: BaseException | None = None
         self._opening = 0  # slots that are being set up
         self._results: dict[int, JobResult] = {}  # guarded by the scheduler's lock
         self._unsaved: set[int] = set()  # finished jobs whose best model is not on disk yet
         self._scheduler: Scheduler | None = None
-        self._starter: JobScope | None = None
-        self._default_device: torch.device | None = None
         self._signals = NotedSignals()
         self._signum_of_job: int | None = None  # SIGINT, of a job that raised KeyboardInterrupt
         self._reminded: dict[JobContext, float] = {}  # jobs over their time: when it was said
@@ -219,16 +127,14 @@ class Sweep:
             Exception: What a job raised as fatal, or the source raised.
         """
         started = time.monotonic()
-        self._starter = current_scope()  # a sweep inside a job
-        self._outer_streams = current_streams()
-        self._default_device = default_device()  # jobs find what the script has set
         self._results = {}
         self._unsaved = set()
         self._crash = None
         self.stop_reason = ""
         self._signum_of_job = None
         self._reminded = {}
-        slots = [slot for slot in self._slots.slots if not slot.closed]
+        self._held_warnings = []
+        slots = [slot for slot in self._drivers.slots if not slot.closed]
         if source.total is not None:
             slots = slots[: source.total]
         self._scheduler = scheduler = Scheduler(
@@ -238,22 +144,17 @@ class Sweep:
             fail_fast=self.settings.fail_fast,
             on_over=self._keep,
         )
-        torch_threads_before = torch.get_num_threads()
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(inherit_scopes())
-            stack.enter_context(consoles_apart())
-            if len(slots) > 1:
-                stack.enter_context(first_imports_in_turn())
-                stack.enter_context(forks_in_turn())
-            self._keep_streams_apart(stack)
-            stack.callback(self._check_points.disarm)
-            self._signals = stack.enter_context(noted())
-            self._emit_started(source, already_finished)
-            stack.enter_context(libraries_apart(self._warn_once, slots=len(slots)))
-            if source.total != 0:
-                self._watch(scheduler, slots, started)
-            if self.threads is not None:
-                torch.set_num_threads(torch_threads_before)  # new threads start from the last set
+        with (
+            noted() as self._signals,
+            self._dispatcher.running(hurry=lambda: self._signum is not None),
+        ):
+            try:
+                with self._executor.running(len(slots)):
+                    self._emit_started(source, already_finished)
+                    if source.total != 0:
+                        self._watch(scheduler, slots, started)
+            finally:
+                self._check_points.disarm()
             self._keep_unfinished(scheduler)
             if not self.best.flush():
                 self.stop_reason = self.stop_reason or "best_not_saved"
@@ -265,70 +166,47 @@ class Sweep:
         self._raise_if_ended_early()
         return self.results()
 
-    def _keep_streams_apart(self, stack: contextlib.ExitStack) -> None:
-        """Let each job have random streams of its own, at the latest once it seeds them."""
-        seeded = self.settings.seed is not None
-        try:
-            stack.enter_context(installed_streams(seeded=seeded))
-        except ConfigError as error:
-            if seeded:
-                raise
-            self._streams_apart = False
-            self._warn_once(f"jobs that seed themselves disturb each other. {error}")
-
     def results(self) -> list[JobResult]:
         """Return how the jobs of the last run ended, by job number."""
         return [self._results[num] for num in sorted(self._results)]
 
     def scope_of(self, result: JobResult) -> JobScope:
         """Return a scope like that of a job which is over, to do something for it once more."""
-        job = RunningJob(Job(result.num, result.params), result.attempts, result.score, result.name)
-        rng = random.Random(self.settings.seed)  # noqa: S311
-        context = self._context(self._slots.slots[0], job, rng)
-        context.params.update(copy_containers(result.params))
-        scope = JobScope(context, self._starter)
-        scope.thread_setups.append(lambda: libraries_apart(lambda _message: None, slots=1))
-        return scope
+        return next(iter(self._workers.values())).scope_of(result)
 
     def close(self) -> None:
         """End the slot threads and the best model's writer."""
         if not self._own:
             return
-        self._slots.close(None if self._signum is None else 128 + self._signum)
+        self._drivers.close(None if self._signum is None else 128 + self._signum)
         self.best.close()
 
     def emit(self, event: Event) -> None:
-        """Tell all observers; one that raises is reported once and never harms the sweep."""
-        if not self._own:  # a forked child of a job
-            return
-        for observer in self._observers:
-            try:
-                observer.on_event(event)
-            except BaseException as error:
-                if is_ctrl_c(error):
-                    raise
-                if id(observer) in self._silenced:
-                    continue
-                self._silenced.add(id(observer))
-                self.emit(
-                    Notice(
-                        level="error",
-                        message=f"{class_name(observer)} failed and is not reported again: "
-                        + error_line(error),
-                    )
-                )
+        """Tell the recorder and all observers; from any thread."""
+        self._dispatcher.emit(event)
+
+    def warn(self, message: str) -> None:
+        """Warn the user, once for each message; from any thread."""
+        with self._lock:
+            if message in self._warned:
+                return
+            self._warned.add(message)
+            if self._held_warnings is not None:
+                self._held_warnings.append(message)
+                return
+        self._notice("warning", message)
 
     # In the main thread ---------------------------------------------------------------
 
     def _watch(self, scheduler: Scheduler, slots: Sequence[Slot], started: float) -> None:
         """Set the slots to work and wait until they are done, whatever comes in between."""
-        self._slots.drive({slot.spec.index: self._drive for slot in slots})
+        self._drivers.drive({slot.spec.index: self._drive for slot in slots})
         while True:
             try:
                 self._look(scheduler, started)
-                while not self._slots.idle.wait(WATCH_EVERY_S):
+                while not self._drivers.idle.wait(WATCH_EVERY_S):
                     self._look(scheduler, started)
-                    building = scheduler.stopping and self._slots.busy == self._opening
+                    building = scheduler.stopping and self._drivers.busy == self._opening
                     if building and self._signum is not None:
                         return  # what still runs builds loaders, which no job will use
                 return
@@ -353,12 +231,7 @@ class Sweep:
         if self._signum is not None and self.stop_reason != "interrupted":
             name = signal.Signals(self._signum).name
             self._end(scheduler, "interrupted", f"{name}: the sweep ends")
-        with self._lock:
-            late = [
-                job
-                for job in self._active.values()
-                if job.deadline is not None and job.deadline < now
-            ]
+        late = [job for job in self._running() if job.deadline is not None and job.deadline < now]
         if late:
             self._check_points.arm()
         for job in late:
@@ -384,16 +257,19 @@ class Sweep:
         first = not self.stop_reason
         self.stop_reason = reason
         scheduler.stop()
-        with self._lock:
-            active = list(self._active.values())
-        for job in active:
-            job.stop("interrupted", why)
+        active = self._running()
+        for worker in self._workers.values():
+            worker.stop("interrupted", why)
         self._check_points.arm()
         if first and reason == "interrupted":
             self._notice(
                 "warning",
                 f"{why}; {_that_end(len(active))} Interrupt again to leave at once",
             )
+
+    def _running(self) -> list[JobContext]:
+        running = [worker.running for worker in self._workers.values()]
+        return [job for job in running if job is not None]
 
     @property
     def _signum(self) -> int | None:
@@ -471,13 +347,6 @@ class Sweep:
     def _notice(self, level: str, message: str) -> None:
         self.emit(Notice(level=level, message=message))
 
-    def _warn_once(self, message: str) -> None:
-        with self._lock:
-            known = message in self._warned
-            self._warned.add(message)
-        if not known:
-            self._notice("warning", message)
-
     def _emit_started(self, source: JobSource, already_finished: int) -> None:
         settings = self.settings
         self.emit(
@@ -487,8 +356,8 @@ class Sweep:
                 total=source.total,
                 resumed=settings.resumed and not self._resumed,
                 already_finished=already_finished,
-                devices=[slot.spec.device for slot in self._slots.slots],
-                threads_per_slot=self.threads,
+                devices=[slot.spec.device for slot in self._drivers.slots],
+                threads_per_slot=self._executor.threads,
                 seed=settings.seed,
                 direction=settings.direction,
                 max_retries=settings.max_retries,
@@ -497,6 +366,10 @@ class Sweep:
             )
         )
         self._resumed = True
+        with self._lock:
+            held, self._held_warnings = self._held_warnings or [], None
+        for message in held:
+            self._notice("warning", message)
 
     def _emit_ended(self, scheduler: Scheduler, started: float) -> None:
         results = self._results.values()
@@ -536,51 +409,29 @@ class Sweep:
         with self._lock:
             self._opening += 1
         try:
-            with contextlib.ExitStack() as stack:
-                stack.enter_context(slot.on_device())
-                if self._outer_streams is not None:
-                    stack.enter_context(self._outer_streams.thread())
-                stack.enter_context(own_torch_state(self._default_device, slot.device.type))
-                self._runner.open_slot(slot)
-                leave_if_forked(self._own)
-                slot.queue.synchronize()  # its errors are no job's
-        except BaseException as error:  # noqa: BLE001 - any error closes the slot, with its reason
-            leave_if_forked(self._own, error)
-            failure = describe(error)
-        else:
-            slot.ready = True
-            return True
+            trouble = self._workers[slot.spec.index].open()
         finally:
             with self._lock:
                 self._opening -= 1
-        failure.keep_whole(self.settings.folder, f"Thread-{slot.spec.index}")
+        if not trouble:
+            slot.ready = True
+            return True
         if scheduler.stopping:  # the sweep may be over already; another batch tries again
             return False
-        self._close_slot(slot.spec, failure.traceback)
+        self._close_slot(slot.spec, trouble)
         scheduler.close_slot(slot.spec)
         return False
 
     def _close_slot(self, spec: SlotSpec, reason: str) -> None:
-        for slot in self._slots.slots:
+        for slot in self._drivers.slots:
             if slot.spec == spec:
                 slot.closed = True
         self._closed_reasons.append(f"Thread-{spec.index} on {spec.device}: {reason}")
         self.emit(SlotClosed(slot=spec.index, device=spec.device, reason=reason))
 
     def _attempt(self, slot: Slot, job: RunningJob, scheduler: Scheduler) -> None:
-        """Run one attempt, report its end, and tell the observers."""
-        streams = JobStreams(self.settings.seed, self._outer_streams)
+        """Have one attempt executed, and report its end."""
         job.name = slot.next_name()
-        context = self._context(slot, job, streams.rng)
-        scope = JobScope(context, self._starter, slot.facets)
-        begin_job(slot.facets)
-        scope.thread_setups.append(slot.on_device)
-        if self._streams_apart:
-            scope.thread_setups.append(streams.thread)
-        with self._lock:
-            self._active[slot.spec.index] = context
-        if scheduler.stopping and self.stop_reason in ("interrupted", "fail_fast", "error"):
-            context.stop("interrupted", "the sweep ends")  # it was taken just before
         self.emit(
             JobStarted(
                 job=job.job.num,
@@ -593,113 +444,13 @@ class Sweep:
                 info=job.job.info,
             )
         )
-        end = self._execute(slot, job, context, scope)
-        with self._lock:
-            self._active.pop(slot.spec.index, None)
-        job.score = context.score
-        job.serial = max(job.serial, context.save_serial)
-        if job.score is None:
-            job.score = end.score
-        self._report(slot, job, end, scheduler)
-
-    def _context(self, slot: Slot, job: RunningJob, rng: random.Random) -> JobContext:
-        return JobContext(
-            device=slot.device,
-            name=job.name,
-            num=job.job.num,
-            params={},  # copied when the attempt begins, so that what a copy raises is the job's
-            seed=self.settings.seed,
-            slot=slot.spec.index,
-            attempt=job.attempts,
-            best=self.best,
-            loader_sets=slot.loader_sets,
-            shared=self._shared,
-            rng=rng,
-            emit=self.emit,
-            warn=lambda message: self._warn_once(f"seed: {message}"),
-            timeout_s=self.settings.job_timeout_s,
-            score=job.score,
-            on_device=slot.queue.current,
-            folder=self.settings.folder,
-        )
-
-    def _execute(
-        self, slot: Slot, job: RunningJob, context: JobContext, scope: JobScope
-    ) -> AttemptEnd:
-        started = time.monotonic()
         attempt = Attempt(job.job, job.attempts, job.name)
-        failure: Failure | None = None
-        failed_call: Call | None = None
-        value: Any = None
-        score: float | None = None
-        try:
-            with enter_scope(scope), own_torch_state(self._default_device, slot.device.type):
-                try:
-                    context.params.update(copy_containers(job.job.params))
-                    value = self._runner.run(attempt, context)
-                    leave_if_forked(self._own)
-                    slot.queue.synchronize()  # late errors are this attempt's, and so is the time
-                    if self.settings.value_is_score and context.score is None:
-                        score = self._as_score(context, value)
-                except BaseException as error:  # noqa: BLE001 - sys.exit() ends its job alone
-                    leave_if_forked(self._own, error)
-                    # It does not get to the blocks round it: they set attributes of what they see,
-                    # which an exception may refuse.
-                    failed_call = context.failed_loaders(error)
-                    failure = describe(error)
-        except BaseException as error:  # noqa: BLE001 - something left behind in a block round it
-            failure = failure or describe(error)
-        if failure is not None:
-            failure = settle(failure, slot.queue.synchronize)
-        duration_s = time.monotonic() - started
-        if failure is None:
-            return AttemptEnd(kind="finished", duration_s=duration_s, value=value, score=score)
-        del value
-        self._runner.keep(attempt, failure.exception)
-        failure.keep_whole(context.folder, job.name)
-        kind = failure.kind
-        if isinstance(failure.exception, KeyboardInterrupt):
-            kind = "interrupted"
+        end = self._workers[slot.spec.index].execute(attempt, job.score)
+        if end.kind == "interrupted" and isinstance(end.exception, KeyboardInterrupt):
             self._signum_of_job = int(signal.SIGINT)
-        if kind in ("oom", "poisoned"):
-            free_memory(slot.device)
-        elif slot.device.type != "cpu":
-            gc.collect()  # a cycle may hold tensors, and Python does not see how large they are
-        if kind == "error" and failed_call is not None:
-            kind = "loaders"
-        return AttemptEnd(
-            kind=kind,
-            duration_s=duration_s,
-            error=failure.error,
-            traceback=failure.traceback,
-            exception=failure.exception,
-            location=failure.location,
-            host_memory=failure.host_memory,
-            loaders_elsewhere=failed_call is not None and self._built_elsewhere(failed_call),
-        )
-
-    def _built_elsewhere(self, call: Call) -> bool:
-        try:
-            return any(slot.loader_sets.has(call) for slot in self._slots.slots)
-        except Exception:  # noqa: BLE001 - arguments that cannot be compared
-            return False
-
-    def _as_score(self, context: JobContext, value: Any) -> float | None:
-        """Return the number a job returned as its score, ``None`` if it is none."""
-        kind = type(value)
-        if value is None or issubclass(kind, (bool, str, bytes)):
-            return None
-        try:
-            return float(value)
-        except (TypeError, ValueError, RuntimeError, OverflowError):
-            return None
-        except Exception as error:  # noqa: BLE001 - anybody's __float__
-            self._notice(
-                "warning",
-                f"job {context.num} returned a {class_name(value)} that could not be read as "
-                f"a number, so it has no score: {error_line(error)}",
-            )
-            return None
+        job.score = end.score
+        job.serial = max(job.serial, end.serial)
+        self._report(slot, job, end, scheduler)
 
     def _report(self, slot: Slot, job: RunningJob, end: AttemptEnd, scheduler: Scheduler) -> None:
         decision = scheduler.report(slot.spec, job, end)

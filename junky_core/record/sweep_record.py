@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from junky_core.engine.sweep import SweepSettings
+from junky_core.engine.settings import SweepSettings
 from junky_core.errors import JournalError, ResumeError, SweepFolderError
 from junky_core.events import Event, Notice
 from junky_core.files import remove_stale_temporaries

@@ -1,0 +1,147 @@
+"""Events on their way to those who listen.
+
+The recorder (the journal) hears an event at once, in the thread in which it
+happens: what is written down must be so before the sweep goes on. Observers
+hear it later, in order, in one thread of their own, so that no job waits for
+a log, a progress display or a tracker.
+
+    job's thread ──emit──> recorder
+                     └───> queue ──dispatcher's thread──> observer, observer, ...
+
+Between runs, with no thread at work, observers hear an event at once too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+
+from junky_core.events import Event, Notice, Observer
+from junky_core.job.forks import OwnProcess
+from junky_core.job.scopes import outside_scopes
+from junky_core.values.user_text import class_name, error_line, is_ctrl_c
+
+__all__ = ["Dispatcher"]
+
+_WAIT_S = 0.2  # how late a signal may be noticed by whoever waits for observers
+_PATIENCE_S = 3.0  # for observers that are slow when the sweep was interrupted
+
+
+class Dispatcher:
+    """Hands events to the recorder and to observers.
+
+    ``emit`` may be called from any thread. An observer that raises is reported
+    once and never harms the sweep.
+
+    Args:
+        observers: Called one after another, never two at the same time.
+        recorder: Called by ``emit`` itself, from several threads at once.
+    """
+
+    def __init__(self, observers: Sequence[Observer], recorder: Observer | None = None) -> None:
+        self._observers = tuple(observers)
+        self._recorder = recorder
+        self._own = OwnProcess()
+        self._silenced: set[int] = set()  # observers whose failure was reported
+        self._delivering = threading.RLock()  # held while observers are called
+        self._changed = threading.Condition()  # guards the three below
+        self._queue: deque[Event] = deque()
+        self._running = False
+        self._busy = False
+        self._thread: threading.Thread | None = None
+
+    def emit(self, event: Event) -> None:
+        """Tell the recorder now and the observers soon; do nothing in a forked child."""
+        if not self._own:
+            return
+        if self._recorder is not None:
+            self._call(self._recorder, event)
+        with self._changed:
+            if self._running:
+                self._queue.append(event)
+                self._changed.notify_all()
+                return
+        self._deliver(event)
+
+    @contextlib.contextmanager
+    def running(self, hurry: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """Let observers work in a thread of their own inside the ``with`` block.
+
+        All events are delivered when it ends, however long that takes; once
+        ``hurry`` says so, those that are not delivered in a few seconds are
+        left to the thread.
+        """
+        with self._changed:
+            started, self._running = self._running, True
+        if not started:  # else an observer still hangs since the run before
+            self._thread = threading.Thread(target=self._work, name="junky-observers", daemon=True)
+            with outside_scopes():
+                self._thread.start()
+        try:
+            yield
+        finally:
+            if self._all_delivered(hurry):
+                with self._changed:
+                    self._running = False
+                    self._changed.notify_all()
+                assert self._thread is not None
+                self._thread.join()
+
+    def _all_delivered(self, hurry: Callable[[], bool]) -> bool:
+        end: float | None = None
+        while not self.wait(_WAIT_S):
+            if end is None and hurry():
+                end = time.monotonic() + _PATIENCE_S
+            if end is not None and time.monotonic() > end:
+                return False
+        return True
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until observers have heard all events so far; return whether they have.
+
+        Args:
+            timeout_s: How long at most. ``None``: as long as it takes.
+        """
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        with self._changed:
+            while self._queue or self._busy:
+                if end is not None and time.monotonic() >= end:
+                    return False
+                self._changed.wait(_WAIT_S)  # bounded: signals must get to the main thread
+        return True
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._queue:
+                    if not self._running:
+                        return
+                    self._changed.wait()
+                event = self._queue.popleft()
+                self._busy = True
+            try:
+                self._deliver(event)
+            finally:
+                with self._changed:
+                    self._busy = False
+                    self._changed.notify_all()
+
+    def _deliver(self, event: Event) -> None:
+        with self._delivering:
+            for observer in self._observers:
+                self._call(observer, event)
+
+    def _call(self, observer: Observer, event: Event) -> None:
+        try:
+            observer.on_event(event)
+        except BaseException as error:
+            if is_ctrl_c(error):
+                raise
+            if id(observer) in self._silenced:
+                return
+            self._silenced.add(id(observer))
+            message = f"{class_name(observer)} failed and is not reported again: "
+            self.emit(Notice(level="error", message=message + error_line(error)))
