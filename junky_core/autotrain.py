@@ -20,19 +20,16 @@ from junky_core.errors import (
     ConfigError,
     DeviceError,
     FitParamsError,
-    ModelError,
     ModelLoadError,
     SweepFailed,
     SweepInterrupted,
 )
 from junky_core.events import Notice, Observer
-from junky_core.executors.slots import Slot
+from junky_core.executors.functions import UserFunctions
 from junky_core.job.best import BestModel
-from junky_core.job.context import JobContext
-from junky_core.job.failures import FatalJobError, showable
+from junky_core.job.failures import showable
 from junky_core.job.scopes import enter_scope
-from junky_core.job.weights import unwrapped
-from junky_core.jobs import Attempt, GridSource, Job, JobResult
+from junky_core.jobs import GridSource, Job, JobResult
 from junky_core.logs.standard_streams import unbreakable_streams
 from junky_core.logs.text_log import FileWriter, SweepLog
 from junky_core.paths import user_path
@@ -41,9 +38,7 @@ from junky_core.record.folder import LOG_NAME
 from junky_core.record.sweep_record import REPAIR, Plan, SweepRecord, open_record
 from junky_core.space.fit_params import FitParams
 from junky_core.space.grammar import expand_fit_params
-from junky_core.values.calls import Call
-from junky_core.values.fixed_arguments import FixedArguments, fixed_arguments
-from junky_core.values.identity import copy_containers, digest
+from junky_core.values.identity import digest
 from junky_core.values.shown import shown, whole
 from junky_core.values.user_text import dict_text, error_line, is_ctrl_c
 from junky_core.values.wording import count
@@ -174,7 +169,7 @@ def torch_autotrain(
         >>> result.best_model_params, result.best_model_score
         ({'width': 2}, 0.5)
     """
-    runner = _Autotrain(
+    functions = UserFunctions(
         make_model_method,
         train_method,
         create_loaders_method,
@@ -185,7 +180,7 @@ def torch_autotrain(
     )
     grid = expand_fit_params(make_model_fit_params)
     _check_grid(grid)
-    runner.check_fit_keys(grid.keys)
+    functions.check_fit_keys(grid.keys)
     slots = parse_devices(devices)
     _check_device(best_model_device)
     _check_flags(report=report, dry_run=dry_run)
@@ -221,7 +216,7 @@ def torch_autotrain(
             jobs: Iterable[Job] = (Job(num, params) for num, params in enumerate(grid))
             plan = Plan(GridSource(jobs, grid.size))
         else:
-            fixed = runner.fixed()
+            fixed = functions.fixed()
             record = stack.enter_context(
                 open_record(
                     folder,
@@ -245,167 +240,76 @@ def torch_autotrain(
             listeners = [file_log, *listeners]
         stack.callback(display.close)
         journal = None if record is None else record.open_journal()
-        sweep = Sweep(slots, runner, best, listeners, settings, recorder=journal)
+        sweep = Sweep(slots, functions, best, listeners, settings, recorder=journal)
         stack.callback(sweep.close)
         if record is not None:
             record.hand_over(sweep.emit)
         if report and record is not None:
             stack.callback(publish_report, record.path)
-        result = runner.finish(
-            sweep, plan, best_model_device, None if record is None else record.path
+        result = _finish(
+            functions, sweep, plan, best_model_device, None if record is None else record.path
         )
     signals.raise_if_noted(result)
     return result
 
 
-class _Autotrain:
-    """The user's methods: what an attempt runs, and how the best model is built again."""
-
-    def __init__(
-        self,
-        make_model: Callable[..., Any],
-        train: Callable[..., Any],
-        create_loaders: Callable[[], Any] | None,
-        make_model_args: Sequence[Any],
-        make_model_kwargs: Mapping[str, Any] | None,
-        train_args: Sequence[Any],
-        train_kwargs: Mapping[str, Any] | None,
-    ) -> None:
-        for name, method in (
-            ("make_model_method", make_model),
-            ("train_method", train),
-            ("create_loaders_method", create_loaders),
-        ):
-            if not callable(method) and not (name == "create_loaders_method" and method is None):
-                raise ConfigError(f"{name} must be callable, it is {shown(method)}")
-        self.make_model = make_model
-        self.train = train
-        self.create_loaders = create_loaders
-        self.make_model_args = _positional("make_model_args", make_model_args)
-        self.make_model_kwargs = _keywords("make_model_kwargs", make_model_kwargs)
-        self.train_args = _positional("train_args", train_args)
-        self.train_kwargs = _keywords("train_kwargs", train_kwargs)
-
-    def check_fit_keys(self, keys: Sequence[str]) -> None:
-        """Raise if a fit param is also a fixed keyword argument."""
-        clash = sorted(set(keys) & set(self.make_model_kwargs))
-        if clash:
-            raise ConfigError(
-                f"{', '.join(clash)}: given in make_model_kwargs and varied in "
-                "make_model_fit_params; it can stand in one of them"
-            )
-
-    def fixed(self) -> FixedArguments:
-        """Return what all jobs share: to be asked before any of them runs."""
-        return fixed_arguments(
-            make_model_args=self.make_model_args,
-            make_model_kwargs=self.make_model_kwargs,
-            train_args=self.train_args,
-            train_kwargs=self.train_kwargs,
+def _finish(
+    functions: UserFunctions,
+    sweep: Sweep,
+    plan: Plan,
+    device: Any,
+    folder: Path | None,
+) -> AutotrainResult:
+    """Run the sweep and make the result of what comes out."""
+    results: list[JobResult] = []
+    try:
+        results = [*plan.done, *sweep.run(plan.source, already_finished=len(plan.done))]
+    except SweepInterrupted as interrupt:
+        results = [*plan.done, *interrupt.result]
+        direction = sweep.settings.direction
+        interrupt.result = AutotrainResult.of(results, sweep.best.saved, direction)
+        raise
+    finally:
+        results = results or [*plan.done, *sweep.results()]
+        publish_leaderboard(
+            results,
+            sweep.settings.direction,
+            folder,
+            lambda message: sweep.emit(Notice(level="error", message=message)),
         )
+    finished = [result for result in results if result.status == "finished"]
+    failed = [result for result in results if result.status == "failed"]
+    if not finished and results:
+        raise _nothing_succeeded(sweep, results, failed)
+    model, trouble = _best_model(functions, sweep, results, device)
+    result = AutotrainResult.of(results, sweep.best.saved, sweep.settings.direction, model)
+    if sweep.best.problem:
+        raise BestModelError(sweep.best.problem, result) from trouble
+    if trouble is not None:
+        raise ModelLoadError(
+            f"the sweep is complete, but its best model could not be loaded to {device}: "
+            f"{error_line(trouble)}. Its weights are in {sweep.best.path}; "
+            "the result without it is in this error's attribute `result`",
+            result,
+        ) from trouble
+    return result
 
-    def open_slot(self, slot: Slot) -> None:
-        """Build the slot's loaders, in its own thread."""
-        if self.create_loaders is not None:
-            slot.loader_sets.get(Call(self.create_loaders, (), {}), [], pin=True)
 
-    def run(self, _attempt: Attempt, job: JobContext) -> Any:
-        """Build a model for the job's parameters and train it."""
-        loaders = () if self.create_loaders is None else job.loaders(self.create_loaders)
-        model, *others = self.build(job.params)
-        model.to(job.device)
-        return self.train(
-            job.device,
-            loaders,
-            model,
-            *others,
-            job.save_best,
-            job.log_prefix,
-            *self.train_args,
-            **self.train_kwargs,
-        )
-
-    def keep(self, attempt: Attempt, exception: BaseException) -> None:
-        """Do nothing: the exception was not kept."""
-
-    def build(self, params: Mapping[str, Any]) -> tuple[Any, ...]:
-        """Return ``(model, *other_train_args)``."""
-        made = self.make_model(*self.make_model_args, **self.make_model_kwargs, **params)
-        parts = tuple(made) if isinstance(made, (tuple, list)) else (made,)
-        if not parts or not isinstance(parts[0], torch.nn.Module):
-            what = type(made).__name__
-            if parts and parts[0] is not made:
-                what += f" that begins with {type(parts[0]).__name__}"
-            raise FatalJobError from ModelError(
-                "make_model_method must return a torch.nn.Module, or a tuple that begins with "
-                f"one; for {dict_text(params)} it returned a {what}"
-            )
-        return parts
-
-    def finish(
-        self,
-        sweep: Sweep,
-        plan: Plan,
-        device: Any,
-        folder: Path | None,
-    ) -> AutotrainResult:
-        """Run the sweep and make the result of what comes out."""
-        results: list[JobResult] = []
-        try:
-            results = [*plan.done, *sweep.run(plan.source, already_finished=len(plan.done))]
-        except SweepInterrupted as interrupt:
-            results = [*plan.done, *interrupt.result]
-            direction = sweep.settings.direction
-            interrupt.result = AutotrainResult.of(results, sweep.best.saved, direction)
+def _best_model(
+    functions: UserFunctions, sweep: Sweep, results: Sequence[JobResult], device: Any
+) -> tuple[torch.nn.Module | None, BaseException | None]:
+    """Load the best model on disk to ``device``, if one is given; return what went wrong."""
+    best = sweep.best.saved
+    lead = next((r for r in results if best is not None and r.num == best.job), None)
+    if lead is None or device is None:
+        return None, None
+    try:
+        with enter_scope(sweep.scope_of(lead)):
+            return functions.load(sweep.best.path, lead.params, device), None
+    except BaseException as error:  # days of training must not be lost by it
+        if is_ctrl_c(error):
             raise
-        finally:
-            results = results or [*plan.done, *sweep.results()]
-            publish_leaderboard(
-                results,
-                sweep.settings.direction,
-                folder,
-                lambda message: sweep.emit(Notice(level="error", message=message)),
-            )
-        finished = [result for result in results if result.status == "finished"]
-        failed = [result for result in results if result.status == "failed"]
-        if not finished and results:
-            raise _nothing_succeeded(sweep, results, failed)
-        model, trouble = self.best_model(sweep, results, device)
-        result = AutotrainResult.of(results, sweep.best.saved, sweep.settings.direction, model)
-        if sweep.best.problem:
-            raise BestModelError(sweep.best.problem, result) from trouble
-        if trouble is not None:
-            raise ModelLoadError(
-                f"the sweep is complete, but its best model could not be loaded to {device}: "
-                f"{error_line(trouble)}. Its weights are in {sweep.best.path}; "
-                "the result without it is in this error's attribute `result`",
-                result,
-            ) from trouble
-        return result
-
-    def best_model(
-        self, sweep: Sweep, results: Sequence[JobResult], device: Any
-    ) -> tuple[torch.nn.Module | None, BaseException | None]:
-        """Load the best model on disk to ``device``, if one is given; return what went wrong."""
-        best = sweep.best.saved
-        lead = next((r for r in results if best is not None and r.num == best.job), None)
-        if lead is None or device is None:
-            return None, None
-        try:
-            with enter_scope(sweep.scope_of(lead)):
-                return self.load(sweep.best.path, lead.params, device), None
-        except BaseException as error:  # days of training must not be lost by it
-            if is_ctrl_c(error):
-                raise
-            return None, error
-
-    def load(self, path: Path, params: Mapping[str, Any], device: Any) -> torch.nn.Module:
-        """Build the best model again and load its weights."""
-        with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
-            model: torch.nn.Module = self.build(dict(copy_containers(params)))[0]
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-        unwrapped(model).load_state_dict(weights)
-        return model.to(device).eval()
+        return None, error
 
 
 def _nothing_succeeded(
@@ -426,22 +330,6 @@ def _nothing_succeeded(
     )
     error.__cause__ = showable(first.exception)
     return error
-
-
-def _positional(name: str, values: Any) -> tuple[Any, ...]:
-    if isinstance(values, (tuple, list)):
-        return tuple(values)
-    if values is None:
-        return ()
-    raise ConfigError(f"{name} must be a tuple, it is {shown(values)}: write ({shown(values)},)")
-
-
-def _keywords(name: str, values: Any) -> dict[str, Any]:
-    if values is None:
-        return {}
-    if isinstance(values, Mapping) and all(isinstance(key, str) for key in values):
-        return dict(values)
-    raise ConfigError(f"{name} must be a dict with names as keys, it is {shown(values)}")
 
 
 def _check_grid(grid: FitParams) -> None:

@@ -1,0 +1,138 @@
+"""The functions that a user gives to ``torch_autotrain``, as what an attempt does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from junky_core.errors import ConfigError, ModelError
+from junky_core.executors.slots import Slot
+from junky_core.job.context import JobContext
+from junky_core.job.failures import FatalJobError
+from junky_core.job.weights import unwrapped
+from junky_core.jobs import Attempt
+from junky_core.values.calls import Call
+from junky_core.values.fixed_arguments import FixedArguments, fixed_arguments
+from junky_core.values.identity import copy_containers
+from junky_core.values.shown import shown
+from junky_core.values.user_text import dict_text
+
+__all__ = ["UserFunctions"]
+
+
+class UserFunctions:
+    """What an attempt of ``torch_autotrain`` runs, and how its best model is built again.
+
+    Args are those of ``torch_autotrain``.
+
+    Raises:
+        ConfigError: One of them cannot be used.
+    """
+
+    def __init__(
+        self,
+        make_model: Callable[..., Any],
+        train: Callable[..., Any],
+        create_loaders: Callable[[], Any] | None,
+        make_model_args: Sequence[Any],
+        make_model_kwargs: Mapping[str, Any] | None,
+        train_args: Sequence[Any],
+        train_kwargs: Mapping[str, Any] | None,
+    ) -> None:
+        for name, method in (
+            ("make_model_method", make_model),
+            ("train_method", train),
+            ("create_loaders_method", create_loaders),
+        ):
+            if not callable(method) and not (name == "create_loaders_method" and method is None):
+                raise ConfigError(f"{name} must be callable, it is {shown(method)}")
+        self.make_model = make_model
+        self.train = train
+        self.create_loaders = create_loaders
+        self.make_model_args = _positional("make_model_args", make_model_args)
+        self.make_model_kwargs = _keywords("make_model_kwargs", make_model_kwargs)
+        self.train_args = _positional("train_args", train_args)
+        self.train_kwargs = _keywords("train_kwargs", train_kwargs)
+
+    def check_fit_keys(self, keys: Sequence[str]) -> None:
+        """Raise if a fit param is also a fixed keyword argument."""
+        clash = sorted(set(keys) & set(self.make_model_kwargs))
+        if clash:
+            raise ConfigError(
+                f"{', '.join(clash)}: given in make_model_kwargs and varied in "
+                "make_model_fit_params; it can stand in one of them"
+            )
+
+    def fixed(self) -> FixedArguments:
+        """Return what all jobs share: to be asked before any of them runs."""
+        return fixed_arguments(
+            make_model_args=self.make_model_args,
+            make_model_kwargs=self.make_model_kwargs,
+            train_args=self.train_args,
+            train_kwargs=self.train_kwargs,
+        )
+
+    def open_slot(self, slot: Slot) -> None:
+        """Build the slot's loaders, in its own thread."""
+        if self.create_loaders is not None:
+            slot.loader_sets.get(Call(self.create_loaders, (), {}), [], pin=True)
+
+    def run(self, _attempt: Attempt, job: JobContext) -> Any:
+        """Build a model for the job's parameters and train it."""
+        loaders = () if self.create_loaders is None else job.loaders(self.create_loaders)
+        model, *others = self.build(job.params)
+        model.to(job.device)
+        return self.train(
+            job.device,
+            loaders,
+            model,
+            *others,
+            job.save_best,
+            job.log_prefix,
+            *self.train_args,
+            **self.train_kwargs,
+        )
+
+    def keep(self, attempt: Attempt, exception: BaseException) -> None:
+        """Do nothing: the exception was not kept."""
+
+    def build(self, params: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return ``(model, *other_train_args)``."""
+        made = self.make_model(*self.make_model_args, **self.make_model_kwargs, **params)
+        parts = tuple(made) if isinstance(made, (tuple, list)) else (made,)
+        if not parts or not isinstance(parts[0], torch.nn.Module):
+            what = type(made).__name__
+            if parts and parts[0] is not made:
+                what += f" that begins with {type(parts[0]).__name__}"
+            raise FatalJobError from ModelError(
+                "make_model_method must return a torch.nn.Module, or a tuple that begins with "
+                f"one; for {dict_text(params)} it returned a {what}"
+            )
+        return parts
+
+    def load(self, path: Path, params: Mapping[str, Any], device: Any) -> torch.nn.Module:
+        """Build the best model again and load its weights."""
+        with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
+            model: torch.nn.Module = self.build(dict(copy_containers(params)))[0]
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        unwrapped(model).load_state_dict(weights)
+        return model.to(device).eval()
+
+
+def _positional(name: str, values: Any) -> tuple[Any, ...]:
+    if isinstance(values, (tuple, list)):
+        return tuple(values)
+    if values is None:
+        return ()
+    raise ConfigError(f"{name} must be a tuple, it is {shown(values)}: write ({shown(values)},)")
+
+
+def _keywords(name: str, values: Any) -> dict[str, Any]:
+    if values is None:
+        return {}
+    if isinstance(values, Mapping) and all(isinstance(key, str) for key in values):
+        return dict(values)
+    raise ConfigError(f"{name} must be a dict with names as keys, it is {shown(values)}")
