@@ -12,24 +12,19 @@ import threading
 import time
 import uuid
 from collections.abc import Sequence
-from typing import Any
 
 from junky_core.devices import SlotSpec
+from junky_core.engine.announcements import attempt_failed, job_over, job_started, sweep_ended
 from junky_core.engine.dispatcher import Dispatcher
 from junky_core.engine.scheduler import RunningJob, Scheduler
 from junky_core.engine.settings import SweepSettings
 from junky_core.engine.signals import NotedSignals, noted
 from junky_core.errors import SweepFailed, SweepInterrupted
 from junky_core.events import (
-    AttemptFailed,
     Event,
-    JobFailed,
-    JobFinished,
-    JobStarted,
     Notice,
     Observer,
     SlotClosed,
-    SweepEnded,
     SweepStarted,
 )
 from junky_core.executors.contract import AttemptEnd, AttemptRunner, AttemptSettings
@@ -372,20 +367,14 @@ class Sweep:
             self._notice("warning", message)
 
     def _emit_ended(self, scheduler: Scheduler, started: float) -> None:
-        results = self._results.values()
-        best = self.best.saved
         self.emit(
-            SweepEnded(
+            sweep_ended(
+                self._results.values(),
+                self.best,
                 reason=self.stop_reason or "completed",
-                finished=sum(result.status == "finished" for result in results)
-                - len(self._unsaved),
-                failed=sum(result.status == "failed" for result in results),
-                left=(self._left(scheduler) or 0) + len(self._unsaved),
+                unsaved=len(self._unsaved),
+                left=self._left(scheduler) or 0,
                 duration_s=time.monotonic() - started,
-                best_job=None if best is None else best.job,
-                best_name=None if best is None else best.name,
-                best_score=None if best is None else best.score,
-                best_path=None if best is None else str(self.best.path),
             )
         )
 
@@ -432,18 +421,7 @@ class Sweep:
     def _attempt(self, slot: Slot, job: RunningJob, scheduler: Scheduler) -> None:
         """Have one attempt executed, and report its end."""
         job.name = slot.next_name()
-        self.emit(
-            JobStarted(
-                job=job.job.num,
-                key=job.job.key,
-                params=job.job.params,
-                name=job.name,
-                slot=slot.spec.index,
-                device=slot.spec.device,
-                attempt=job.attempts,
-                info=job.job.info,
-            )
-        )
+        self.emit(job_started(job, slot.spec))
         attempt = Attempt(job.job, job.attempts, job.name)
         end = self._workers[slot.spec.index].execute(attempt, job.score)
         if end.kind == "interrupted" and isinstance(end.exception, KeyboardInterrupt):
@@ -456,20 +434,7 @@ class Sweep:
         decision = scheduler.report(slot.spec, job, end)
         self.best.rename(job.job.num, job.name)
         if end.kind != "finished":
-            self.emit(
-                AttemptFailed(
-                    job=job.job.num,
-                    name=job.name,
-                    slot=slot.spec.index,
-                    device=slot.spec.device,
-                    attempt=max(1, job.attempts),
-                    kind=end.kind,
-                    error=end.error,
-                    traceback=end.traceback,
-                    duration_s=end.duration_s,
-                    retry=decision.retry,
-                )
-            )
+            self.emit(attempt_failed(job, slot.spec, end, retry=decision.retry))
         for closed in decision.closed:
             self._close_slot(closed, end.error)
         if decision.result is not None:
@@ -482,28 +447,20 @@ class Sweep:
             self._end(scheduler, "fail_fast", end.error)
 
     def _emit_result(self, result: JobResult, serial: int) -> None:
-        common: dict[str, Any] = {
-            "job": result.num,
-            "name": result.name,
-            "params": result.params,
-            "slot": result.slot,
-            "device": result.device,
-            "attempt": result.attempts,
-            "score": result.score,
-            "duration_s": result.duration_s,
-        }
-        if result.status == "finished":
-            event = JobFinished(value=result.value, **common)
+        event = job_over(result)
+        if event is None:
+            return
+        if result.status != "finished":
+            self.emit(event)
+            return
 
-            def saved() -> None:
-                self._unsaved.discard(result.num)
-                self.emit(event)
+        def saved() -> None:
+            self._unsaved.discard(result.num)
+            self.emit(event)
 
-            # Finished only once its best model is on disk: a crash now must not lose it.
-            self._unsaved.add(result.num)
-            self.best.when_saved(serial, saved)
-        elif result.status == "failed":
-            self.emit(JobFailed(error=result.error, traceback=result.traceback, **common))
+        # Finished only once its best model is on disk: a crash now must not lose it.
+        self._unsaved.add(result.num)
+        self.best.when_saved(serial, saved)
 
 
 def _all_died(number: int) -> str:
