@@ -63,6 +63,29 @@ class RunningJob:
     unfit_slots: set[int] = field(default_factory=set)
     last: AttemptEnd | None = None
 
+    def unfinished(self, *, failed_fast: bool) -> JobResult:
+        """Return how it ends if it does not run again.
+
+        Args:
+            failed_fast: The sweep stopped since its first jobs died alike: it is one of them.
+        """
+        last = self.last
+        died = failed_fast and last is not None and last.kind != "oom"
+        return JobResult(
+            num=self.job.num,
+            name=self.name,
+            params=self.job.params,
+            status="failed" if died else "stopped",
+            score=self.score,
+            attempts=self.attempts,
+            duration_s=0.0 if last is None else last.duration_s,
+            slot=0 if self.slot is None else self.slot.index,
+            device="" if self.slot is None else self.slot.device,
+            error="" if last is None else last.error,
+            traceback="" if last is None else last.traceback,
+            exception=None if last is None else last.exception,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:

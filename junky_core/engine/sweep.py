@@ -299,22 +299,7 @@ class Sweep:
     def _keep_unfinished(self, scheduler: Scheduler) -> None:
         """Record the jobs that were begun or handed back, and not run to an end."""
         for job in scheduler.unfinished():
-            last = job.last
-            died = self.stop_reason == "fail_fast" and last is not None and last.kind != "oom"
-            result = JobResult(
-                num=job.job.num,
-                name=job.name,
-                params=job.job.params,
-                status="failed" if died else "stopped",
-                score=job.score,
-                attempts=job.attempts,
-                duration_s=0.0 if last is None else last.duration_s,
-                slot=0 if job.slot is None else job.slot.index,
-                device="" if job.slot is None else job.slot.device,
-                error="" if last is None else last.error,
-                traceback="" if last is None else last.traceback,
-                exception=None if last is None else last.exception,
-            )
+            result = job.unfinished(failed_fast=self.stop_reason == "fail_fast")
             self._keep(result)
             self._emit_result(result, 0)
         if not self.stop_reason and not scheduler.open_slots and self._left(scheduler) != 0:
