@@ -1,5 +1,6 @@
 """torch's list of what ``torch.load`` accepts, used by several jobs at the same time."""
 
+import contextlib
 import fractions
 import io
 import threading
@@ -7,7 +8,12 @@ import threading
 import pytest
 import torch
 import torch._weights_only_unpickler as unpickler
-from torch.serialization import add_safe_globals, get_safe_globals, safe_globals
+from torch.serialization import (
+    add_safe_globals,
+    clear_safe_globals,
+    get_safe_globals,
+    safe_globals,
+)
 
 from junky_core import torch_autotrain
 
@@ -46,31 +52,44 @@ def load():
     assert torch.load(saved, weights_only=True) == fractions.Fraction(1, 3)
 
 
-@pytest.mark.parametrize("how", ["block", "for good"])
-def test_what_another_job_s_block_added_too_stays_until_this_job_is_done(how):
+@contextlib.contextmanager
+def as_accelerate_does(needed):
+    before = get_safe_globals()
+    add_safe_globals(needed)
+    try:
+        yield
+    finally:
+        clear_safe_globals()
+        if before:
+            add_safe_globals(before)
+
+
+@contextlib.contextmanager
+def for_good(needed):
+    add_safe_globals(needed)
+    yield
+
+
+@pytest.mark.parametrize("theirs", [safe_globals, as_accelerate_does])
+@pytest.mark.parametrize("ours", [safe_globals, as_accelerate_does, for_good])
+def test_what_another_job_takes_away_stays_until_this_job_is_done(theirs, ours):
     entered, added, left = (threading.Event() for _ in range(3))
 
     def leaves_first():
-        with safe_globals(NEEDED):
+        with theirs(NEEDED):
             entered.set()
             assert added.wait(30)
         left.set()
 
     def needs_it_still():
         assert entered.wait(30)
-        if how == "block":
-            with safe_globals(NEEDED):
-                added.set()
-                assert left.wait(30)
-                load()
-        else:
-            add_safe_globals(NEEDED)
+        with ours(NEEDED):
             added.set()
             assert left.wait(30)
             load()
 
     sweep(leaves_first, needs_it_still)
-    assert (fractions.Fraction in get_safe_globals()) is (how == "for good")
+    assert (fractions.Fraction in get_safe_globals()) is (ours is for_good)
 
 
 def test_after_the_last_block_it_is_refused_again():

@@ -1,10 +1,11 @@
 """torch's list of what ``torch.load`` accepts, where several jobs add to it and take from it.
 
 The list is the whole process's. ``with torch.serialization.safe_globals([...])`` takes away what it
-added as it ends, although another job's block, or an ``add_safe_globals`` of it, still needs the
-same: that job's ``torch.load`` raises. ``accelerate`` catches the error, and goes on with other
-random numbers than those it saved; Trainer fails as it resumes. While a sweep runs on several
-slots, an entry stays until everyone who added it has taken it away.
+added as it ends, and ``accelerate`` empties the list after each load, although another job's
+``torch.load`` still needs the same: that one raises. ``accelerate`` catches the error, and goes on
+with other random numbers than those it saved; Trainer fails as it resumes. While a sweep runs on
+several slots, a job takes away only what it added itself, and an entry stays until every job that
+added it has taken it away.
 """
 
 from __future__ import annotations
@@ -17,15 +18,22 @@ from typing import Any
 
 import torch._weights_only_unpickler as unpickler
 
+from junky_core.job.scopes import current_scope
+
 __all__ = ["safe_globals_counted"]
 
-# What torch's block and add_safe_globals() call; private, and so may be missing.
-ADD, REMOVE, GET = "_add_safe_globals", "_remove_safe_globals", "_get_safe_globals"
+# What torch's own functions call; private, and so may be missing.
+ADD, REMOVE = "_add_safe_globals", "_remove_safe_globals"
+CLEAR, GET = "_clear_safe_globals", "_get_safe_globals"
+NAMES = (ADD, REMOVE, CLEAR, GET)
+FACET = "safe_globals"  # where a job's scope has its own id, and what it added
 
-_lock = threading.Lock()  # guards all below, and torch's list
+_lock = threading.Lock()  # guards all below, what jobs added, and torch's list
 _holders = 0
-_plain: tuple[Any, Any] | None = None  # torch's own functions, while ours are in place
-_times: collections.Counter[Any] = collections.Counter()  # how often each entry was added
+_plain: dict[str, Any] = {}  # torch's own functions, while ours are in place
+_times: collections.Counter[Any] = collections.Counter()  # how many have added each entry
+_before: set[Any] = set()  # what was there before the sweep
+_elsewhere: set[Any] = set()  # what threads of no job added
 
 
 @contextlib.contextmanager
@@ -35,7 +43,7 @@ def safe_globals_counted(*, slots: int) -> Iterator[None]:
     Process-wide while it lasts; several blocks may overlap. One slot needs nothing.
     """
     global _holders
-    if slots < 2 or not all(hasattr(unpickler, name) for name in (ADD, REMOVE, GET)):
+    if slots < 2 or not all(hasattr(unpickler, name) for name in NAMES):
         yield
         return
     with _lock:
@@ -52,26 +60,58 @@ def safe_globals_counted(*, slots: int) -> Iterator[None]:
 
 
 def _replace() -> None:
-    global _plain
-    _plain = add, remove = getattr(unpickler, ADD), getattr(unpickler, REMOVE)
-    _times.update(getattr(unpickler, GET)())
-
-    def add_counted(entries: list[Any]) -> None:
-        with _lock:
-            _times.update(set(entries))
-            add(entries)
-
-    def remove_counted(entries: list[Any]) -> None:
-        with _lock:
-            _times.subtract(set(entries))
-            remove([entry for entry in entries if _times[entry] <= 0])
-
-    setattr(unpickler, ADD, add_counted)
-    setattr(unpickler, REMOVE, remove_counted)
+    _plain.update((name, getattr(unpickler, name)) for name in NAMES)
+    _before.update(_plain[GET]())
+    _times.update(_before)
+    for name, function in zip(NAMES, (_add, _remove, _clear, _get), strict=True):
+        setattr(unpickler, name, function)
 
 
 def _put_back() -> None:
-    assert _plain is not None
-    setattr(unpickler, ADD, _plain[0])
-    setattr(unpickler, REMOVE, _plain[1])
-    _times.clear()
+    for name, function in _plain.items():
+        setattr(unpickler, name, function)
+    for held in (_plain, _times, _before, _elsewhere):
+        held.clear()
+
+
+def _own() -> set[Any]:
+    """Return what the calling thread's job added."""
+    scope = current_scope()
+    if scope is None:
+        return _elsewhere
+    owner, own = scope.facets.get(FACET, (None, set()))
+    if owner != id(scope):  # a scope inside another begins with its facets
+        own = set()
+        scope.facets[FACET] = id(scope), own
+    return own
+
+
+def _add(entries: list[Any]) -> None:
+    with _lock:
+        own = _own()
+        _times.update(set(entries) - own)
+        own.update(entries)
+        _plain[ADD](entries)
+
+
+def _remove(entries: list[Any]) -> None:
+    with _lock:
+        _take_away(set(entries))
+
+
+def _clear() -> None:
+    with _lock:
+        _take_away(set(_own()))
+
+
+def _take_away(entries: set[Any]) -> None:
+    own = _own()
+    gone = entries & own
+    own -= gone
+    _times.subtract(gone)
+    _plain[REMOVE]([entry for entry in gone if _times[entry] <= 0])
+
+
+def _get() -> list[Any]:
+    with _lock:
+        return list(_before | _own())
