@@ -79,7 +79,8 @@ def _own() -> set[Any]:
     scope = current_scope()
     if scope is None:
         return _elsewhere
-    owner, own = scope.facets.get(FACET, (None, set()))
+    held: tuple[int | None, set[Any]] = scope.facets.get(FACET, (None, set()))
+    owner, own = held
     if owner != id(scope):  # a scope inside another begins with its facets
         own = set()
         scope.facets[FACET] = id(scope), own
