@@ -5,6 +5,7 @@ One module for each library, and what they need in common:
 - ``accelerate`` keeps its state by class; each slot gets its own;
 - ``accelerate_models`` and ``transformers`` change the whole process while they build a model;
 - ``safe_globals`` is torch's list of what ``torch.load`` accepts;
+- ``torchscript`` compiles for the whole process;
 - ``process_wide`` lists libraries whose state cannot be kept apart;
 - ``imports`` does something as soon as a library is imported.
 """
@@ -18,6 +19,7 @@ from typing import Any
 from junky_core.job.libraries import accelerate, process_wide, transformers
 from junky_core.job.libraries.accelerate_models import empty_models_apart
 from junky_core.job.libraries.safe_globals import safe_globals_counted
+from junky_core.job.libraries.torchscript import scripts_in_turn
 
 __all__ = ["begin_job", "libraries_apart"]
 
@@ -37,6 +39,7 @@ def libraries_apart(warn: Callable[[str], None], *, slots: int) -> Iterator[None
         accelerate.states_apart(warn, slots=slots),
         empty_models_apart(slots=slots),
         safe_globals_counted(slots=slots),
+        scripts_in_turn(slots=slots),
         transformers.builds_apart(warn, slots=slots),
         process_wide.named(warn, slots=slots),
     ):
