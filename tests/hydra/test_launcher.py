@@ -35,6 +35,7 @@ from junky_core.errors import (
     SweepInterrupted,
 )
 from junky_core.job.scopes import current_scope
+from junky_core.values.wording import count
 
 log = logging.getLogger("app.module")
 TWO = "hydra.launcher.devices=cpu*2"
@@ -78,12 +79,25 @@ def never(_cfg):
         ("'cpu'", 1),
     ],
 )
-def test_every_form_of_devices_on_the_command_line(given, slots, tmp_path):
-    overrides = [f"hydra.launcher.devices={given}", "a=1,2,3,4"]
-    seen = run(lambda _cfg: current_job().name, overrides, tmp_path)
-    names = {ret.return_value.partition("_")[0] for ret in seen}
-    assert names <= {f"Thread-{n}" for n in range(1, slots + 1)}
-    assert read_devices("cpu*2") == read_devices(OmegaConf.create({"cpu": 2}))
+def test_every_form_of_devices_on_the_command_line(given, slots, tmp_path, capsys):
+    # Each job waits for others on all other slots, so that each slot runs one at least.
+    together = threading.Barrier(slots, timeout=60)
+
+    def task(_cfg):
+        together.wait()
+        return current_job().name
+
+    jobs = "a=" + ",".join(str(number) for number in range(2 * slots))
+    returns = run(task, [f"hydra.launcher.devices={given}", jobs], tmp_path)
+    names = {ret.return_value.partition("_")[0] for ret in returns}
+    assert names == {f"Thread-{n}" for n in range(1, slots + 1)}
+    assert f"jobs on {count(slots, 'slot')}:" in capsys.readouterr().out
+
+
+def test_a_mapping_of_devices_is_the_same_as_its_text():
+    assert (
+        read_devices("cpu*2") == read_devices(OmegaConf.create({"cpu": 2})) != read_devices("cpu")
+    )
 
 
 @pytest.mark.parametrize("devices", [{"cpu": 2}, ["cpu", "cpu"]])
@@ -181,7 +195,24 @@ def test_what_is_launched_is_said(given, said, tmp_path, capsys):
     assert f"Launching {said}: cpu" in capsys.readouterr().out
 
 
-def test_no_jobs_is_no_launch(tmp_path):
+def test_no_jobs_is_no_launch(tmp_path, capsys):
+    def no_batches(self):
+        self.batch_index += 1
+        return []
+
+    def before_sweep():
+        # Hydra may import its plugins anew in each multirun.
+        from hydra._internal.core_plugins import basic_sweeper
+
+        monkeypatch.setattr(basic_sweeper.BasicSweeper, "get_job_batch", no_batches)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        assert run(never, [TWO, "a=1,2"], tmp_path, before_sweep=before_sweep) == []
+    assert "Launching" not in capsys.readouterr().out
+    assert [entry.name for entry in (tmp_path / "sweep").iterdir()] == ["multirun.yaml"]
+
+
+def test_a_launcher_that_launched_nothing_has_no_results():
     launcher = junky_launcher.JunkyLauncher()
     assert launcher.sweep_results() == []
     assert launcher.best_model_path() is None
