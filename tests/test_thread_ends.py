@@ -2,11 +2,10 @@
 
 import subprocess
 import sys
+import threading
 from textwrap import dedent
 
-import pytest
-
-from junky_core.job.thread_ends import wait_until_gone
+from junky_core.job import thread_ends
 
 
 def run(script, tmp_path):
@@ -20,18 +19,34 @@ def run(script, tmp_path):
     )
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
-def test_a_joined_thread_is_waited_for_until_the_system_has_ended_it(monkeypatch):
-    looked = iter([True, True, False])
-    seen = []
+def test_an_ended_thread_is_waited_for_until_the_system_has_none_of_its_number(
+    tmp_path, monkeypatch
+):
+    # A folder stands in for /proc/self/task: when a real thread leaves it cannot be arranged.
+    monkeypatch.setattr(thread_ends, "_TASKS", str(tmp_path))
+    monkeypatch.setattr(thread_ends, "_WITHIN_S", 60)
+    (tmp_path / "4711").mkdir()
+    waiting = threading.Thread(
+        target=thread_ends.wait_until_gone, args=([4711, 4712],), daemon=True
+    )
+    waiting.start()
+    waiting.join(0.2)
+    assert waiting.is_alive()
+    (tmp_path / "4711").rmdir()
+    waiting.join(30)
+    assert not waiting.is_alive()
 
-    def exists(path):
-        seen.append(path)
-        return next(looked)
 
-    monkeypatch.setattr("junky_core.job.thread_ends.os.path.exists", exists)
-    wait_until_gone([4711])
-    assert seen == ["/proc/self/task/4711"] * 3
+def test_a_thread_that_the_system_does_not_end_is_waited_for_no_longer_than_a_limit(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(thread_ends, "_TASKS", str(tmp_path))
+    monkeypatch.setattr(thread_ends, "_WITHIN_S", 0.01)
+    (tmp_path / "4711").mkdir()
+    waiting = threading.Thread(target=thread_ends.wait_until_gone, args=([4711],), daemon=True)
+    waiting.start()
+    waiting.join(30)
+    assert not waiting.is_alive()
 
 
 def test_threads_with_torchs_own_state_do_not_abort_the_end_of_the_process(tmp_path):
