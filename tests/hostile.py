@@ -92,6 +92,27 @@ def strange_exceptions():
 
         return Error("x")
 
+    def says_it_is_ctrl_c():
+        class Error(Exception):
+            @property
+            def __class__(self):
+                return KeyboardInterrupt
+
+        return Error("x")
+
+    def says_its_class_a_few_times():
+        class Error(Exception):
+            times = 0
+
+            @property
+            def __class__(self):
+                Error.times += 1
+                if Error.times > 3:
+                    raise SystemExit("by the test")
+                return Error
+
+        return Error("x")
+
     def long_chain():
         error = ValueError(0)
         for number in range(3000):

@@ -409,7 +409,7 @@ class Sweep:
         self.emit(job_started(job, slot.spec))
         attempt = Attempt(job.job, job.attempts, job.name)
         end = self._workers[slot.spec.index].execute(attempt, job.score)
-        if end.kind == "interrupted" and isinstance(end.exception, KeyboardInterrupt):
+        if end.kind == "interrupted" and issubclass(type(end.exception), KeyboardInterrupt):
             self._signum_of_job = int(signal.SIGINT)
         job.score = end.score
         job.serial = max(job.serial, end.serial)

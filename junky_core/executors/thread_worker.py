@@ -208,7 +208,7 @@ class ThreadWorker:
         self._runner.keep(attempt, failure.exception)
         failure.keep_whole(context.folder, attempt.name)
         kind = failure.kind
-        if isinstance(failure.exception, KeyboardInterrupt):
+        if issubclass(type(failure.exception), KeyboardInterrupt):
             kind = "interrupted"
         if kind in ("oom", "poisoned"):
             free_memory(slot.device)

@@ -169,7 +169,7 @@ def settle(failure: Failure, synchronize: Callable[[], bool]) -> Failure:
         else:
             return failure
     is_over = failure.kind in ("poisoned", "interrupted", "fatal")
-    if is_over or isinstance(failure.exception, KeyboardInterrupt):
+    if is_over or issubclass(type(failure.exception), KeyboardInterrupt):
         return failure
     unanswered.__context__ = failure.exception
     late = Failure(unanswered)
