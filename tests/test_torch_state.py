@@ -1,7 +1,10 @@
 """What torch keeps for each thread ends with the job that set it."""
 
+import contextvars
+import decimal
 import sys
 
+import numpy
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
@@ -118,3 +121,32 @@ def test_modes_of_the_caller_stay():
             _Functions().__enter__()
         assert torch._C._len_torch_function_stack() == before
     assert default_device() is None
+
+
+def test_context_variables_are_those_of_the_caller_at_each_job(tmp_path):
+    """Among them how exact ``decimal`` is, and which of numpy's floating-point errors raise."""
+    seen = []
+
+    def context():
+        return decimal.getcontext().prec, numpy.geterr()["over"], variable.get("none")
+
+    def train(device, loaders, model, job, save_best, log_prefix):
+        seen.append(context())
+        decimal.getcontext().prec = 5
+        numpy.seterr(over="ignore")
+        variable.set("the job's")
+
+    variable = contextvars.ContextVar("variable")
+    with decimal.localcontext(prec=50), numpy.errstate(over="raise"):
+        token = variable.set("the script's")
+        before = context()
+        torch_autotrain(
+            lambda job: (torch.nn.Linear(2, 1), job),
+            train,
+            make_model_fit_params=[("job", [0, 1])],
+            devices="cpu",
+            sweep_dir=tmp_path,
+        )
+        assert context() == before
+        variable.reset(token)
+    assert seen == [(50, "raise", "the script's")] * 2

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from junky_core.events import Event, Notice, Observer
-from junky_core.job.forks import OwnProcess
+from junky_core.job.forks import OwnProcess, leave_if_forked
 from junky_core.job.scopes import outside_scopes
 from junky_core.values.user_text import class_name, error_line, is_ctrl_c
 
@@ -137,7 +137,9 @@ class Dispatcher:
     def _call(self, observer: Observer, event: Event) -> None:
         try:
             observer.on_event(event)
+            leave_if_forked(self._own)
         except BaseException as error:
+            leave_if_forked(self._own, error)
             if is_ctrl_c(error):
                 raise
             if id(observer) in self._silenced:

@@ -190,6 +190,7 @@ class ThreadWorker:
                     # which an exception may refuse.
                     failed_call = context.failed_loaders(error)
                     failure = describe(error)
+                    leave_if_forked(self._own, error)  # __str__ and __del__ may fork, too
         except BaseException as error:  # noqa: BLE001 - something left behind in a block round it
             failure = failure or describe(error)
         if failure is not None:

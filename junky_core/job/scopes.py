@@ -220,11 +220,18 @@ def _in_scope(
 ) -> Any:
     if current_scope() is scope:
         return function(*args, **kwargs)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(enter_scope(scope))
-        for setup in setups:
-            stack.enter_context(setup())
-        return function(*args, **kwargs)
+    own = OwnProcess()
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(enter_scope(scope))
+            for setup in setups:
+                stack.enter_context(setup())
+            value = function(*args, **kwargs)
+    except BaseException as error:
+        leave_if_forked(own, error)
+        raise
+    leave_if_forked(own)
+    return value
 
 
 _FUTURES = ("fn", "initializer")

@@ -111,6 +111,55 @@ def test_child_of_a_thread_of_the_job_ends(tmp_path):
     check_one_writer(tmp_path)
 
 
+def test_child_of_an_observer_ends(tmp_path):
+    train = """
+    class Forks:
+        def on_event(self, event):
+            if type(event).__name__ in ("JobStarted", "SweepStarted"):
+                fork(lambda: sys.exit(3))
+
+    def train(device, loaders, model, job, save_best, log_prefix):
+        save_best(model, job / 10)
+    """
+    tail = TAIL.replace("report=True", "observers=[Forks()]")
+    (statuses, finished, failed), _ = run(tmp_path, train, tail)
+    assert (statuses, finished, failed) == ([3] * (JOBS + 1), JOBS, 0)
+    check_one_writer(tmp_path)
+
+
+def test_child_of_an_exception_that_forks_ends(tmp_path):
+    """``__str__`` and ``__del__`` run in the sweep's own code."""
+    train = """
+    class Forks(Exception):
+        def __str__(self):
+            fork(lambda: None)
+            return "x"
+
+    def train(device, loaders, model, job, save_best, log_prefix):
+        if job == 3:
+            raise Forks
+        save_best(model, job / 10)
+    """
+    (statuses, finished, failed), done = run(tmp_path, train)
+    assert set(statuses) == {1}
+    assert (finished, failed) == (JOBS - 1, 1)
+    assert done.stdout.count("AUTOTRAIN FINISHED") == 1
+
+
+def test_child_of_a_pool_of_threads_ends(tmp_path):
+    train = """
+    from concurrent.futures import ThreadPoolExecutor
+
+    def train(device, loaders, model, job, save_best, log_prefix):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(fork, lambda: sys.exit(3)).result()
+        save_best(model, job / 10)
+    """
+    (statuses, finished, failed), _ = run(tmp_path, train)
+    assert (statuses, finished, failed) == ([3] * JOBS, JOBS, 0)
+    check_one_writer(tmp_path)
+
+
 def test_child_of_a_loader_factory_ends(tmp_path):
     train = """
     def loaders():
