@@ -4,7 +4,7 @@ import contextvars
 import decimal
 import sys
 
-import numpy
+import numpy as np
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
@@ -128,16 +128,16 @@ def test_context_variables_are_those_of_the_caller_at_each_job(tmp_path):
     seen = []
 
     def context():
-        return decimal.getcontext().prec, numpy.geterr()["over"], variable.get("none")
+        return decimal.getcontext().prec, np.geterr()["over"], variable.get("none")
 
     def train(device, loaders, model, job, save_best, log_prefix):
         seen.append(context())
         decimal.getcontext().prec = 5
-        numpy.seterr(over="ignore")
+        np.seterr(over="ignore")
         variable.set("the job's")
 
     variable = contextvars.ContextVar("variable")
-    with decimal.localcontext(prec=50), numpy.errstate(over="raise"):
+    with decimal.localcontext(prec=50), np.errstate(over="raise"):
         token = variable.set("the script's")
         before = context()
         torch_autotrain(

@@ -15,6 +15,7 @@ import torch
 from junky_core.executors.contract import AttemptEnd, AttemptRunner, AttemptSettings, Link
 from junky_core.executors.slots import Slot
 from junky_core.job.context import JobContext
+from junky_core.job.context_variables import ScriptContext
 from junky_core.job.failures import Failure, describe, free_memory, settle
 from junky_core.job.forks import OwnProcess, leave_if_forked
 from junky_core.job.libraries import begin_job, libraries_apart
@@ -76,6 +77,7 @@ class ThreadWorker:
         self.slot = slot
         self.surroundings = Surroundings()
         self.running: JobContext | None = None
+        self._script_context = ScriptContext()
         self._asked: tuple[str, str] | None = None  # to end whatever runs, until the next run
         self._runner = runner
         self._settings = settings
@@ -87,6 +89,7 @@ class ThreadWorker:
     def begin_run(self, surroundings: Surroundings) -> None:
         """Get ready for a run of the sweep that was started in these surroundings."""
         self.surroundings = surroundings
+        self._script_context = ScriptContext()
         self._asked = None
 
     def open(self) -> str:
@@ -98,7 +101,7 @@ class ThreadWorker:
                 if around.streams is not None:
                     stack.enter_context(around.streams.thread())
                 stack.enter_context(own_torch_state(around.device, slot.device.type))
-                self._runner.open_slot(slot)
+                self._script_context.run(self._runner.open_slot, slot)
                 leave_if_forked(self._own)
                 slot.queue.synchronize()  # its errors are no job's
         except BaseException as error:  # noqa: BLE001 - any error closes the slot, with its reason
@@ -123,7 +126,8 @@ class ThreadWorker:
         if self._asked is not None:  # asked just before it began
             context.stop(*self._asked)
         try:
-            return self._run(attempt, context, scope)
+            end: AttemptEnd = self._script_context.run(self._run, attempt, context, scope)
+            return end
         finally:
             self.running = None
 

@@ -1,0 +1,38 @@
+"""Context variables: each job finds those of the script, and what it sets ends with it.
+
+A new thread starts without any, so that jobs would not see what a script has set
+before the sweep, and a slot's thread would hand what one job sets to the next. NumPy
+keeps ``np.seterr`` and its print options there, ``decimal`` its precision.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import decimal
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["ScriptContext"]
+
+
+class ScriptContext:
+    """The context variables of the thread that makes it.
+
+    Thread-safe.
+
+    >>> variable = contextvars.ContextVar("variable", default=1)
+    >>> ScriptContext().run(variable.set, 2) and variable.get()
+    1
+    """
+
+    def __init__(self) -> None:
+        self._variables = contextvars.copy_context()
+
+    def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call ``function`` with a copy of the variables, which is dropped afterwards."""
+        return self._variables.copy().run(_with_own_decimal, function, args)
+
+
+def _with_own_decimal(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    decimal.setcontext(decimal.getcontext().copy())  # the one in the variable can be changed
+    return function(*args)
