@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import sys
 import tracemalloc
 from enum import Enum
 
@@ -312,13 +311,13 @@ def test_equal_alternatives_that_add_nothing_are_one():
 @pytest.mark.parametrize(
     ("grid", "parts"),
     [
-        ("abc", ["fit_params is no grid", "'abc'"]),
-        (b"abc", ["fit_params is no grid"]),
-        (5, ["fit_params is no grid", "5"]),
-        (print, ["fit_params is no grid"]),
-        ({1, 2}, ["fit_params is no grid", "no order"]),
-        (np.array([["a", "1"]]), ["fit_params is no grid"]),
-        (Colour, ["fit_params is no grid"]),
+        ("abc", ["fit_params is not a grid", "'abc'"]),
+        (b"abc", ["fit_params is not a grid"]),
+        (5, ["fit_params is not a grid", "5"]),
+        (print, ["fit_params is not a grid"]),
+        ({1, 2}, ["fit_params is not a grid", "no order"]),
+        (np.array([["a", "1"]]), ["fit_params is not a grid"]),
+        (Colour, ["fit_params is not a grid"]),
         (("a", [1, 2]), ["single pair", "[['a', [1, 2]]]"]),
         (["a", "b", "c"], ["starts with the string 'a'"]),
         ([("a", 1), "b", [2]], ["fit_params[1]", "'b'", "['b', values]"]),
@@ -537,12 +536,19 @@ def test_duplicates_between_large_alternatives_cost_only_the_overlap():
     assert space[2 * 10**6 + 1000] == {"w": 2, "a": 5, "b": 0, "c": 1}
 
 
-def test_the_first_combination_waits_for_no_comparison():
-    space = expand_fit_params([{"a": range(10**4), "b": range(100)}, {"a": [7], "b": [8, 9, 100]}])
-    assert next(iter(space)) == {"a": 0, "b": 0}
-    assert space._root.union is None  # nothing was compared
-    assert len(space) == 10**6 + 1
-    assert space._root.union is not None
+def test_nothing_is_compared_before_the_result_is_needed():
+    space = expand_fit_params([("w", [1, 2]), {"a": range(10**9)}, {"a": range(10**9)}])
+    assert next(iter(space)) == {"w": 1, "a": 0}
+    assert repr(space) == "<FitParams: at most 4000000000 combinations of w, a>"
+    with pytest.raises(FitParamsError, match="too many to find the duplicates"):
+        len(space)
+
+
+def test_a_compared_grid_says_its_exact_size():
+    space = expand_fit_params([{"a": [1, 2]}, {"a": [2, 3]}])
+    assert repr(space) == "<FitParams: at most 4 combinations of a>"
+    assert len(space) == 3
+    assert repr(space) == "<FitParams: 3 combinations of a>"
 
 
 def test_more_combinations_than_len_can_say():
@@ -567,37 +573,69 @@ def test_ten_thousand_explicit_combinations():
     assert space[-1] == {"a": 99, "b": 99}
 
 
-DEPTH = 3000
-assert sys.getrecursionlimit() < DEPTH
+DEPTH = 200  # as the documentation says
 
 
-def test_a_deep_chain():
+def nested(levels, wrap=lambda number, grid: [grid]):
     grid = [("last", [1, 2])]
-    for i in range(DEPTH):
-        grid = [(f"k{i}", [i]), grid]
-    space = expand_fit_params(grid)
-    assert [c["last"] for c in space] == [1, 2] == [space[i]["last"] for i in range(2)]
-    assert len(space[0]) == DEPTH + 1
+    for number in range(1, levels):
+        grid = wrap(number, grid)
+    return grid
 
 
-def test_deep_alternatives():
-    grid = [("last", [1, 2])]
-    for i in range(DEPTH // 2):
-        grid = [{"other": i}, [[grid]]]
-    space = expand_fit_params(grid)
-    assert len(space) == DEPTH // 2 + 2
-    assert space == [space[i] for i in range(len(space))]
+def in_deep_code(call, frames=500):
+    return call() if not frames else in_deep_code(call, frames - 1)
 
 
-def test_deep_choices_between_pairs():
-    grid = [("last", [1, 2])]
-    for i in range(DEPTH // 10):
-        grid = [(f"k{i}", [0, 1] if i % 100 == 0 else [0]), {"end": 0}, grid]
-    space = expand_fit_params(grid)
-    first, last = next(iter(space)), space[-1]
-    assert first == space[0]
-    assert last["last"] == 2
-    assert len(space) == sum(1 for _ in space)
+DEEP = [
+    lambda number, grid: [grid],
+    lambda number, grid: [(f"k{number}", [number]), grid],
+    lambda number, grid: [{"other": number}, grid],
+    lambda number, grid: [(f"k{number}", [0, 1] if number % 30 == 0 else [0]), {"end": 0}, grid],
+    lambda number, grid: [(f"k{number}", [0]), {"end": 0}, {"end": [0, 1]}, grid],
+]
+
+
+@pytest.mark.parametrize(
+    "wrap", DEEP, ids=["brackets", "chain", "alternatives", "choices", "duplicates"]
+)
+def test_a_deep_grid_works_deep_inside_other_code(wrap):
+    grid = nested(DEPTH, wrap)
+
+    def everything():
+        space = expand_fit_params(grid)
+        combinations = list(space)
+        assert len(space) == len(combinations)
+        assert typed(combinations) == typed([space[i] for i in range(len(space))])
+        assert {c["last"] for c in combinations if "last" in c} == {1, 2}
+        assert len(space.explain(10**6)) > 0
+        assert len({*space.pairs()}) >= 2
+        assert len(space.without_key("last")) < len(space)
+        assert [c for c in space.fixing("last", 2) if "last" in c] == [
+            c for c in combinations if c.get("last") == 2
+        ]
+
+    in_deep_code(everything)
+
+
+@pytest.mark.parametrize("levels", [DEPTH + 1, 5000])
+@pytest.mark.parametrize(
+    "wrap", DEEP, ids=["brackets", "chain", "alternatives", "choices", "duplicates"]
+)
+def test_a_grid_too_deep_for_python_is_an_error(wrap, levels):
+    with pytest.raises(
+        FitParamsError, match=r"^grid\[\d\]\[\d\].* nested more than 200 levels deep"
+    ):
+        expand_fit_params(nested(levels, wrap), name="grid")
+
+
+def test_a_grid_that_makes_sub_grids_without_end_is_an_error():
+    class Endless:
+        def __iter__(self):
+            yield Endless()
+
+    with pytest.raises(FitParamsError, match="nested more than 200 levels deep"):
+        expand_fit_params(Endless())
 
 
 @pytest.mark.parametrize("wide", [10, 61])

@@ -28,7 +28,7 @@ def test_a_tensor_is_the_values_to_try():
 
 
 def test_a_tensor_is_no_grid():
-    with pytest.raises(FitParamsError, match="fit_params is no grid"):
+    with pytest.raises(FitParamsError, match="fit_params is not a grid"):
         expand_fit_params(torch.ones(2))
 
 

@@ -2,173 +2,181 @@
 
 Two facts keep this cheap:
 
-* Equal combinations can only come from different alternatives of one level, below the same
-  values of that level's own pairs. So duplicates are found level by level, once, and hold for
-  every combination of the pairs above.
-* A *box* is a path from a level down to a leaf: a fixed set of keys with values for each. Two
-  boxes share combinations only if they have the same keys and, for every key, common values.
-  Only the part where they overlap is looked at, one by one.
+* Equal combinations can only come from different alternatives of one level, with the same values
+  of that level's own pairs. So duplicates are found once per level, and hold for every
+  combination of the pairs above.
+* A *box* is a path from an alternative down to a leaf: a fixed set of keys, with values for each.
+  Two boxes share combinations only if they have the same keys and, for every key, values in
+  common. So boxes are compared key by key, and what they do not share is never looked at again.
 
 Worked example, ``[(a, [1, 2]), {b: [3, 4]}, {b: [4, 5]}]``::
 
     alternative            0      0      1      1
-    its combination       b=3    b=4    b=4    b=5     drops {1: [0]}, raw_block 4, union.size 3
-    indices for a=1, 2    0, 2   1, 3   none   4, 5    own 2 x 3 = 6
+    its combination       b=3    b=4    b=4    b=5     drops {1: [0]}, offsets [0, 2, 3]
+    indices for a=1, 2    0, 2   1, 3   none   4, 5    size 2 x 3 = 6
 """
 
 from __future__ import annotations
 
 import math
-from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, product
 
 from junky_core.errors import FitParamsError
-from junky_core.space.tree import Level, Pair, Union, levels
+from junky_core.space.tree import Kept, Level, Pair
 
-__all__ = ["resolve"]
+__all__ = ["find_shared", "resolve"]
 
-# More combinations than this are never compared one by one: they would not fit in memory.
+# More values or duplicates than this are never compared one by one: they would not fit in memory.
 _COMPARABLE = 20_000_000
 
 
-def resolve(root: Level) -> Union:
-    """Work out which combinations below ``root`` are duplicates, where that is still to do."""
-    if root.union is None:
-        for level in reversed(levels(root)):
-            if level.union is None:
-                level.union = _union(level)
-    assert root.union is not None
-    return root.union
+def find_shared(level: Level) -> set[frozenset[str]]:
+    """Fill in ``shared`` of a level and all below it; return the key sets of its combinations."""
+    having: dict[frozenset[str], list[int]] = {}
+    for index, alternative in enumerate(level.alternatives):
+        for keys in find_shared(alternative):
+            having.setdefault(keys, []).append(index)
+    level.shared = {keys: indices for keys, indices in having.items() if len(indices) > 1}
+    if not level.alternatives:
+        return {level.own_keys}
+    # Not a comprehension: it would take another frame before Python 3.12.
+    return set(map(level.own_keys.union, having))
 
 
-def _union(level: Level) -> Union:
+def resolve(level: Level) -> Kept:
+    """Return what remains of a level's alternatives without duplicates; work it out if unknown.
+
+    Raises:
+        FitParamsError: There are too many duplicates.
+    """
+    if level.kept is None:
+        for alternative in level.alternatives:
+            resolve(alternative)
+        level.kept = _kept(level)
+    return level.kept
+
+
+def _kept(level: Level) -> Kept:
     drops: dict[int, list[int]] = {}
-    for mask, subs in level.suspects:
-        boxes = [box for sub in subs for box in _boxes(level.subs[sub], sub, mask)]
-        for group in _overlapping(boxes):
-            _find_drops(level, group, drops)
-    sizes = [sub.size - len(drops.get(index, ())) for index, sub in enumerate(level.subs)]
-    *offsets, size = accumulate(sizes, initial=0)
-    packed: dict[int, Sequence[int]] = {}
-    for index, found in drops.items():
+    for keys, indices in level.shared.items():
+        boxes = [
+            _Box(index, offset, {pair.name: (pair, stride) for pair, stride in strides})
+            for index in indices
+            for offset, strides in _paths(level.alternatives[index], keys)
+        ]
+        for index, raw in _repeated(boxes):
+            rank = _rank(level.alternatives[index], raw)
+            if rank is not None:
+                drops.setdefault(index, []).append(rank)
+    for found in drops.values():
         found.sort()
-        packed[index] = array("q", found) if found[-1] < 1 << 63 else found
-    return Union(packed, offsets, size)
+    sizes = [one.size - len(drops.get(index, ())) for index, one in enumerate(level.alternatives)]
+    return Kept(drops, list(accumulate(sizes or [1], initial=0)))
 
 
 @dataclass(frozen=True, slots=True)
 class _Box:
-    """A path from an alternative down to a leaf.
+    """A path from an alternative down to a leaf, or those of its combinations that others have.
 
     The raw index, in the alternative, of one of its combinations is ``offset`` plus, for each
-    pair, the value's index times the pair's stride.
+    pair, the index of the value times the pair's stride.
+
+    Attributes:
+        alternative: The index of the alternative.
+        offset: Where its combinations begin.
+        pairs: For each name the pair and its stride.
+        places: For each key compared so far what its shared values add to the offset. A single
+            place is part of the offset instead.
     """
 
-    sub: int
+    alternative: int
     offset: int
-    pairs: dict[str, tuple[Pair, int]]  # name -> pair, stride
+    pairs: dict[str, tuple[Pair, int]]
+    places: tuple[list[int], ...] = ()
+
+    def narrowed(self, places: list[int]) -> _Box:
+        """Return the part with these values of one more key."""
+        if len(places) == 1:
+            return _Box(self.alternative, self.offset + places[0], self.pairs, self.places)
+        return _Box(self.alternative, self.offset, self.pairs, (*self.places, places))
 
 
-def _boxes(root: Level, sub: int, mask: int) -> Iterator[_Box]:
-    """Yield the boxes below alternative ``root`` whose keys are those of ``mask``, in order."""
-    todo: list[tuple[Level, int, int, tuple[tuple[Pair, int], ...]]] = [(root, 0, 0, ())]
-    while todo:
-        level, offset, above, pairs = todo.pop()
-        keys = above | level.own_mask
-        if keys & ~mask:
-            continue
-        if level.subs:
-            for inner, start in zip(reversed(level.subs), reversed(level.raw_offsets), strict=True):
-                strides = _strides(level, inner.own * inner.raw_block)
-                place = offset + level.own * start
-                todo.append((inner, place, keys, (*pairs, *strides)))
-        elif keys == mask:
-            found = (*pairs, *_strides(level, 1))
-            yield _Box(sub, offset, {pair.name: (pair, stride) for pair, stride in found})
+_Strides = list[tuple[Pair, int]]
 
 
-def _strides(level: Level, size: int) -> list[tuple[Pair, int]]:
+def _paths(level: Level, keys: frozenset[str]) -> Iterator[tuple[int, _Strides]]:
+    """Yield, for each path down to a leaf with just these keys, its offset, pairs and strides."""
+    if not level.own_keys <= keys:
+        return
+    below = keys - level.own_keys
+    if not below and not level.alternatives:
+        yield 0, _strides(level, 1)
+    for alternative, start in zip(level.alternatives, level.raw_offsets, strict=False):
+        own = _strides(level, alternative.raw_size)
+        for offset, strides in _paths(alternative, below):
+            yield level.own * start + offset, own + strides
+
+
+def _strides(level: Level, size: int) -> _Strides:
     """Return each pair with the distance of its values, where one combination takes ``size``."""
     found = []
     for pair in reversed(level.pairs):
         found.append((pair, size))
         size *= len(pair.values)
-    return found[::-1]
+    return found
 
 
-def _overlapping(boxes: list[_Box]) -> list[list[_Box]]:
-    """Return groups of boxes of several alternatives; only those of one group may overlap."""
+def _repeated(boxes: list[_Box]) -> Iterator[tuple[int, int]]:
+    """Yield alternative and raw index of each combination that an earlier alternative has too."""
     cost = {name: sum(len(box.pairs[name][0].values) for box in boxes) for name in boxes[0].pairs}
-    groups = [boxes]
-    for name in sorted(cost, key=cost.__getitem__):
-        if cost[name] > _COMPARABLE:
-            break
-        parts = [part for group in groups for part in _connected(group, name)]
-        groups = [part for part in parts if part[0].sub != part[-1].sub]
-    return groups
+    names = sorted(cost, key=cost.__getitem__)
+    total = 0
+    todo = [(boxes, 0)]  # boxes that share all values of so many names
+    while todo:
+        group, compared = todo.pop()
+        if compared < len(names):
+            todo.extend((part, compared + 1) for part in _split(group, names[compared]))
+            continue
+        repeats = [box for box in group if box.alternative != group[0].alternative]
+        total += len(repeats) * math.prod(map(len, repeats[0].places))
+        if total > _COMPARABLE:
+            raise _too_many(group)
+        for box in repeats:
+            for places in product(*box.places):
+                yield box.alternative, box.offset + sum(places)
 
 
-def _connected(boxes: list[_Box], name: str) -> Iterable[list[_Box]]:
-    """Split boxes so that boxes of two parts have no value of key ``name`` in common."""
-    leader = list(range(len(boxes)))  # union-find
+def _split(boxes: list[_Box], name: str) -> Iterator[list[_Box]]:
+    """Yield parts of boxes: each with the values of one key that just these boxes share.
 
-    def find(index: int) -> int:
-        while leader[index] != index:
-            leader[index] = leader[leader[index]]
-            index = leader[index]
-        return index
-
-    first: dict[Hashable, int] = {}
-    for index, box in enumerate(boxes):
-        for mark in box.pairs[name][0].marks:
-            other = first.setdefault(mark, index)
-            if other != index:
-                leader[find(index)] = find(other)
-    parts: dict[int, list[_Box]] = {}
-    for index, box in enumerate(boxes):
-        parts.setdefault(find(index), []).append(box)
-    return parts.values()
-
-
-def _find_drops(level: Level, boxes: list[_Box], drops: dict[int, list[int]]) -> None:
-    """Add to ``drops`` what combinations of ``boxes`` an earlier alternative has, too."""
-    # Numbers every overlapping value, so that one integer stands for one combination.
-    codes: dict[str, dict[Hashable, int]] = {}
-    radix = 1
-    for name in boxes[0].pairs:
-        if any(len(box.pairs[name][0].values) > _COMPARABLE for box in boxes):
-            raise _too_many(boxes)
-        counts = Counter(chain.from_iterable(box.pairs[name][0].marks for box in boxes))
-        shared = [mark for mark, count in counts.items() if count > 1]
-        codes[name] = {mark: radix * number for number, mark in enumerate(shared)}
-        radix *= max(1, len(shared))
-    overlaps = []
-    for box in boxes:
-        found = [
-            [(code[mark], index * stride) for index, mark in enumerate(pair.marks) if mark in code]
-            for code, (pair, stride) in ((codes[name], box.pairs[name]) for name in codes)
-        ]
-        overlaps.append(found)
-    if sum(math.prod(map(len, found)) for found in overlaps) > _COMPARABLE:
+    Boxes of one alternative alone are left out.
+    """
+    pairs = [box.pairs[name] for box in boxes]
+    if any(len(pair.values) > _COMPARABLE for pair, _ in pairs):
         raise _too_many(boxes)
-    seen: set[int] = set()
-    for box, found in zip(boxes, overlaps, strict=True):
-        numbers = map(sum, product(*([code for code, _ in values] for values in found)))
-        places = map(sum, product(*([place for _, place in values] for values in found)))
-        for number, place in zip(numbers, places, strict=True):
-            if number not in seen:
-                seen.add(number)
-                continue
-            rank = _rank(level.subs[box.sub], box.offset + place)
-            if rank is not None:
-                drops.setdefault(box.sub, []).append(rank)
+    counts = Counter(chain.from_iterable(pair.marks for pair, _ in pairs))
+    having: dict[Hashable, list[tuple[int, int]]] = {}
+    for number, (pair, stride) in enumerate(pairs):
+        for index, mark in enumerate(pair.marks):
+            if counts[mark] > 1:
+                having.setdefault(mark, []).append((number, index * stride))
+    parts: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+    for found in having.values():
+        numbers, places = zip(*found, strict=True)
+        parts.setdefault(numbers, []).append(places)
+    for numbers, rows in parts.items():
+        if boxes[numbers[0]].alternative != boxes[numbers[-1]].alternative:
+            yield [
+                boxes[number].narrowed([row[column] for row in rows])
+                for column, number in enumerate(numbers)
+            ]
 
 
-def _too_many(boxes: list[_Box]) -> FitParamsError:
+def _too_many(boxes: Sequence[_Box]) -> FitParamsError:
     keys = ", ".join(pair.key for pair, _ in boxes[0].pairs.values())
     return FitParamsError(
         f"{len(boxes)} alternatives with the same keys ({keys}) overlap in more than "
@@ -179,20 +187,19 @@ def _too_many(boxes: list[_Box]) -> FitParamsError:
 
 def _rank(level: Level, raw: int) -> int | None:
     """Turn an index that counts duplicates into one that does not; ``None`` for a duplicate."""
-    path: list[tuple[Level, int, int]] = []
-    while level.subs:
-        sub = bisect_right(level.raw_offsets, raw // level.own) - 1
-        inner = level.subs[sub]
-        above, rest = divmod(raw - level.own * level.raw_offsets[sub], inner.own * inner.raw_block)
-        path.append((level, sub, above))
-        level, raw = inner, rest
-    rank = raw
-    for level, sub, above in reversed(path):
-        assert level.union is not None
-        dropped = level.union.drops.get(sub, ())
-        before = bisect_left(dropped, rank)
-        if before < len(dropped) and dropped[before] == rank:
-            return None
-        offset, size = level.union.of(sub)
-        rank += level.own * offset + above * size - before
-    return rank
+    if level.size == level.raw_size:
+        return raw
+    kept = level.kept
+    assert kept is not None
+    index = bisect_right(level.raw_offsets, raw // level.own) - 1
+    alternative = level.alternatives[index]
+    above, rest = divmod(raw - level.own * level.raw_offsets[index], alternative.raw_size)
+    rank = _rank(alternative, rest)
+    if rank is None:
+        return None
+    dropped = kept.drops.get(index, ())
+    before = bisect_left(dropped, rank)
+    if before < len(dropped) and dropped[before] == rank:
+        return None
+    start, end = kept.offsets[index : index + 2]
+    return level.own * start + above * (end - start) + rank - before

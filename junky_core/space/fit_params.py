@@ -8,8 +8,8 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, overload
 
 from junky_core.space.combinations import combination, combinations
-from junky_core.space.duplicates import resolve
-from junky_core.space.tree import Level, finish, levels
+from junky_core.space.duplicates import find_shared, resolve
+from junky_core.space.tree import Level, levels
 from junky_core.values.identity import copy_containers, freeze
 from junky_core.values.shown import shown
 from junky_core.values.wording import count, pair_text
@@ -22,10 +22,10 @@ _SHOWN = 8  # keys in a repr, terms of a sum
 class FitParams(Sequence[dict[str, Any]]):
     """The combinations of a grid: a sequence that is never a list.
 
-    Indexing is immediate however large the grid is, and memory grows only with what has to be
-    compared to find duplicates; no comparison is made before its outcome is needed. Every
+    Indexing takes the same time however large the grid is. Memory grows only with what has to be
+    compared to find duplicates, and nothing is compared before the result is needed. Every
     combination is a new dict, and lists, dicts, sets and tuples among its values are new, too.
-    Equal to a list of the same dicts. Safe to use from several threads.
+    Equal to a list of the same dicts. Thread-safe.
 
     Made by :func:`junky_core.space.grammar.expand_fit_params`.
 
@@ -37,14 +37,11 @@ class FitParams(Sequence[dict[str, Any]]):
     def __init__(self, root: Level, normalise_key: Callable[[str], str] = str) -> None:
         self._root = root
         self._normalise_key = normalise_key
-        always = finish(root)
         keys: dict[str, str] = {}
         first: dict[str, Hashable] = {}
         several = set()
         fresh = set()
-        suspects = False
         for level in levels(root):
-            suspects = suspects or bool(level.suspects)
             for pair in level.pairs:
                 keys.setdefault(pair.name, pair.key)
                 mark = first.setdefault(pair.name, pair.marks[0])
@@ -52,8 +49,9 @@ class FitParams(Sequence[dict[str, Any]]):
                     several.add(pair.name)
                 if pair.fresh:
                     fresh.add(pair.key)
-        if not suspects:
-            resolve(root)  # costs nothing to compare
+        always = frozenset.intersection(*find_shared(root))
+        if not any(level.shared for level in levels(root)):
+            resolve(root)  # there is nothing to compare
         self._names = frozenset(keys)
         self._fresh = frozenset(fresh)
         self.keys = tuple(keys.values())
@@ -100,8 +98,8 @@ class FitParams(Sequence[dict[str, Any]]):
 
     def __repr__(self) -> str:
         keys = ", ".join(self.keys[:_SHOWN]) + (", ..." if len(self.keys) > _SHOWN else "")
-        if self._root.union is None:  # do not compare a million combinations for a repr
-            size = f"at most {count(self._root.own * self._root.raw_block, 'combination')}"
+        if self._root.kept is None:  # do not compare a million combinations for a repr
+            size = f"at most {count(self._root.raw_size, 'combination')}"
         else:
             size = count(self._root.size, "combination")
         return f"<FitParams: {size} of {keys or 'nothing'}>"
@@ -117,12 +115,12 @@ class FitParams(Sequence[dict[str, Any]]):
         return found
 
     def pairs(self, *, ranges: bool = True) -> Iterator[tuple[str, Any]]:
-        """Iterate over every key with each value that is written for it, repeats included.
+        """Iterate over every key with each of its values, for each place where it is written.
 
-        So that values can be checked without going through all combinations.
+        This serves to check values without iterating over all combinations.
 
         Args:
-            ranges: Include the values of a ``range``, which are whole numbers and may be many.
+            ranges: Include the values of a ``range``, which are integers and may be many.
 
         >>> from junky_core.space.grammar import expand_fit_params
         >>> list(expand_fit_params([("a", [1, 2]), {"b": 3}, {"b": 3, "c": 4}]).pairs())
@@ -146,26 +144,26 @@ class FitParams(Sequence[dict[str, Any]]):
         [{'b': 3}, {'b': 4}]
         """
         name = self._normalise_key(key)
-        new: dict[Level, Level] = {}
-        for level in reversed(levels(self._root)):
-            kept = new[level] = Level()
-            kept.pairs = [pair for pair in level.pairs if pair.name != name]
-            kept.subs = [new[sub] for sub in level.subs]
-        return FitParams(new[self._root], self._normalise_key)
+
+        def without(level: Level) -> Level:
+            alternatives = list(map(without, level.alternatives))
+            return Level([pair for pair in level.pairs if pair.name != name], alternatives)
+
+        return FitParams(without(self._root), self._normalise_key)
 
     def fixing(
         self, key: str, value: Any, same: Callable[[Any, Any], bool] | None = None
     ) -> FitParams | None:
-        """Return what is left when ``key`` is fixed, or ``None`` if nothing has that value.
+        """Return what remains if ``key`` is fixed, or ``None`` if no pair has that value.
 
-        A pair of that key keeps just this value; an alternative whose pair lacks it is left
-        out, with those that only hold such. Alternatives that do not mention the key stay.
+        A pair with that key keeps only this value. An alternative whose pair does not have it is
+        left out, and so is one that has only such alternatives. Alternatives without the key stay.
 
         Args:
             key: The key to fix, under any of its spellings.
             value: The value to look for.
-            same: ``same(one_of_the_grid, value)`` tells whether they are the same; the first that
-                is is kept. By default as :mod:`junky_core.values.identity` says.
+            same: ``same(value_of_the_grid, value)`` returns whether they are the same; the first
+                that matches is kept. The default is the rule of :mod:`junky_core.values.identity`.
 
         >>> from junky_core.space.grammar import expand_fit_params
         >>> grid = expand_fit_params([{"opt": "adam", "lr": [1, 2]}, {"opt": "sgd"}, {"c": 3}])
@@ -177,28 +175,30 @@ class FitParams(Sequence[dict[str, Any]]):
         name = self._normalise_key(key)
         alike = same or (lambda one, other: freeze(one) == freeze(other))
         found = False
-        new: dict[Level, Level | None] = {}
-        for level in reversed(levels(self._root)):
-            kept = Level()
-            kept.subs = [sub for sub in map(new.__getitem__, level.subs) if sub is not None]
+
+        def fixed(level: Level) -> Level | None:
+            nonlocal found
+            alternatives = list(filter(None, map(fixed, level.alternatives)))
+            pairs = []
             for pair in level.pairs:
                 if pair.name != name:
-                    kept.pairs.append(pair)
+                    pairs.append(pair)
                     continue
                 place = next((i for i, one in enumerate(pair.values) if alike(one, value)), None)
-                if place is not None:
-                    found = True
-                    kept.pairs.append(pair.only(place))
-            lacking = len(kept.pairs) < len(level.pairs) or (level.subs and not kept.subs)
-            new[level] = None if lacking else kept
-        root = new[self._root]
+                if place is None:
+                    return None
+                found = True
+                pairs.append(pair.only(place))
+            return None if level.alternatives and not alternatives else Level(pairs, alternatives)
+
+        root = fixed(self._root)
         return FitParams(root, self._normalise_key) if found and root is not None else None
 
     def explain(self, max_lines: int = 40) -> list[str]:
-        r"""Return lines of text that say how the count comes about.
+        r"""Return lines of text that explain the number of combinations.
 
         Args:
-            max_lines: Say no more than this many lines; the last then tells how many are left.
+            max_lines: The most lines to return; the last one then says how many are left out.
 
         >>> from junky_core.space.grammar import expand_fit_params
         >>> grid = [["w", [1, 2]], {"opt": "a", "lr": [1, 2]}, {"opt": "b"}, {"opt": "b"}]
@@ -217,7 +217,7 @@ class FitParams(Sequence[dict[str, Any]]):
                 break
             depth, level = todo.pop()
             lines.append("  " * depth + _explained(level))
-            todo.extend((depth + 1, sub) for sub in reversed(level.subs))
+            todo.extend((depth + 1, one) for one in reversed(level.alternatives))
         return lines
 
 
@@ -230,12 +230,12 @@ def _explained(level: Level) -> str:
             factors.append(f"{len(pair.values)} ({pair.key}{repeated})")
         else:
             fixed.append(pair_text(str(pair.key), pair.values[0], shown(pair.values[0])))
-    if level.subs:
-        assert level.union is not None
-        terms = [str(sub.size) for sub in level.subs[:_SHOWN]]
-        if len(level.subs) > _SHOWN:
-            terms.append(f"... of {len(level.subs)} alternatives")
-        dropped = sum(sub.size for sub in level.subs) - level.union.size
+    if level.alternatives:
+        sizes = [one.size for one in level.alternatives]
+        terms = [str(size) for size in sizes[:_SHOWN]]
+        if len(sizes) > _SHOWN:
+            terms.append(f"... of {len(sizes)} alternatives")
+        dropped = sum(sizes) - level.size // level.own
         less = f" - {dropped} duplicate{'s' * (dropped > 1)}" if dropped else ""
         factors.append("(" + " + ".join(terms) + less + ")")
     parts = [" x ".join(factors)] if factors else []

@@ -1,4 +1,4 @@
-"""Fit params: what they may look like, and the combinations that they stand for.
+"""Fit params: what they may look like, and how they are read into a tree.
 
 A grid is a list of *pairs* and *sub-grids*::
 
@@ -13,8 +13,8 @@ Given                 Read as
 values                A list, tuple, range, array or other iterable holds the values to try. A
                       string, a mapping, ``None``, a number, an array without dimensions or any
                       other single object is one value. A list inside the values is one value.
-                      The values of a set are taken in sorted order (numbers, strings) or in
-                      that of their digests, so that every process sees the same order.
+                      The values of a set are sorted: numbers and strings as usual, others by
+                      their digests, so that the order is the same in every process.
 mapping               Its pairs. At the top it is the grid, inside a list a sub-grid.
 other iterable        At the top the grid, inside it a sub-grid. Read once, so it may be a
                       generator.
@@ -24,13 +24,13 @@ other iterable        At the top the grid, inside it a sub-grid. Read once, so i
 
 A level's sub-grids are alternatives: their union, crossed with the level's pairs. The order is:
 alternatives as written; within one, the level's pairs, wherever they are written, the first
-slowest; then whatever varies in the sub-grid. Levels nest without limit. Of combinations that are
-the same (:mod:`junky_core.values.identity`; the order of keys does not matter) the first stays.
+slowest; then whatever varies in the sub-grid. Levels nest up to 200 deep. Of combinations that are
+the same (:mod:`junky_core.values.identity`; the order of keys does not matter) the first is kept.
 
 NumPy and torch values are kept as they are: the elements of an array are NumPy scalars. OmegaConf
-containers become plain lists and dicts, interpolations resolved. What would be ambiguous (a
-string where a grid should be, a set as a grid, a key twice on one path, no values) is a
-:class:`~junky_core.errors.FitParamsError` that names the place.
+containers become plain lists and dicts, with interpolations resolved. Whatever is ambiguous (a
+string in place of a grid, a set as a grid, a key twice in one alternative, no values) is a
+:class:`~junky_core.errors.FitParamsError` that names the place, as in ``fit_params[2][0]``.
 """
 
 from __future__ import annotations
@@ -50,12 +50,10 @@ from junky_core.values.shown import shown
 
 __all__ = ["FitParams", "expand_fit_params"]
 
-# How an error shows a place: the place above it, and the step from there. Rendered late, for
-# written-out paths would take space quadratic in the depth.
-_Place = tuple["_Place | None", str]
-
 _PAIR = 2  # items of a pair
-_STEPS = 40  # of a place that an error writes out
+# Functions that read the tree recurse, also in threads and deep inside other code. Python allows
+# 1,000 frames by default.
+_MOST_LEVELS = 200
 
 
 def expand_fit_params(
@@ -64,7 +62,7 @@ def expand_fit_params(
     normalise_key: Callable[[str], str] = str,
     name: str = "fit_params",
 ) -> FitParams:
-    """Return the combinations that ``fit_params`` stands for, as a lazy sequence of dicts.
+    """Return the combinations of ``fit_params`` as a lazy sequence of dicts.
 
     Args:
         fit_params: A grid as the module describes it; ``None`` is the empty grid.
@@ -73,8 +71,8 @@ def expand_fit_params(
         name: What error messages call ``fit_params``.
 
     Raises:
-        FitParamsError: What was given does not follow the grammar. The message says what stands
-            where, as in ``fit_params[2][0]``, and what would be right.
+        FitParamsError: What was given does not follow the grammar, or is nested more than 200
+            levels deep. The message says what was found where, and what is expected.
 
     >>> list(expand_fit_params([("a", [50, 100]), {"b": 0.1}, {"b": None, "c": "XY"}]))
     ... # doctest: +NORMALIZE_WHITESPACE
@@ -83,57 +81,61 @@ def expand_fit_params(
     """
     if isinstance(fit_params, FitParams):
         return fit_params
-    return FitParams(_Parser(normalise_key).parse(fit_params, (None, name)), normalise_key)
+    root = _Parser(normalise_key).level(_top(fit_params, name), name, {})
+    return FitParams(root, normalise_key)
 
 
 class _Parser:
-    """Reads one grid, with a stack of its own: grids may be deeper than Python's."""
+    """Reads one grid."""
 
     def __init__(self, normalise_key: Callable[[str], str]) -> None:
         self._normalise_key = normalise_key
-        self._places: dict[Level, list[_Place]] = {}  # of each level's pairs
+        self._reading: set[int] = set()  # ids of the level that is read and of those around it
 
-    def parse(self, given: Any, place: _Place) -> Level:
-        root = Level()
-        todo: list[tuple[Any, Level | None, _Place]] = [(_top(given, place), root, place)]
-        reading: set[int] = set()  # ids; `todo` keeps what they belong to
-        while todo:
-            content, level, place = todo.pop()
-            if level is None:  # all inside it has been read
-                reading.discard(id(content))
-                continue
-            if id(content) in reading:
-                raise FitParamsError(f"{_text(place)} contains itself; a grid has to end somewhere")
-            reading.add(id(content))
-            todo.append((content, None, place))
-            todo.extend(reversed(self._read(content, level, place)))
-        self._check_keys(root)
-        return root
+    def level(self, content: Any, place: str, above: Mapping[str, str]) -> Level:
+        """Read a level and all levels inside it.
 
-    def _read(self, content: Any, level: Level, place: _Place) -> list[tuple[Any, Level, _Place]]:
-        """Read one level's pairs; return its sub-grids, still to be read."""
-        subs: list[tuple[Any, Level, _Place]] = []
+        Args:
+            content: A mapping, or a sequence of pairs and sub-grids.
+            place: Where it is written, for errors.
+            above: For the names of all keys around it, where they are written.
+        """
+        if id(content) in self._reading:
+            raise FitParamsError(f"{place} contains itself; a grid must be finite")
+        if len(self._reading) == _MOST_LEVELS:
+            raise FitParamsError(
+                f"{place[:80]}...: sub-grids are nested more than {_MOST_LEVELS} levels deep, too "
+                "deep for Python's recursion"
+            )
+        self._reading.add(id(content))
+        places = dict(above)
+        pairs: list[Pair] = []
+        sub_grids: list[tuple[Any, str]] = []
         if isinstance(content, Mapping):
             for key in content:
-                self._add_pair(level, key, content[key], (place, f"[{shown(key)}]"))
-            return subs
-        for index, given in enumerate(content):
-            here = (place, f"[{index}]")
-            item = _plain(given, here)
-            if not isinstance(item, Mapping):
-                item = _items(item, here, content)
-                if item and isinstance(item[0], str):
-                    self._add_pair(level, *_key_and_values(item, here), here)
-                    continue
-            sub = Level()
-            level.subs.append(sub)
-            subs.append((item, sub, here))
-        return subs
+                here = f"{place}[{shown(key)}]"
+                pairs.append(self._pair(key, content[key], here, places))
+        else:
+            for index, given in enumerate(content):
+                here = f"{place}[{index}]"
+                item = _plain(given, here)
+                if not isinstance(item, Mapping):
+                    item = _items(item, here, content, place)
+                    if item and isinstance(item[0], str):
+                        pairs.append(self._pair(*_key_and_values(item, here), here, places))
+                        continue
+                sub_grids.append((item, here))
+        alternatives = []
+        for item, here in sub_grids:  # a comprehension would take another frame
+            alternatives.append(self.level(item, here, places))
+        self._reading.remove(id(content))
+        return Level(pairs, alternatives)
 
-    def _add_pair(self, level: Level, key: Any, given: Any, place: _Place) -> None:
+    def _pair(self, key: Any, given: Any, place: str, places: dict[str, str]) -> Pair:
+        """Read a pair, and add its place to ``places``."""
         if not isinstance(key, str) or not key:
             raise FitParamsError(
-                f"{_text(place)}: the key {shown(key)} is not a name; a key has to be a string"
+                f"{place}: the key {shown(key)} is not valid; a key must be a non-empty string"
             )
         # A plain string: str() of a member of a string enum would give another text.
         key = str.__str__(key)
@@ -142,59 +144,45 @@ class _Parser:
             pair = Pair(key, self._normalise_key(key), values)
         except (ValueError, RecursionError) as error:
             raise FitParamsError(
-                f"{_text(place)}: a value of key {key!r} cannot be compared with others: {error}"
+                f"{place}: a value of key {key!r} cannot be compared with others: {error}"
             ) from error
         if not len(pair.values):
             raise FitParamsError(
-                f"{_text(place)}: key {key!r} has no values (an iterator can be read only once); "
+                f"{place}: key {key!r} has no values (an iterator can be read only once); "
                 f"write [{key!r}, [1, 2]], or [{key!r}, [[]]] where the value is an empty list"
             )
-        level.pairs.append(pair)
-        self._places.setdefault(level, []).append(place)
-
-    def _check_keys(self, root: Level) -> None:
-        above: dict[str, _Place] = {}
-        todo = [(root, True)]
-        while todo:
-            level, entering = todo.pop()
-            for pair, place in zip(level.pairs, self._places.get(level, ()), strict=True):
-                if not entering:
-                    del above[pair.name]
-                    continue
-                first = above.setdefault(pair.name, place)
-                if first is not place:
-                    raise FitParamsError(
-                        f"key {pair.key!r} stands twice on one path: at {_text(first)} and at "
-                        f"{_text(place)}; a key may come again only in another alternative"
-                    )
-            if entering:
-                todo.append((level, False))
-                todo.extend((sub, True) for sub in reversed(level.subs))
+        if pair.name in places:
+            raise FitParamsError(
+                f"key {key!r} appears twice in one alternative: at {places[pair.name]} and at "
+                f"{place}; only another alternative may repeat a key"
+            )
+        places[pair.name] = place
+        return pair
 
 
-def _top(given: Any, place: _Place) -> Any:
+def _top(given: Any, place: str) -> Any:
     content = _plain(given, place)
     if content is None:
         return []
     if isinstance(content, Mapping):
         return content
-    items = _items(content, place, None)
+    items = _items(content, place)
     if items and isinstance(items[0], str):
         if len(items) == _PAIR:
             pair = f"[{shown(items[0])}, {shown(items[1])}]"
             raise FitParamsError(
-                f"{_text(place)} is a single pair {pair}; a grid is a list of pairs, so wrap it "
+                f"{place} is a single pair {pair}; a grid is a list of pairs, so wrap it "
                 f"in a list: [{pair}]"
             )
         raise FitParamsError(
-            f"{_text(place)} is a list that starts with the string {shown(items[0])}; a grid is "
+            f"{place} is a list that starts with the string {shown(items[0])}; a grid is "
             "a list of pairs and sub-grids, such as [['lr', [0.1, 0.01]], ['width', [64, 128]]]"
         )
     return items
 
 
-def _items(given: Any, place: _Place, within: Any) -> Sequence[Any]:
-    """Return what is in a grid, a sub-grid or a pair; ``within`` is what it stands in."""
+def _items(given: Any, place: str, within: Any = None, place_within: str = "") -> Sequence[Any]:
+    """Return the items of a grid, a sub-grid or a pair; ``within`` is what it is written in."""
     if isinstance(given, (list, tuple)):
         return given
     hint = "write a list of pairs such as [['lr', [0.1, 0.01]], ['width', [64, 128]]]"
@@ -208,14 +196,13 @@ def _items(given: Any, place: _Place, within: Any) -> Sequence[Any]:
         hint = "write [] for a sub-grid that adds nothing"
     elif isinstance(given, (set, frozenset)):
         hint = f"a set has no order; {hint}"
-    above = place[0]
-    if above and isinstance(within, (list, tuple)) and len(within) == _PAIR and given is within[0]:
-        hint += f"; if {_text(above)} is meant as a pair, its first item has to be a string"
-    what = "is no grid" if within is None else "is neither a pair nor a sub-grid"
-    raise FitParamsError(f"{_text(place)} {what}: {shown(given)}; {hint}")
+    if isinstance(within, (list, tuple)) and len(within) == _PAIR and given is within[0]:
+        hint += f"; if {place_within} is meant as a pair, its first item must be a string"
+    what = "is not a grid" if within is None else "is neither a pair nor a sub-grid"
+    raise FitParamsError(f"{place} {what}: {shown(given)}; {hint}")
 
 
-def _key_and_values(item: Sequence[Any], place: _Place) -> tuple[str, Any]:
+def _key_and_values(item: Sequence[Any], place: str) -> tuple[str, Any]:
     if len(item) == _PAIR:
         return item[0], item[1]
     if len(item) == 1:
@@ -224,22 +211,20 @@ def _key_and_values(item: Sequence[Any], place: _Place) -> tuple[str, Any]:
         problem = f"starts with a string, so it is a pair, but has {len(item)} items"
         values = "[" + ", ".join(map(shown, item[1:4])) + (", ...]" if len(item) > 4 else "]")
     raise FitParamsError(
-        f"{_text(place)} {problem}: {shown(item)}; a pair has two items, a key and its values: "
+        f"{place} {problem}: {shown(item)}; a pair has two items, a key and its values: "
         f"[{shown(item[0])}, {values}]"
     )
 
 
-def _values(given: Any, place: _Place) -> Iterable[Any]:
-    """Return the values to try that the second item of a pair stands for."""
+def _values(given: Any, place: str) -> Sequence[Any]:
+    """Return the values to try that the second item of a pair holds."""
     if given is None or isinstance(given, (str, bytes, bytearray, Mapping)):
         return (given,)
     if type(given) is range:
         try:
             len(given)
         except OverflowError:
-            raise FitParamsError(
-                f"{_text(place)} has too many values to count: {shown(given)}"
-            ) from None
+            raise FitParamsError(f"{place} has too many values to count: {shown(given)}") from None
         return given
     if isinstance(given, (set, frozenset)):
         return _in_order(given)
@@ -262,12 +247,12 @@ def _in_order(values: Iterable[Any]) -> list[Any]:
     return sorted(found, key=digest)
 
 
-def _finite(given: Iterable[Any], place: _Place) -> Iterable[Any]:
+def _finite(given: Iterable[Any], place: str) -> Iterable[Any]:
     endless = isinstance(given, (itertools.count, itertools.cycle)) or (
         isinstance(given, itertools.repeat) and operator.length_hint(given, -1) < 0
     )
     if endless:
-        raise FitParamsError(f"{_text(place)} never ends: {shown(given)}; write a list or a range")
+        raise FitParamsError(f"{place} never ends: {shown(given)}; write a list or a range")
     return given
 
 
@@ -275,7 +260,7 @@ def _is_array(given: Any) -> bool:
     return hasattr(given, "dtype")
 
 
-def _plain(given: Any, place: _Place) -> Any:
+def _plain(given: Any, place: str) -> Any:
     """Turn an OmegaConf container into a plain one; return anything else as it is."""
     omegaconf = sys.modules.get("omegaconf")
     if omegaconf is None or not isinstance(given, omegaconf.Container):
@@ -284,15 +269,4 @@ def _plain(given: Any, place: _Place) -> Any:
         return omegaconf.OmegaConf.to_container(given, resolve=True, throw_on_missing=True)
     except omegaconf.errors.OmegaConfBaseException as error:
         reason = str(error).partition("\n")[0]
-        raise FitParamsError(f"{_text(place)} cannot be read: {reason}") from error
-
-
-def _text(place: _Place) -> str:
-    steps: list[str] = []
-    above: _Place | None = place
-    while above is not None:
-        above, step = above
-        steps.append(step)
-    if len(steps) > _STEPS:
-        steps[_STEPS // 2 : -_STEPS // 2] = ["..."]
-    return "".join(reversed(steps))
+        raise FitParamsError(f"{place} cannot be read: {reason}") from error
