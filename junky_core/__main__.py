@@ -130,6 +130,7 @@ def _leaderboard(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
+    from junky_core.jobs import JobStatus
     from junky_core.views.history import load_history
     from junky_core.views.report import report_path, write_report
 
@@ -137,7 +138,7 @@ def _report(arguments: argparse.Namespace) -> int:
     history = load_history(arguments.path)
     path = write_report(history, output or report_path(arguments.path))
     print(visible(str(path)))  # noqa: T201
-    return 0 if history.count("finished") else 1
+    return 0 if history.count(JobStatus.FINISHED) else 1
 
 
 def _watch(arguments: argparse.Namespace) -> int:

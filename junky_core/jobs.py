@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Protocol
 
-__all__ = ["Attempt", "GridSource", "Job", "JobResult", "JobSource", "rank_key"]
+__all__ = ["Attempt", "GridSource", "Job", "JobResult", "JobSource", "JobStatus", "rank_key"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,28 @@ class Attempt:
     name: str
 
 
+class JobStatus(str, Enum):
+    """How a job stands; each is equal to its text.
+
+    >>> JobStatus.FINISHED == "finished", f"{JobStatus.FINISHED}", JobStatus.STOPPED.is_over
+    (True, 'finished', False)
+    """
+
+    RUNNING = "running"
+    WAITING = "waiting"  # to be retried in this sweep
+    FINISHED = "finished"
+    FAILED = "failed"  # for good
+    STOPPED = "stopped"  # the sweep ended first; a resumed sweep runs it again
+
+    def __str__(self) -> str:
+        return self.value
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the job has its result, or failed for good."""
+        return self in (JobStatus.FINISHED, JobStatus.FAILED)
+
+
 @dataclass(frozen=True, slots=True)
 class JobResult:
     """How a job ended.
@@ -53,8 +76,7 @@ class JobResult:
         num: The job's number.
         name: ``Thread-<slot>_<n>`` of its last attempt.
         params: Its parameters, a plain dict.
-        status: ``"finished"``, ``"failed"`` (for good) or ``"stopped"``
-            (the sweep ended first; a resumed sweep runs it again).
+        status: :attr:`JobStatus.FINISHED`, ``FAILED`` or ``STOPPED``; equal to its text.
         score: The best score it gave, ``None`` if it gave none.
         value: What it returned, ``None`` if it did not finish.
         attempts: How many attempts it took.

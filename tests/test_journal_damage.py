@@ -201,7 +201,7 @@ def test_an_appended_line_without_checksum_is_refused(path, lines):
 def test_an_old_journal_is_read_as_it_is(path):
     path.write_bytes(b"".join(old_lines()))
     assert list(read_journal(path)) == [json.loads(line) for line in old_lines()]
-    assert load_state(path).jobs["0"].status == "finished"
+    assert load_state(path).jobs[0].status == "finished"
 
 
 def test_an_old_journal_gets_checksums_when_it_is_continued(path):

@@ -65,9 +65,9 @@ def test_each_slot_has_its_job_and_scores():
     state = state_of(
         started(), begin(5, slot=2), score(5, 0.7, slot=2), score(5, 0.4, slot=2, improved=False)
     )
-    slot = state.slots[2]
-    assert (slot.job, slot.last, slot.best) == (5, 0.4, 0.7)
-    assert state.slots[1].job is None
+    attempt = state.slots[2].attempt
+    assert (attempt.job, attempt.last_score, attempt.best_score) == (5, 0.4, 0.7)
+    assert state.slots[1].attempt is None
     assert state.best == (0.7, 5, "Thread-2_5")
 
 

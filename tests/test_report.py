@@ -20,7 +20,7 @@ from sweep_events import (
     write_journal,
 )
 
-from junky_core.views.history import SweepHistory
+from junky_core.record.state import SweepState
 from junky_core.views.report import report_html, write_report
 from junky_core.views.report.payload import payload_of
 
@@ -57,7 +57,7 @@ Promise.all(%s.map(look)).then((found) => {
 
 
 def history_of(events):
-    history = SweepHistory()
+    history = SweepState()
     for event in events:
         history.on_event(event)
     return history

@@ -2,11 +2,12 @@ import pytest
 from sweep_events import attempt_failed, begin, ended, fail, finish, score, started, write_journal
 
 from junky_core.errors import JournalError, LogError, LogNotFoundError
-from junky_core.views.history import SweepHistory, load_history
+from junky_core.record.state import SweepState
+from junky_core.views.history import load_history
 
 
 def history_of(*events):
-    history = SweepHistory()
+    history = SweepState()
     for event in events:
         history.on_event(event)
     return history
@@ -16,7 +17,7 @@ def test_a_job_from_start_to_end():
     history = history_of(started(), begin(0, 1001), score(0, 0.5), finish(0, 0.5, 1003))
     job = history.jobs[0]
     assert (job.status, job.score, job.slot, job.ended) == ("finished", 0.5, 1, 1003)
-    span = history.spans[0]
+    span = history.attempts[0]
     assert (span.job, span.slot, span.start, span.end, span.outcome) == (
         0,
         1,
@@ -34,7 +35,7 @@ def test_a_retried_job_has_two_spans_and_its_last_name():
         begin(0, 1005, slot=2, attempt=2),
         finish(0, 0.5, 1006, slot=2, attempt=2),
     )
-    assert [span.outcome for span in history.spans] == ["error", "finished"]
+    assert [span.outcome for span in history.attempts] == ["error", "finished"]
     assert (history.jobs[0].name, history.jobs[0].attempts) == ("Thread-2_0", 2)
     assert history.jobs[0].error == ""
 
@@ -49,16 +50,39 @@ def test_bests_only_ever_improve():
     for event in (begin(1), finish(1, 5.0), begin(2), finish(2, 1.0)):
         history.on_event(event)
     assert [(best, job) for _, best, job in history.bests] == [(3.0, 0), (1.0, 2)]
-    assert history.best().num == 2
+    assert history.best.job == 2
 
 
 def test_what_a_kill_cut_short_is_lost():
     history = history_of(
         started(time=1000), begin(0, 1001), begin(1, 1005, slot=2), started(time=9000, resumed=True)
     )
-    assert [(span.end, span.outcome) for span in history.spans] == [(1005, "lost")] * 2
+    assert [(span.end, span.outcome) for span in history.attempts] == [(1005, "lost")] * 2
     assert history.count("stopped") == 2
     assert history.sessions == [[1000, 1005], [9000, 9000]]
+
+
+def test_what_had_not_ended_at_the_end_of_its_session_is_lost():
+    history = history_of(
+        started(time=1000), begin(0, 1001), ended(1010), started(time=9000, resumed=True)
+    )
+    assert [(attempt.end, attempt.outcome) for attempt in history.attempts] == [(1010, "lost")]
+
+
+def test_going_on_with_the_same_superseded_jobs_keeps_the_times_of_the_bests():
+    again = {"resumed": True, "superseded": [0]}
+    history = history_of(
+        started(time=1000),
+        begin(0),
+        finish(0, 9),
+        started(time=2000, **again),
+        begin(1, 2001),
+        score(1, 0.5, 2002),
+        finish(1, 0.5, 2009),
+        started(time=3000, **again),
+    )
+    assert history.bests == [(2002, 0.5, 1)]
+    assert list(history.superseded) == [0]
 
 
 def test_total_counts_all_batches():

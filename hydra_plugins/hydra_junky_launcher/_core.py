@@ -44,7 +44,7 @@ from junky_core.jobs import Job, JobResult
 from junky_core.logs.standard_streams import unbreakable_streams
 from junky_core.logs.text_log import FileWriter, SweepLog
 from junky_core.record.folder import LOG_NAME
-from junky_core.record.reader import JournalState
+from junky_core.record.state import SweepState
 from junky_core.record.sweep_record import Plan, SweepRecord
 from junky_core.values.identity import digest
 from junky_core.values.wording import count
@@ -277,7 +277,7 @@ class HydraSweep:
             self._record = None  # its sweep is another one
             raise hydra_error(error) from error
 
-    def _what_differs(self, before: JournalState, asked: Sequence[Job]) -> str:
+    def _what_differs(self, before: SweepState, asked: Sequence[Job]) -> str:
         """Say in what the sweep in the folder differs from this one."""
         configs = self._configs([job.payload.overrides for job in asked[:_COMPARED]])
         old = [job.params for job in before.by_num.values()]

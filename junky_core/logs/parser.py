@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from junky_core.errors import JournalError, LogError, LogNotFoundError
-from junky_core.jobs import rank_key
+from junky_core.jobs import JobStatus, rank_key
 from junky_core.logs.lines import Entry, LogReader, Row
 from junky_core.paths import user_path
 from junky_core.record.folder import JOURNAL_NAME
-from junky_core.record.reader import JournalState, load_state
+from junky_core.record.reader import load_state
 from junky_core.record.regular_files import open_regular
+from junky_core.record.state import SweepState
 from junky_core.values.texts import visible
 
 __all__ = ["parse_autotrain_log", "read_log"]
@@ -83,17 +84,17 @@ def read_log(path: str | os.PathLike[str]) -> tuple[list[Entry], str | None]:
     if isinstance(found, LogReader):
         return found.jobs(), found.ended
     jobs: list[Entry] = [
-        (found.direction, j.num, j.name, j.score, j.params, j.status == "finished")
+        (found.direction, j.num, j.name, j.score, j.params, j.status is JobStatus.FINISHED)
         for j in found.counting()
     ]
     return jobs, found.ended
 
 
-def _find(path: Path) -> LogReader | JournalState:
+def _find(path: Path) -> LogReader | SweepState:
     return _read_folder(path) if path.is_dir() else _read_file(path)
 
 
-def _read_folder(folder: Path) -> LogReader | JournalState:
+def _read_folder(folder: Path) -> LogReader | SweepState:
     """Read the log of a sweep folder; its journal where there is no log in it."""
     try:
         candidates = [folder / "autotrain.log", folder / JOURNAL_NAME]
@@ -116,7 +117,7 @@ def _read_folder(folder: Path) -> LogReader | JournalState:
     )
 
 
-def _read_file(path: Path) -> LogReader | JournalState:
+def _read_file(path: Path) -> LogReader | SweepState:
     log = LogReader()
     try:
         with open_regular(path) as stream:
@@ -162,16 +163,16 @@ def _notebook_lines(path: Path) -> Iterator[str]:
         yield from ("".join(text) if isinstance(text, list) else str(text)).split("\n")
 
 
-def _read_journal(path: Path) -> JournalState:
+def _read_journal(path: Path) -> SweepState:
     try:
         return load_state(path)
     except JournalError as error:
         raise LogError(str(error)) from error
 
 
-def _journal_rows(state: JournalState) -> list[Row]:
+def _journal_rows(state: SweepState) -> list[Row]:
     jobs = sorted(state.counting(), key=lambda j: rank_key(j.score, j.num, state.direction))
-    return [(job.name, job.score, job.params, job.status == "finished") for job in jobs]
+    return [(job.name, job.score, job.params, job.status is JobStatus.FINISHED) for job in jobs]
 
 
 def _print(text: str) -> None:

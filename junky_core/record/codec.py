@@ -33,10 +33,10 @@ from junky_core.values.user_text import is_ctrl_c, repr_of
 __all__ = [
     "JOURNAL_VERSION",
     "MAX_VALUE_BYTES",
+    "FieldError",
     "decode_field",
     "encode_event",
     "event_of",
-    "fault_of",
 ]
 
 JOURNAL_VERSION = 1
@@ -47,13 +47,21 @@ _MAX_DEPTH = 100
 
 _TAGS = frozenset({"__tuple__", "__float__", "__dict__", "__int__", "__repr__"})
 _TEXTS = frozenset({"traceback", "error", "message", "reason"})
-# Of each event: a field, what it is called in its exact form, and what it must be.
+# Of each event: a field, its exact form's name, which values are right without a look, and what it
+# must be. Tuples, for reading a journal spends much of its time here.
 _FIELDS = {
-    name: [(field, f"{field}_exact", what) for field, what in {"time": TIME, **kind.fields}.items()]
+    name: [
+        (field, f"{field}_exact", type_.always, type_)
+        for field, type_ in {"time": TIME, **kind.fields}.items()
+    ]
     for name, kind in EVENT_TYPES.items()
 }
 
 _encoder = json.JSONEncoder(ensure_ascii=True, allow_nan=False, check_circular=False)
+
+
+class FieldError(ValueError):
+    """A field of a record is missing or not what it should be; the message says which."""
 
 
 class _CannotHold(Exception):
@@ -111,50 +119,46 @@ def decode_field(record: Mapping[str, Any], field: str) -> Any:
 def event_of(record: Mapping[str, Any]) -> Event | None:
     """Return a record as the event it was, with stand-ins for fields that it does not have.
 
-    ``None`` if it is an event that this release does not know, or lacks what it was about.
+    Fields that are not known are passed over. ``None`` if it is an event that this release does
+    not know, or lacks what it was about.
+
+    Raises:
+        FieldError: A field is not what this release would write, or is missing.
 
     >>> event_of({"event": "notice", "time": 1.5, "level": "info", "message": "hello"})
     Notice(time=1.5, level='info', message='hello')
+    >>> event_of({"event": "job_finished", "job": "1"})
+    Traceback (most recent call last):
+    junky_core.record.codec.FieldError: its job is '1', which is not a whole number
     """
     name = record["event"]
     kind = EVENT_TYPES.get(name)
     if kind is None:
         return None
     values = dict(kind.stand_ins)
-    for field, exact, _ in _FIELDS[name]:
-        if exact in record:
-            values[field] = _decode(record[exact])
-        elif field in record:
-            values[field] = record[field]
-    try:
-        return kind.event(**values)
-    except TypeError:  # a field is missing that has no stand-in
-        return None
-
-
-def fault_of(record: Mapping[str, Any]) -> str:
-    """Return what is wrong with a record's fields, ``""`` if nothing is.
-
-    Events and fields that are not known are passed over.
-
-    >>> fault_of({"event": "job_finished", "job": "1"})
-    "its job is '1', which is not a whole number"
-    """
-    for field, exact, type_ in _FIELDS.get(record["event"], ()):
+    for field, exact, always, type_ in _FIELDS[name]:
+        if field in record:
+            value = record[field]
+            if type(value) is always and exact not in record:
+                values[field] = value
+                continue
+        elif exact not in record:
+            continue
         if exact in record:
             try:
                 value = _decode(record[exact])
             except (ValueError, TypeError, OverflowError, RecursionError) as error:
-                return f"its {exact} cannot be read: {error}"
-        elif field in record:
-            value = record[field]
-        elif type_.needed:
-            return f"it lacks {field}"
-        else:
-            continue
+                raise FieldError(f"its {exact} cannot be read: {error}") from None
         if not type_.is_right(value):
-            return f"its {field} is {_shown(value)}, which is not {type_.what}"
-    return ""
+            raise FieldError(f"its {field} is {_shown(value)}, which is not {type_.what}")
+        values[field] = value
+    try:
+        return kind.event(**values)
+    except TypeError:  # a field is missing that has no stand-in
+        for field, type_ in kind.fields.items():
+            if type_.needed and field not in values:
+                raise FieldError(f"it lacks {field}") from None
+        return None
 
 
 def _put(record: dict[str, Any], field: str, value: Any) -> None:

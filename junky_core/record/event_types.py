@@ -40,11 +40,13 @@ class FieldType:
     Attributes:
         is_right: Whether a decoded value will do.
         what: What is expected, for messages.
+        always: A type whose values are all right; they need not be looked at.
         needed: Whether a record without the field is damaged; an older journal may lack others.
     """
 
     is_right: Callable[[Any], bool]
     what: str
+    always: type | None = None
     needed: bool = True
 
     def optional(self) -> FieldType:
@@ -99,7 +101,7 @@ def _is_seed(value: Any) -> bool:
 
 
 def _is_table(value: Any) -> bool:
-    return type(value) is dict and all(type(key) is str for key in value) and _is_shallow(value)
+    return type(value) is dict and set(map(type, value)) <= {str} and _is_shallow(value)
 
 
 def _is_spec(value: Any) -> bool:
@@ -132,20 +134,21 @@ def _is_number_or_none(value: Any) -> bool:
 
 
 def _is_shallow(value: Any, depth: int = 0) -> bool:
-    """Return whether a value is no deeper nested than what a journal holds."""
-    if isinstance(value, dict):
-        return depth < _MAX_DEPTH and all(_is_shallow(one, depth + 1) for one in value.values())
-    if isinstance(value, (list, tuple)):
-        return depth < _MAX_DEPTH and all(_is_shallow(one, depth + 1) for one in value)
+    """Return whether a container is no deeper nested than what a journal holds."""
+    if depth >= _MAX_DEPTH:
+        return False
+    for one in value.values() if isinstance(value, dict) else value:
+        if isinstance(one, (dict, list, tuple)) and not _is_shallow(one, depth + 1):
+            return False
     return True
 
 
-_TEXT, _FLAG = FieldType(_is_text, "a text"), FieldType(_is_flag, "a flag")
-_WHOLE, _NUMBER = FieldType(_is_whole, "a whole number"), FieldType(_is_number, "a number")
+_TEXT, _FLAG = FieldType(_is_text, "a text", str), FieldType(_is_flag, "a flag", bool)
+_WHOLE, _NUMBER = FieldType(_is_whole, "a whole number"), FieldType(_is_number, "a number", float)
 _TABLE = FieldType(_is_table, "an object")
-_SCORE = FieldType(_is_number_or_none, "a number or null")
+_SCORE = FieldType(_is_number_or_none, "a number or null", float)
 _COUNT = FieldType(_is_whole_or_none, "a whole number or null")
-_LABEL = FieldType(_is_text_or_none, "a text or null")
+_LABEL = FieldType(_is_text_or_none, "a text or null", str)
 _SECONDS = FieldType(_is_duration, "a number of seconds")
 _ANY = FieldType(lambda _value: True, "")
 

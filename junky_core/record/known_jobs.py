@@ -23,7 +23,8 @@ from typing import Any
 from junky_core.errors import ResumeError
 from junky_core.events import Notice
 from junky_core.jobs import Job
-from junky_core.record.reader import JournaledJob, JournalState
+from junky_core.record.rows import JobRecord
+from junky_core.record.state import SweepState
 from junky_core.values.fixed_arguments import FixedArguments, earlier_key
 from junky_core.values.identity import digest
 from junky_core.values.wording import count
@@ -47,10 +48,10 @@ class KnownJobs:
         undated: Whether jobs count whose fixed arguments were not noted.
     """
 
-    def __init__(self, state: JournalState, fixed: FixedArguments | None) -> None:
+    def __init__(self, state: SweepState, fixed: FixedArguments | None) -> None:
         self._fixed = fixed
         self._journaled = list(state.by_num.values())
-        self._by_key: dict[str, list[JournaledJob]] = defaultdict(list)
+        self._by_key: dict[str, list[JobRecord]] = defaultdict(list)
         self.superseded: set[int] = set()
         self.changed: dict[int, list[str]] = {}
         self.undated = False
@@ -59,12 +60,12 @@ class KnownJobs:
         for job in self._journaled:
             if not job.key:
                 self.superseded.add(job.num)
-                self._lost += [] if job.superseded else [job.num]
+                self._lost += [] if job.num in state.superseded else [job.num]
                 continue
             changes = self._changes(job)
             if changes:
                 self.superseded.add(job.num)
-                self._newly += [] if job.superseded else [job.num]
+                self._newly += [] if job.num in state.superseded else [job.num]
                 self.changed[job.num] = changes
             noted = job.fixed is not None or job.fixed_key
             self.undated |= fixed is not None and not noted and not changes
@@ -72,7 +73,7 @@ class KnownJobs:
             for key in keys:
                 self._by_key[key].append(job)
 
-    def find(self, job: Job) -> JournaledJob | None:
+    def find(self, job: Job) -> JobRecord | None:
         """Return the journal's job that ``job`` is, ``None`` if there is none."""
         return next((j for j in self._alike(job) if j.num not in self.superseded), None)
 
@@ -80,7 +81,7 @@ class KnownJobs:
         """Return whether there are superseded jobs with the parameters of ``job``."""
         return any(j.num in self.superseded for j in self._alike(job))
 
-    def with_other_configs(self, jobs: Sequence[Job]) -> list[JournaledJob]:
+    def with_other_configs(self, jobs: Sequence[Job]) -> list[JobRecord]:
         """Return the journal's jobs that had the overrides of one of ``jobs``, and another config.
 
         Under Hydra alone: a config file that the overrides name was edited.
@@ -166,13 +167,13 @@ class KnownJobs:
         ]
         return ". ".join(told)
 
-    def _alike(self, job: Job) -> list[JournaledJob]:
+    def _alike(self, job: Job) -> list[JobRecord]:
         found = self._by_key.get(job.key, [])
         if not found and self._fixed is not None:
             found = self._by_key.get(earlier_key(job.params, self._fixed.names), [])
         return found
 
-    def _changes(self, job: JournaledJob) -> list[str]:
+    def _changes(self, job: JobRecord) -> list[str]:
         """Return the fixed arguments that ``job`` was run with otherwise."""
         if self._fixed is None or job.fixed_key == self._fixed.key:
             return []

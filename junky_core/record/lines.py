@@ -19,20 +19,48 @@ import json
 import os
 import re
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from junky_core.errors import JournalError
-from junky_core.record.codec import JOURNAL_VERSION, fault_of
+from junky_core.record.codec import JOURNAL_VERSION, FieldError, event_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["BLANK", "LineError", "LineReader", "parse_line", "seal", "whole_length", "whole_parts"]
+    from junky_core.events import Event
+
+__all__ = [
+    "BLANK",
+    "Line",
+    "LineError",
+    "LineReader",
+    "parse_line",
+    "seal",
+    "whole_length",
+    "whole_parts",
+]
 
 BLANK = b"\0 \t\r\n"  # a power cut may leave zeros at a file's end
 HEAD = b'{"event"'  # how every record begins
 _SEAL = re.compile(rb', "n": (\d{1,18}), "crc": (\d{1,10})\}')
+_parse = json.JSONDecoder().raw_decode
 _EXCERPT = 60  # characters of a damaged line to show
+
+
+class Line(NamedTuple):
+    """A whole record.
+
+    Attributes:
+        record: The record, without its number and checksum.
+        event: The event it notes; ``None`` if this release does not know it.
+        n: Its number; ``None`` in a journal of the first version.
+        text: The line without number and checksum.
+    """
+
+    record: dict[str, Any]
+    event: Event | None
+    n: int | None
+    text: bytes
 
 
 class LineError(ValueError):
@@ -49,33 +77,33 @@ def seal(line: bytes, n: int) -> bytes:
     return b'%b, "crc": %d}\n' % (body, zlib.crc32(body))
 
 
-def parse_line(line: bytes) -> tuple[dict[str, Any], int | None, bytes]:
-    """Return the record on a line, its number, and the line without number and checksum.
-
-    The number is ``None`` in a journal of the first version.
+def parse_line(line: bytes) -> Line:
+    """Return the record on a line.
 
     Raises:
         LineError: There is no whole record on it.
     """
-    text = line.rstrip(BLANK)
+    text = line.strip(BLANK)
     found = _SEAL.fullmatch(text, max(0, text.rfind(b', "n": ')))
     if found is not None and not _is_sealed_by(found, text):
         raise LineError("its checksum does not match")
     try:
-        record = json.loads(text)
+        decoded = text.decode()
+        record, end = _parse(decoded)  # json.loads would look for the encoding first
     except (ValueError, RecursionError):
         raise LineError("it is no record") from None
-    if not isinstance(record, dict) or not isinstance(record.get("event"), str):
+    if end < len(decoded) or type(record) is not dict or type(record.get("event")) is not str:
         raise LineError("it is no record")
     if found is None and ("n" in record or "crc" in record):
         raise LineError("its checksum is damaged")
-    fault = fault_of(record)
-    if fault:
-        raise LineError(f"{record['event']}: {fault}")
+    try:
+        event = event_of(record)
+    except FieldError as error:
+        raise LineError(f"{record['event']}: {error}") from None
     if found is None:
-        return record, None, text + b"\n"
+        return Line(record, event, None, text + b"\n")
     del record["n"], record["crc"]
-    return record, int(found[1]), text[: found.start()] + b"}\n"
+    return Line(record, event, int(found[1]), text[: found.start()] + b"}\n")
 
 
 def whole_parts(line: bytes) -> list[bytes]:
@@ -97,7 +125,7 @@ def whole_parts(line: bytes) -> list[bytes]:
 
 
 class LineReader:
-    """Takes the lines of one journal, the first one first, and gives their records.
+    """Takes the lines of one journal, the first one first, and parses them.
 
     Args:
         path: The journal, for messages.
@@ -109,31 +137,31 @@ class LineReader:
         self._records = 0
         self._sealed = False
 
-    def take(self, line: bytes) -> dict[str, Any] | None:
-        """Return the record on the next line, ``None`` if it is blank or torn.
+    def take(self, text: bytes) -> Line | None:
+        """Return the next line parsed, ``None`` if it is blank or torn.
 
         Args:
-            line: The line, with its end; only the last of the file may lack that.
+            text: The line, with its end; only the last of the file may lack that.
 
         Raises:
             JournalError: It is damaged, or not what comes next.
         """
         self._lines += 1
-        if not line.strip(BLANK):
+        if not text.strip(BLANK):
             return None
         try:
-            record, n, _ = parse_line(line)
+            line = parse_line(text)
         except LineError as error:
-            if is_torn(line):
-                if self._records or _may_be_torn_first(line):
+            if is_torn(text):
+                if self._records or _may_be_torn_first(text):
                     return None
-                raise self._not_a_journal(line) from None
-            raise self._damage(f"{error}{self._other_version(line)}: {_excerpt(line)}") from None
+                raise self._not_a_journal(text) from None
+            raise self._damage(f"{error}{self._other_version(text)}: {_excerpt(text)}") from None
         if not self._records:
-            check_version(record, self._path)
-        self._check_order(n)
+            check_version(line.record, self._path)
+        self._check_order(line.n)
         self._records += 1
-        return record
+        return line
 
     def _check_order(self, n: int | None) -> None:
         expected = self._records + 1
@@ -215,7 +243,7 @@ def whole_length(descriptor: int) -> tuple[int, int | None]:
         if not last.strip(BLANK):
             return 0, 0
         try:
-            _, n, _ = parse_line(last)
+            n = parse_line(last).n
         except LineError as error:
             if start == 0 and not _may_be_torn_first(last):
                 raise OSError(None, f"it is not the journal of a sweep: {_excerpt(last)}") from None

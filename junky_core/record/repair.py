@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import shutil
 import uuid
@@ -16,6 +17,7 @@ from junky_core.record.codec import encode_event
 from junky_core.record.event_types import EVENT_TYPES
 from junky_core.record.lines import (
     BLANK,
+    Line,
     LineError,
     LineReader,
     check_version,
@@ -56,14 +58,14 @@ def seal_old_journal(path: Path) -> None:
     """
     try:
         with path.open("rb") as file:
-            _, n, _ = parse_line(file.readline())
+            n = parse_line(file.readline()).n
     except (FileNotFoundError, NotADirectoryError, LineError):
         return
     if n is not None:
         return
     reader = LineReader(path)
     with path.open("rb") as file:
-        _write(path, (parse_line(line)[2] for line in file if reader.take(line) is not None))
+        _write(path, (line.text for text in file if (line := reader.take(text)) is not None))
 
 
 def repair_journal(path: Path, direction: str, seed: int | None) -> str | None:
@@ -109,7 +111,7 @@ def _repair(path: Path, direction: str, seed: int | None) -> str | None:
     if missing > 0:
         said.append(f"{count(missing, 'record')} missing altogether")
     if _starts_sweep(found[0].text):
-        check_version(parse_line(found[0].text)[0], path)
+        check_version(parse_line(found[0].text).record, path)
     elif found[0].text:
         found.insert(0, _Whole(None, 0))
     if not all(one.text for one in found):
@@ -140,13 +142,13 @@ def _sift(path: Path) -> tuple[list[_Whole], list[str]]:
             if not line.strip(BLANK):
                 continue
             try:
-                _, n, text = parse_line(line)
-                if n is None and sealed:
+                whole = parse_line(line)
+                if whole.n is None and sealed:
                     raise LineError("it has no checksum")
-                found.append(_Whole(n, number, text))
+                found.append(_Whole(whole.n, number, whole.text))
             except LineError as error:
-                parts = [parse_line(part) for part in _readable(whole_parts(line))]
-                found += [_Whole(n, number, text) for _, n, text in parts]
+                parts = _readable(whole_parts(line))
+                found += [_Whole(part.n, number, part.text) for part in parts]
                 if not is_torn(line):
                     dropped.append(f"line {number}{' in part' if parts else ''} ({error})")
                     if not parts and _may_be_start(line):
@@ -179,15 +181,12 @@ def _may_be_start(line: bytes) -> bool:
     return nearest == "sweep_started" or lost[nearest] > _MOST_LOST
 
 
-def _readable(parts: Iterable[bytes]) -> list[bytes]:
+def _readable(parts: Iterable[bytes]) -> list[Line]:
     """Leave out records that have a checksum, and fields that cannot be."""
     good = []
     for part in parts:
-        try:
-            parse_line(part)
-        except LineError:
-            continue
-        good.append(part)
+        with contextlib.suppress(LineError):
+            good.append(parse_line(part))
     return good
 
 

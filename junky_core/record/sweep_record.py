@@ -30,12 +30,14 @@ from junky_core.errors import JournalError, ResumeError, SweepFolderError
 from junky_core.events import Event, Notice
 from junky_core.files import remove_stale_temporaries
 from junky_core.job.best import BestModel
-from junky_core.jobs import GridSource, Job, JobResult, rank_key
+from junky_core.jobs import GridSource, Job, JobResult, JobStatus, rank_key
 from junky_core.record.folder import SweepFolder
 from junky_core.record.journal import Journal
 from junky_core.record.known_jobs import KnownJobs, put_model_aside
-from junky_core.record.reader import JournaledJob, JournalState, load_state
+from junky_core.record.reader import load_state
 from junky_core.record.repair import repair_journal
+from junky_core.record.rows import JobRecord
+from junky_core.record.state import SweepState
 from junky_core.values.fixed_arguments import FixedArguments
 from junky_core.values.user_text import dict_text
 from junky_core.values.wording import count
@@ -96,7 +98,7 @@ class SweepRecord:
         spent_may_go: bool = False,
         fixed: FixedArguments | None = None,
     ) -> None:
-        self.state: JournalState | None = None
+        self.state: SweepState | None = None
         self.notices: list[Notice] = []
         self._repaired = False  # records may be missing
         self._folder = SweepFolder(path)
@@ -148,8 +150,7 @@ class SweepRecord:
             settings = replace(settings, spec={**settings.spec, **fixed})
         if self.state is None or self._jobs is None:
             return settings
-        for num, job in self.state.by_num.items():
-            job.superseded = num in self._jobs.superseded
+        self.state.supersede(self._jobs.superseded)
         self._restore_best(best)
         return replace(
             settings,
@@ -164,7 +165,7 @@ class SweepRecord:
         jobs: Iterable[Job],
         total: int,
         best: BestModel,
-        what_differs: Callable[[JournalState, Sequence[Job]], str] | None = None,
+        what_differs: Callable[[SweepState, Sequence[Job]], str] | None = None,
     ) -> Plan:
         """Return what is to run of ``jobs``, and what is done already.
 
@@ -188,9 +189,9 @@ class SweepRecord:
         if self.state is None:
             return []
         return [
-            _result(Job(before.num, before.params), before)
+            before.result()
             for before in self.state.counting()
-            if before.status == "finished" and before.num not in self._known
+            if before.status is JobStatus.FINISHED and before.num not in self._known
         ]
 
     def hand_over(self, emit: Callable[[Event], None]) -> None:
@@ -267,7 +268,7 @@ class SweepRecord:
         self,
         jobs: Iterable[Job],
         best: BestModel,
-        what_differs: Callable[[JournalState, Sequence[Job]], str] | None,
+        what_differs: Callable[[SweepState, Sequence[Job]], str] | None,
     ) -> Plan:
         """Split ``jobs`` into those still to run and the results of those that are done."""
         assert self.state is not None
@@ -288,11 +289,12 @@ class SweepRecord:
                 continue
             self._known.add(before.num)
             plan.nums.append(before.num)
-            if before.status == "finished" and before.num not in self._reopened:
-                plan.done.append(_result(job, before))
+            if before.status is JobStatus.FINISHED and before.num not in self._reopened:
+                plan.done.append(replace(before.result(), params=job.params))
             else:
                 todo.append(replace(job, num=before.num, score=_score_on_disk(before, best)))
-        if self.state.jobs and not self._known and not replaced and first_plan:
+        none_known = first_plan and not self._known and not replaced
+        if none_known and any(job.key for job in self.state.by_num.values()):
             other = "" if what_differs is None else what_differs(self.state, todo)
             raise self._jobs.another_sweep(self.path, todo, unknown, other)
         self._refuse_mixture(todo, best)
@@ -308,7 +310,7 @@ class SweepRecord:
         mixed = [
             job
             for job in self._jobs.with_other_configs([j for j in todo if j.num not in self._known])
-            if job.status == "finished" or (held is not None and held.job == job.num)
+            if job.status is JobStatus.FINISHED or (held is not None and held.job == job.num)
         ]
         if mixed:
             raise ResumeError(
@@ -354,8 +356,8 @@ def is_spent(path: Path) -> bool:
     jobs = state.by_num.values()
     return (
         state.ended == "completed"
-        and not state.bests
-        and all(job.status == "finished" and job.score is None for job in jobs)
+        and not state.saves
+        and all(job.status is JobStatus.FINISHED and job.score is None for job in jobs)
     )
 
 
@@ -367,25 +369,10 @@ def refusal(path: Path, how_to_resume: str) -> str:
     )
 
 
-def _score_on_disk(job: JournaledJob, best: BestModel) -> float | None:
+def _score_on_disk(job: JobRecord, best: BestModel) -> float | None:
     """Return the score of a job's model, if the best model's file is that of its broken attempt."""
     held = best.saved
     return held.score if held is not None and held.job == job.num else None
-
-
-def _result(job: Job, before: JournaledJob) -> JobResult:
-    return JobResult(
-        num=before.num,
-        name=before.name,
-        params=job.params,
-        status="finished",
-        score=before.score,
-        value=before.value,
-        attempts=before.attempts,
-        duration_s=before.duration_s,
-        slot=before.slot,
-        device=before.device,
-    )
 
 
 @contextlib.contextmanager

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from junky_core.record.live_state import LiveSlot, LiveState
+from junky_core.record.live_state import LiveState
+from junky_core.record.rows import SlotRecord
 from junky_core.values.texts import visible
 from junky_core.values.wording import count, pair_text
 from junky_core.views.leaderboard import duration_text, score_text
@@ -38,7 +39,7 @@ def plain_line(state: LiveState, now: float) -> str:
     else:
         parts.append(f"ended ({state.ended})")
     if state.best is not None:
-        parts.append(f"best {score_text(state.best[0])} of {state.best[2]}")
+        parts.append(f"best {score_text(state.best.score)} of {state.best.name}")
     return visible("junky progress: " + ", ".join(parts))
 
 
@@ -69,8 +70,8 @@ def render(state: LiveState, now: float, width: int) -> RenderableType:
         head.append(visible(f" · ended ({state.ended})"))
     elif eta is not None:
         head.append(f" · about {duration_text(eta)} to go")
-    if state.began:
-        head.append(f" · {duration_text(max(0.0, now - state.began))}", "dim")
+    if state.sessions:
+        head.append(f" · {duration_text(max(0.0, now - state.sessions[-1][0]))}", "dim")
     lines: list[RenderableType] = [head]
     if state.best is not None:
         score, job, name = state.best
@@ -84,27 +85,29 @@ def render(state: LiveState, now: float, width: int) -> RenderableType:
     return Group(*lines)
 
 
-def _shown(state: LiveState) -> list[LiveSlot]:
+def _shown(state: LiveState) -> list[SlotRecord]:
     return [state.slots[number] for number in sorted(state.slots)][:_MAX_SLOTS]
 
 
-def _slot_line(state: LiveState, slot: LiveSlot, now: float) -> RenderableType:
+def _slot_line(state: LiveState, slot: SlotRecord, now: float) -> RenderableType:
     from rich.text import Text
 
-    line = Text(visible(f"{slot.slot:>3} {slot.device:<7}"), no_wrap=True, overflow="ellipsis")
+    line = Text(visible(f"{slot.number:>3} {slot.device:<7}"), no_wrap=True, overflow="ellipsis")
     if slot.closed:
         return line.append(visible(f" closed, {slot.closed}"), "red")
-    if slot.job is None:
+    attempt = slot.attempt
+    if attempt is None:
         return line.append(" idle", "dim")
-    line.append(f" job {slot.job}", "bold")
-    if slot.attempt > 1:
-        line.append(f" (attempt {slot.attempt})", "yellow")
-    line.append(f" {duration_text(max(0.0, now - slot.since))}", "dim")
-    if slot.last is not None:
-        line.append(f"  last {score_text(slot.last)}")
-    if slot.best is not None:
-        line.append(f"  best {score_text(slot.best)}", "green")
-    params = state.varying(slot.params) or slot.params
+    line.append(f" job {attempt.job}", "bold")
+    if attempt.number > 1:
+        line.append(f" (attempt {attempt.number})", "yellow")
+    line.append(f" {duration_text(max(0.0, now - attempt.start))}", "dim")
+    if attempt.last_score is not None:
+        line.append(f"  last {score_text(attempt.last_score)}")
+    if attempt.best_score is not None:
+        line.append(f"  best {score_text(attempt.best_score)}", "green")
+    params = state.jobs[attempt.job].params
+    params = state.varying(params) or params
     if params:
         shown = (
             pair_text(name, value, f"{value:.6g}" if type(value) is float else None)

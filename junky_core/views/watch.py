@@ -9,12 +9,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from junky_core.errors import LogNotFoundError
-from junky_core.record.codec import event_of
+from junky_core.jobs import JobStatus
 from junky_core.record.folder import JOURNAL_NAME, LOCK_NAME
-from junky_core.record.lines import LineReader
+from junky_core.record.lines import Line, LineReader
 from junky_core.record.live_state import LiveState
 from junky_core.record.regular_files import check_regular, open_regular
 from junky_core.values.texts import visible
@@ -49,8 +49,8 @@ class JournalTail:
         self._first = b""  # inodes are used again
         self._lines = LineReader(path)
 
-    def read(self) -> Iterator[dict[str, Any]]:
-        """Yield the records that are new and whole.
+    def read(self) -> Iterator[Line]:
+        """Yield the lines that are new and whole.
 
         Raises:
             OSError: The file is away.
@@ -66,13 +66,13 @@ class JournalTail:
                 self._lines = LineReader(self._path)
             self._first = first
             file.seek(self._offset)
-            for line in file:
-                if not line.endswith(b"\n"):
+            for text in file:
+                if not text.endswith(b"\n"):
                     return
-                self._offset += len(line)
-                record = self._lines.take(line)
-                if record is not None:
-                    yield record
+                self._offset += len(text)
+                line = self._lines.take(text)
+                if line is not None:
+                    yield line
 
 
 def watch(path: Path, *, once: bool, interval_s: float, stream: TextIO | None = None) -> int:
@@ -115,16 +115,13 @@ class _View:
         """Take in what is new; return whether there was anything."""
         news = False
         try:
-            for record in self._tail.read():
+            for line in self._tail.read():
                 if self._tail.restarted:
                     self._tail.restarted, self.state = False, LiveState()
-                event = event_of(record)
-                if event is not None:
-                    self.state.on_event(event)
+                if line.event is not None:
+                    self.state.on_event(line.event)
                     news = True
-        except (
-            OSError
-        ):  # the folder is away for now; that its process is too is found out elsewhere
+        except OSError:  # the folder is away; whether its process is too is found out elsewhere
             return False
         return news
 
@@ -166,17 +163,16 @@ def _watch_log(path: Path, *, once: bool, interval_s: float, stream: TextIO) -> 
     """Follow a text log: read it anew when it has changed."""
     seen: object = None
     while True:
-        history = load_history(path)
-        done, jobs = history.count("finished"), len(history.jobs)
-        best = history.best()
+        state = load_history(path)
+        done, jobs = state.count(JobStatus.FINISHED), len(state.jobs)
         text = f"junky progress: {done} of {count(jobs, 'job')} seen finished"
-        if best is not None:
-            text += f", best {history.bests[-1][1]:.6g} of {best.name}"
+        if state.best is not None:
+            text += f", best {state.best.score:.6g} of {state.best.name}"
         if text != seen:
             print(visible(text), file=stream, flush=True)
             seen = text
-        if history.ended is not None:
-            return 0 if history.ended == "completed" and done == jobs else 1
+        if state.ended is not None:
+            return 0 if state.ended == "completed" and done == jobs else 1
         if once:
             return 0
         time.sleep(interval_s)

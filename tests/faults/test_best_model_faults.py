@@ -162,7 +162,7 @@ def test_the_job_whose_model_was_lost_runs_again_when_the_sweep_is_resumed(tmp_p
         Disk(patch, full_disk, FROM_THE_THIRD)
         with pytest.raises(BestModelError):
             sweep(tmp_path)
-    assert load_state(tmp_path).by_num[2].status == "unfinished"
+    assert not load_state(tmp_path).by_num[2].status.is_over
     result = sweep(tmp_path, resume=True)
     assert result.best_model_params == {"x": 2}
     assert result.best_model.tag.item() == pytest.approx(0.3)

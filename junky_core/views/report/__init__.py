@@ -16,8 +16,9 @@ from pathlib import Path
 from junky_core.errors import JunkyError
 from junky_core.files import write_atomically
 from junky_core.logs.text_log import StdoutWriter
+from junky_core.record.state import SweepState
 from junky_core.values.texts import visible
-from junky_core.views.history import SweepHistory, load_history
+from junky_core.views.history import load_history
 from junky_core.views.leaderboard import leaderboard_text
 from junky_core.views.report.payload import payload_of
 
@@ -27,12 +28,12 @@ REPORT_NAME = "report.html"
 
 
 def write_report(
-    source: str | os.PathLike[str] | SweepHistory, path: str | os.PathLike[str] | None = None
+    source: str | os.PathLike[str] | SweepState, path: str | os.PathLike[str] | None = None
 ) -> Path:
     """Write the report of a sweep, atomically.
 
     Args:
-        source: A sweep folder, a journal, a log, or a history at hand.
+        source: A sweep folder, a journal, a log, or a state at hand.
         path: The page to write. By default ``report.html`` in the sweep's
             folder, or ``<log>.html`` beside a log.
 
@@ -44,11 +45,11 @@ def write_report(
         JournalError: Its journal is damaged.
         OSError: The page cannot be written.
     """
-    history = source if isinstance(source, SweepHistory) else load_history(source)
-    origin = Path(history.source or ".") if isinstance(source, SweepHistory) else Path(source)
+    state = source if isinstance(source, SweepState) else load_history(source)
+    origin = Path(state.source or ".") if isinstance(source, SweepState) else Path(source)
     path = report_path(origin) if path is None else Path(path)
     folder = origin if origin.is_dir() else origin.parent
-    page = report_html(history, folder.resolve().name or "sweep").encode()
+    page = report_html(state, folder.resolve().name or "sweep").encode()
     write_atomically(path, lambda file: file.write(page))
     return path
 
@@ -73,12 +74,12 @@ def report_path(source: str | os.PathLike[str]) -> Path:
     return origin.with_name(origin.name + ".html")
 
 
-def report_html(history: SweepHistory, title: str) -> str:
+def report_html(state: SweepState, title: str) -> str:
     """Return the page as text."""
     data = json.dumps(
-        payload_of(history, title), ensure_ascii=True, allow_nan=False, separators=(",", ":")
+        payload_of(state, title), ensure_ascii=True, allow_nan=False, separators=(",", ":")
     )
-    plain = leaderboard_text(history.results(), history.direction)
+    plain = leaderboard_text(state.results(), state.direction)
     parts = {
         "title": html.escape(visible(title)),
         "style": _part("page.css"),

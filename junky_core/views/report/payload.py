@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from junky_core.jobs import rank_key
+from junky_core.jobs import JobStatus, rank_key
+from junky_core.record.rows import JobRecord
+from junky_core.record.state import SweepState
 from junky_core.values.texts import visible
 from junky_core.values.wording import cell_text, param_text
-from junky_core.views.history import JobFacts, SweepHistory
 from junky_core.views.leaderboard import varying_params
 from junky_core.views.report.importance import importance
 
@@ -20,14 +21,14 @@ _MAX_ERROR = 600
 _MAX_EXACT = 2**53  # beyond it JavaScript rounds
 
 
-def payload_of(history: SweepHistory, title: str) -> dict[str, Any]:
+def payload_of(state: SweepState, title: str) -> dict[str, Any]:
     """Return all that the page shows.
 
     A parameter's column holds a number, or ``[k]`` for ``labels[k]``, or
     ``null`` where the job does not have it. Times are seconds of run time: the
     pauses between sessions of a resumed sweep are taken out.
     """
-    shown: dict[str, Any] = _shown(_payload_of(history, title))
+    shown: dict[str, Any] = _shown(_payload_of(state, title))
     return shown
 
 
@@ -42,25 +43,25 @@ def _shown(value: Any) -> Any:
     return value
 
 
-def _payload_of(history: SweepHistory, title: str) -> dict[str, Any]:
-    jobs = _ranked(history)
+def _payload_of(state: SweepState, title: str) -> dict[str, Any]:
+    jobs = _ranked(state)
     names = varying_params(job.params for job in jobs)
-    clock = _clock(history.sessions)
-    now = history.sessions[-1][1] if history.sessions else time.time()
+    clock = _clock(state.sessions)
+    now = state.sessions[-1][1] if state.sessions else time.time()
     errors: dict[str, int] = {}
     return {
         "title": title,
-        "source": history.source,
+        "source": state.source,
         "made": time.strftime("%Y-%m-%d %H:%M"),
-        "started": _date(history.sessions[0][0]) if history.sessions else None,
-        "direction": history.direction,
-        "seed": history.seed,
-        "ended": history.ended,
-        "sessions": [clock(first) for first, _ in history.sessions][1:],
-        "hasTimes": history.has_times,
-        "runTime": clock(now) if history.sessions else 0,
-        "devices": history.devices,
-        "total": history.total,
+        "started": _date(state.sessions[0][0]) if state.sessions else None,
+        "direction": state.direction,
+        "seed": state.seed,
+        "ended": state.ended,
+        "sessions": [clock(first) for first, _ in state.sessions][1:],
+        "hasTimes": state.has_times,
+        "runTime": clock(now) if state.sessions else 0,
+        "devices": state.devices,
+        "total": state.total,
         "params": [_column(name, jobs) for name in names],
         "importance": _importances(names, jobs),
         "fixed": _fixed(jobs, names),
@@ -76,28 +77,28 @@ def _payload_of(history: SweepHistory, title: str) -> dict[str, Any]:
         "error": [_index(errors, _last_line(job.error)) for job in jobs],
         "errors": list(errors),
         "bests": [
-            [clock(at) if history.has_times else at, score, job] for at, score, job in history.bests
+            [clock(at) if state.has_times else at, score, job] for at, score, job in state.bests
         ],
         "spans": [
             [s.job, s.slot, clock(s.start), clock(s.end if s.end is not None else now), s.outcome]
-            for s in history.spans
-            if s.job in history.jobs
+            for s in state.attempts
+            if s.job in state.jobs
         ],
     }
 
 
-def _ranked(history: SweepHistory) -> list[JobFacts]:
+def _ranked(state: SweepState) -> list[JobRecord]:
     """Return the jobs as the leaderboard has them: finished ones by rank, then the others."""
-    direction = history.direction
+    direction = state.direction
 
-    def key(job: JobFacts) -> tuple[int, tuple[int, float, int]]:
-        done = job.status == "finished"
+    def key(job: JobRecord) -> tuple[int, tuple[int, float, int]]:
+        done = job.status is JobStatus.FINISHED
         return (0 if done else 1), rank_key(job.score if done else None, job.num, direction)
 
-    return sorted(history.jobs.values(), key=key)
+    return sorted(state.jobs.values(), key=key)
 
 
-def _column(name: str, jobs: Sequence[JobFacts]) -> dict[str, Any]:
+def _column(name: str, jobs: Sequence[JobRecord]) -> dict[str, Any]:
     labels: dict[str, int] = {}
     values: list[Any] = []
     for job in jobs:
@@ -110,8 +111,8 @@ def _column(name: str, jobs: Sequence[JobFacts]) -> dict[str, Any]:
     return {"name": name, "labels": list(labels), "values": values}
 
 
-def _importances(names: Sequence[str], jobs: Sequence[JobFacts]) -> list[float | None]:
-    scored = [job for job in jobs if job.status == "finished" and job.score is not None]
+def _importances(names: Sequence[str], jobs: Sequence[JobRecord]) -> list[float | None]:
+    scored = [job for job in jobs if job.status is JobStatus.FINISHED and job.score is not None]
     scores = [float(job.score or 0.0) for job in scored]
 
     def of(name: str) -> float | None:
@@ -127,7 +128,7 @@ def _group(value: Any) -> Any:
     return ("label", param_text(value)) if number is None else number
 
 
-def _fixed(jobs: Sequence[JobFacts], varying: Sequence[str]) -> list[list[str]]:
+def _fixed(jobs: Sequence[JobRecord], varying: Sequence[str]) -> list[list[str]]:
     first: Mapping[str, Any] = jobs[0].params if jobs else {}
     return [[name, cell_text(name, value)] for name, value in first.items() if name not in varying]
 
