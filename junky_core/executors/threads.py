@@ -80,9 +80,9 @@ class ThreadExecutor:
         with contextlib.ExitStack() as stack:
             stack.enter_context(inherit_scopes())
             stack.enter_context(consoles_apart())
-            if slots > 1:
-                stack.enter_context(first_imports_in_turn())
-                stack.enter_context(forks_in_turn())
+            # With one slot too: what writes the best model, and observers, have threads as well.
+            stack.enter_context(first_imports_in_turn())
+            stack.enter_context(forks_in_turn())
             surroundings = Surroundings.here(streams_apart=self._keep_streams_apart(stack))
             for worker in self.workers.values():
                 worker.begin_run(surroundings)

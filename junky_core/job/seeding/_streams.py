@@ -156,7 +156,7 @@ class JobStreams:
             with _begin_lock, hidden_streams():
                 if self.cpu is None or "cpu" in self._shared:
                     made = _copy_of(self.cpu or torch.default_generator, torch.Generator())
-                    self.copied["cpu"] = made.get_state().numpy()
+                    self.copied["cpu"] = made.get_state().numpy().copy()  # holds no tensor
                     self.cpu = made
                     self._shared.discard("cpu")
         return self.cpu
@@ -170,7 +170,7 @@ class JobStreams:
             default = self.cuda(index) or torch.cuda.default_generators[index]
             with _begin_lock, hidden_streams():
                 made = _copy_of(default, torch.Generator(f"cuda:{index}"))
-                self.copied[f"cuda:{index}"] = made.get_state().numpy()
+                self.copied[f"cuda:{index}"] = made.get_state().numpy().copy()
                 generator = self._cuda.setdefault(index, made)
         return generator
 
