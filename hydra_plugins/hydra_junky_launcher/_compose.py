@@ -27,6 +27,7 @@ import functools
 import logging
 import os
 import threading
+import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -129,7 +130,9 @@ class JobComposer:
         hydra = self._master.hydra
         overrides: Any = OmegaConf.to_container(hydra.overrides.hydra)
         options = self._loader.get_group_options
-        return frozenset(options(parent, ObjectType.GROUP, hydra.job.config_name, overrides))
+        with warnings.catch_warnings():  # Hydra warns of a .yml file when it loads one
+            warnings.filterwarnings("ignore", "Support for .yml files", UserWarning)
+            return frozenset(options(parent, ObjectType.GROUP, hydra.job.config_name, overrides))
 
     def _classify(self, line: str) -> _Part | None:
         """Return what an override does, or ``None`` if that is Hydra's business."""

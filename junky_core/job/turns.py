@@ -46,7 +46,7 @@ _local = _Local()
 def turn() -> Iterator[None]:
     """Run the ``with`` block while no other job is in such a block."""
     turns, me = _turns, _who()
-    limit_s = _OTHERS_WAIT_AT_MOST_S if me is None else _WAIT_AT_MOST_S
+    limit_s = _OTHERS_WAIT_AT_MOST_S if isinstance(me, int) else _WAIT_AT_MOST_S
     with turns.changed:
         has_it = turns.changed.wait_for(
             lambda: turns.depth == 0 or _belongs_to(me, turns.holder), limit_s
@@ -70,15 +70,18 @@ def turn() -> Iterator[None]:
 
 
 def _who() -> object:
-    """Return whom the calling thread works for: a job, a slot, or ``None``."""
+    """Return whom the calling thread works for: a job, a slot, or nobody but itself (a number)."""
     scope = current_scope()
-    return slot_facets() if scope is None else scope
+    if scope is not None:
+        return scope
+    facets = slot_facets()
+    return threading.get_ident() if facets is None else facets
 
 
 def _belongs_to(me: object, holder: object) -> bool:
     while isinstance(me, JobScope) and me is not holder:
         me = me.parent
-    return me is holder
+    return me is holder or (isinstance(me, int) and me == holder)
 
 
 def _in_forked_child() -> None:
