@@ -211,3 +211,17 @@ def test_a_sweep_inside_a_job_draws_from_that_job(slots, tmp_path):
     for seed, value in got.items():
         seed_all(seed)
         assert value == inner(seed)
+
+
+def test_operators_of_higher_order_work_in_jobs(tmp_path):
+    """``torch.cond`` knows no fall-backs: our dispatch key must not reach it."""
+
+    def train(device, loaders, model, save_best, log_prefix):
+        value = torch.ones(2)
+        made = torch.cond(value.sum() > 1, lambda x: x + 1, lambda x: x - 1, (value,))
+        save_best(model, made.sum().item())
+
+    result = torch_autotrain(
+        lambda: torch.nn.Linear(1, 1), train, sweep_dir=tmp_path, max_retries=0
+    )
+    assert result.best_model_score == 4.0

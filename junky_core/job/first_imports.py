@@ -82,6 +82,11 @@ def _wrap_waiting() -> Callable[[], None]:
         found = sys.modules.get(name)
         plain(name)
         there = sys.modules.get(name)
+        if there is None and isinstance(found, ModuleType):
+            # Its import failed in another thread, and ``found`` is but half of it.
+            there = _BOOTSTRAP._gcd_import(name)
+            if isinstance(there, ModuleType):
+                found.__dict__.update(there.__dict__)
         if there is not found and isinstance(found, ModuleType) and there is not None:
             found.__dict__.setdefault("__getattr__", functools.partial(getattr, there))
 

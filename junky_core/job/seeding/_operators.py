@@ -196,6 +196,19 @@ def register_fallback() -> None:
             fallback = torch.library.Library("_", "IMPL", DISPATCH_KEY_NAME)
             fallback.m.fallback_fallthrough("")  # type: ignore[union-attr]
             _libraries["_"] = fallback
+            _let_higher_order_operators_fall_through()
+
+
+def _let_higher_order_operators_fall_through() -> None:
+    """Hide our key from ``torch.cond``, flex attention and others that Python dispatches.
+
+    They know no fall-backs. Those that torch imports later take it from the list.
+    """
+    keys = getattr(torch._ops, "_HIGHER_ORDER_OP_DEFAULT_FALLTHROUGH_DISPATCH_KEYS", None)
+    if keys is not None:
+        keys.append(DISPATCH_KEY)
+    for operator in tuple(getattr(torch._ops, "_higher_order_ops", {}).values()):
+        operator.fallthrough(DISPATCH_KEY)
 
 
 def check() -> None:
