@@ -221,7 +221,7 @@ def last_line(exception: BaseException) -> str:
     """Return the line of a traceback that says what ``exception`` is: ``"ValueError: bad"``."""
     try:
         described = traceback.TracebackException(type(exception), exception, None)
-        described.__notes__ = None  # they come after that line
+        vars(described)["__notes__"] = None  # they come after that line
         return list(described.format_exception_only())[-1].strip()
     except BaseException as error:
         if is_ctrl_c(error):
