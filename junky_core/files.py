@@ -1,17 +1,20 @@
-"""Replace a file as a whole, or not at all.
+"""Replace files atomically.
 
-The new content goes to a temporary file in the same folder, is flushed to the
-disk, and takes the old file's name in one step; then the folder is flushed, so
-that the new name survives a power cut as well. Whoever opens the file sees the
-old content or the new one, never a part.
+The new content is written to a temporary file in the same folder and flushed to
+disk. The temporary file is then renamed, and the folder is flushed, so that the
+new name survives a power cut. A reader sees the old content or the new content,
+never a part of it.
 
-    state on the disk              a kill or a power cut here leaves
+    state on disk                  a kill or a power cut here leaves
     ---------------------------    ------------------------------------------
-    temporary file being written   the old file, and a temporary file that
+    temporary file incomplete      the old file, and a temporary file that
                                    the next writer removes
-    temporary file whole           the same
-    renamed                        the new file (old one, if the power fails
-                                   before the folder is flushed)
+    temporary file complete        the same
+    renamed                        the new file (the old one, if the power
+                                   fails before the folder is flushed)
+
+The temporary file is locked while it is written. One without a lock was left by
+a killed process.
 """
 
 from __future__ import annotations
@@ -21,10 +24,8 @@ import errno
 import hashlib
 import itertools
 import os
-import re
 import shutil
 import stat
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 try:
     import fcntl
-except ImportError:  # not on this system: a temporary file's owner is told by its pid alone
+except ImportError:  # Windows, where a file that is open cannot be removed
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
@@ -42,14 +43,12 @@ __all__ = [
     "KeptFile",
     "file_sha256",
     "fsync_folder",
+    "is_at",
     "remove_stale_temporaries",
     "write_atomically",
 ]
 
 _CHUNK = 1 << 20
-_serial = itertools.count()
-_cleaned_lock = threading.Lock()  # guards _cleaned
-_cleaned: set[str] = set()  # targets whose stale temporary files this process has removed
 
 
 def write_atomically(
@@ -59,31 +58,31 @@ def write_atomically(
     durable: bool = True,
     before_replace: Callable[[str], None] | None = None,
 ) -> str:
-    """Write ``path`` as a whole: all of the new content, or the old file untouched.
+    """Write ``path`` completely, or leave the old file as it is.
 
-    A symbolic link is replaced, never followed: what it points to stays as it
-    is. The permissions of a file that is replaced are kept; a new one gets
-    those of the umask. A folder that is missing (deleted since) is made.
+    A symbolic link is replaced, not followed: its target stays as it is. A file
+    that is replaced keeps its permissions; a new one gets those of the umask. A
+    missing folder is created.
 
     Args:
         path: The file to write.
-        write: Is given a binary file to write to, from its start. What it
-            raises goes to the caller, except that an error of the disk which
-            it turned into another one (``torch.save`` does) is raised as such.
-        durable: Flush file and folder to the disk before returning.
-        before_replace: Is called with the SHA-256 of the content when the
-            temporary file is whole, just before it takes its name.
+        write: Called with an empty binary file to write to. Its exceptions reach
+            the caller. If it turns a disk error into another exception
+            (``torch.save`` does), the disk error is raised.
+        durable: Flush file and folder to disk before returning.
+        before_replace: Called with the SHA-256 of the content when the temporary
+            file is complete, just before it is renamed.
 
     Returns:
         The SHA-256 of the content, in hex digits.
 
     Raises:
-        OSError: The file cannot be written; the class and ``errno`` are the
-            system's own. The old file, if any, is whole; the new one is in
-            its place if only flushing the folder failed.
+        OSError: The file cannot be written; class and ``errno`` are those of the
+            operating system. The old file, if any, is intact; if only flushing
+            the folder failed, the new one has replaced it.
 
-    Safe to call from several threads and processes, for one path too: the last
-    to finish wins.
+    Safe to call from several threads and processes, also for the same path: the
+    last one to finish wins.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -94,7 +93,6 @@ def write_atomically(
     try:
         target = _checked(Path(path).absolute())
         target.parent.mkdir(parents=True, exist_ok=True)
-        _clean_once(target)
         with _temporary(target) as (file, temporary):
             digest = _fill(file, temporary, write)
             _keep_mode(file, target)
@@ -114,10 +112,10 @@ def write_atomically(
 
 
 def fsync_folder(folder: str | os.PathLike[str]) -> None:
-    """Flush a folder's entries to the disk, where the system can do that."""
+    """Flush a folder's entries to disk, if the system can do that."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
-    except OSError:  # Windows opens no folders; one that is unreadable is flushed by its owner
+    except OSError:  # always on Windows; elsewhere the folder is unreadable
         return
     try:
         os.fsync(descriptor)
@@ -138,31 +136,30 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 
 
 def remove_stale_temporaries(path: str | os.PathLike[str]) -> list[Path]:
-    """Remove temporary files that killed writers of ``path`` left, and return their paths.
+    """Remove temporary files left by killed writers of ``path``, and return their paths.
 
-    A file that somebody is still writing stays, in whatever process.
+    A file that any process is still writing stays.
     """
-    target = Path(path).absolute()
-    pattern = re.compile(re.escape(f".{target.name}.") + r"(\d+)(-\d+)?\.tmp")
-    removed = []
-    with contextlib.suppress(OSError), os.scandir(target.parent) as entries:
-        for entry in entries:
-            match = pattern.fullmatch(entry.name)
-            if match and _is_stale(entry.path, int(match[1])):
-                with contextlib.suppress(OSError):
-                    Path(entry.path).unlink()
-                    removed.append(Path(entry.path))
-    return removed
+    found = itertools.takewhile(lambda file: file.exists(), _temporary_names(Path(path).absolute()))
+    return [file for file in found if _remove_if_stale(file)]
+
+
+def is_at(descriptor: int, path: Path) -> bool:
+    """Return whether an open file is the one at ``path``."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
 class FileContent:
-    """What a file held when it was last looked at.
+    """The content of a file when it was last checked.
 
     Attributes:
-        sha256: The hash of its content, ``""`` if there was no file.
-        mark: Inode, size and time of the last change in ns, by which to see
-            without reading it that the file is still the same.
+        sha256: The hash of the content, ``""`` if there was no file.
+        mark: Inode, size and time of the last change in ns. While they are the
+            same, the file need not be read again.
     """
 
     sha256: str = ""
@@ -170,7 +167,7 @@ class FileContent:
 
     @classmethod
     def of(cls, path: Path, sha256: str | None = None) -> FileContent:
-        """Look at the file at ``path``; its content is read unless its hash is given."""
+        """Check the file at ``path``; its content is read unless its hash is given."""
         try:
             found = path.lstat()
             digest = file_sha256(path) if sha256 is None else sha256
@@ -179,7 +176,7 @@ class FileContent:
         return cls(digest, (found.st_ino, found.st_size, found.st_mtime_ns))
 
     def is_at(self, path: Path) -> bool:
-        """Return whether the file at ``path`` still holds this."""
+        """Return whether the file at ``path`` still has this content."""
         seen = FileContent.of(path, self.sha256)
         if seen.mark is None:
             return False
@@ -187,14 +184,14 @@ class FileContent:
 
 
 class KeptFile:
-    """A hold on a file that outlives its deletion.
+    """Keeps a file open, so that it can be restored after it was deleted.
 
-    On POSIX systems a deleted file can be read as long as it is open
-    somewhere; elsewhere an open file could not be replaced, so none is held.
-    Not thread-safe.
+    On POSIX systems a deleted file can be read as long as it is open. On other
+    systems an open file cannot be replaced, so it is not kept open there. Not
+    thread-safe.
 
     Args:
-        path: The file; it need not be there yet.
+        path: The file; it need not exist yet.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -202,14 +199,14 @@ class KeptFile:
         self._file: BinaryIO | None = None
 
     def hold(self) -> None:
-        """Hold the file that is there now, and let go of the one before."""
+        """Open the file that exists now, and close the one held before."""
         self.release()
         if os.name == "posix":
             with contextlib.suppress(OSError):
                 self._file = self._path.open("rb")
 
     def bring_back(self) -> bool:
-        """Write the file anew if it was deleted; return whether that was done.
+        """Write the file again if it was deleted; return whether that was done.
 
         Raises:
             OSError: It cannot be written.
@@ -223,81 +220,63 @@ class KeptFile:
         return True
 
     def release(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
 
-def _clean_once(target: Path) -> None:
-    """Remove what killed writers left, once for each target: sweep folders may be large."""
-    with _cleaned_lock:
-        if str(target) in _cleaned:
-            return
-        _cleaned.add(str(target))
-    remove_stale_temporaries(target)
+def _temporary_names(target: Path) -> Iterator[Path]:
+    """Yield the names to try for a temporary file; later ones for writers at the same time."""
+    return (target.with_name(f".{target.name}.{serial}.tmp") for serial in itertools.count())
 
 
-def _is_stale(path: str, pid: int) -> bool:
-    """Return whether no living process writes this temporary file."""
-    if fcntl is None:
-        return pid != os.getpid()
+def _remove_if_stale(temporary: Path) -> bool:
+    """Remove a temporary file that no process is writing; return whether that was done."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        if fcntl is None:
+            temporary.unlink()
+            return True
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:  # fails if it is being written, or on a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            temporary.unlink()
+        finally:
+            os.close(descriptor)
     except OSError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return not _is_alive(pid)
-    else:
-        return True
-    finally:
-        os.close(descriptor)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
     return True
 
 
 def _checked(target: Path) -> Path:
-    """Refuse what is there and is neither an ordinary file nor a link, which is replaced."""
+    """Refuse a path at which there is neither a regular file nor a link nor nothing."""
     try:
         mode = target.lstat().st_mode
     except OSError:
         return target
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
-    if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):  # replacing /dev/null would harm all
-        raise OSError(errno.EINVAL, "not an ordinary file", str(target))
+    if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):  # /dev/null must not be replaced
+        raise OSError(errno.EINVAL, "not a regular file", str(target))
     return target
 
 
 @contextlib.contextmanager
 def _temporary(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """Give an open temporary file beside ``target``; remove it unless it was renamed."""
-    while True:
-        temporary = target.with_name(f".{target.name}.{os.getpid()}-{next(_serial)}.tmp")
+    """Give an open temporary file next to ``target``; remove it unless it was renamed."""
+    for temporary in _temporary_names(target):
+        _remove_if_stale(temporary)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
         try:
             descriptor = os.open(temporary, flags | getattr(os, "O_BINARY", 0), 0o666)
-        except FileExistsError:  # left by a killed process that had our pid
+        except FileExistsError:  # another writer's
             continue
         file = os.fdopen(descriptor, "wb")
         try:
-            # The lock marks the file as being written. A cleaner may have come in between.
             if fcntl is not None:
                 with contextlib.suppress(OSError):
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not _is_at(descriptor, temporary):
+                if not is_at(descriptor, temporary):  # removed as stale before it was locked
                     file.close()
                     continue
             yield file, temporary
@@ -306,16 +285,9 @@ def _temporary(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
                 temporary.unlink()
             raise
         finally:
-            with contextlib.suppress(OSError):  # a full disk shows again when the buffer is closed
+            with contextlib.suppress(OSError):  # closing writes the buffer: the disk is still full
                 file.close()
         return
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except OSError:
-        return False
 
 
 def _fill(file: BinaryIO, temporary: Path, write: Callable[[BinaryIO], Any]) -> str:
@@ -324,11 +296,11 @@ def _fill(file: BinaryIO, temporary: Path, write: Callable[[BinaryIO], Any]) -> 
         write(cast("BinaryIO", hashing))
         file.flush()
     except Exception as exc:
-        if hashing.trouble is not None and exc is not hashing.trouble:
-            raise hashing.trouble from exc
+        if hashing.error is not None and exc is not hashing.error:
+            raise hashing.error from exc
         raise
-    if hashing.trouble is not None:  # the writer swallowed it
-        raise hashing.trouble
+    if hashing.error is not None:  # the writer swallowed it
+        raise hashing.error
     return file_sha256(temporary) if hashing.moved else hashing.digest.hexdigest()
 
 
@@ -341,19 +313,19 @@ def _keep_mode(file: BinaryIO, target: Path) -> None:
 
 
 class _HashingFile:
-    """A file that hashes what is written, and remembers the first error of the disk."""
+    """A file that hashes what is written, and remembers the first disk error."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.digest = hashlib.sha256()
-        self.moved = False  # somebody did more than append: the hash must be taken anew
-        self.trouble: OSError | None = None
+        self.moved = False  # more than appended to: the whole file must be hashed again
+        self.error: OSError | None = None
 
     def write(self, data: Any) -> int:
         try:
             written = self._file.write(data)
         except OSError as exc:
-            self.trouble = self.trouble or exc
+            self.error = self.error or exc
             raise
         self.digest.update(data)
         return written
@@ -366,7 +338,7 @@ class _HashingFile:
         try:
             self._file.flush()
         except OSError as exc:
-            self.trouble = self.trouble or exc
+            self.error = self.error or exc
             raise
 
     def tell(self) -> int:
@@ -376,7 +348,7 @@ class _HashingFile:
         return True
 
     def close(self) -> None:
-        """Leave closing to the owner: the file must be flushed to the disk first."""
+        """Do nothing: the owner flushes the file to disk before closing it."""
 
     @property
     def closed(self) -> bool:

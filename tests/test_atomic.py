@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from junky_core import files as atomic
 from junky_core.files import (
     KeptFile,
     file_sha256,
@@ -26,11 +25,6 @@ def put(data):
 
 def names(folder):
     return sorted(os.listdir(folder))
-
-
-@pytest.fixture(autouse=True)
-def forget_cleaned():
-    atomic._cleaned.clear()
 
 
 def test_writes_and_returns_sha256(tmp_path):
@@ -274,10 +268,11 @@ def test_next_write_removes_what_a_killed_writer_left(tmp_path):
     assert names(tmp_path) == ["f"]
 
 
-def test_stale_temporary_named_as_by_this_very_process_is_removed(tmp_path):
-    stale = leave_stale(tmp_path / "f")
-    stale.rename(tmp_path / f".f.{os.getpid()}-0.tmp")  # pids repeat in containers
-    assert remove_stale_temporaries(tmp_path / "f") == [tmp_path / f".f.{os.getpid()}-0.tmp"]
+def test_stale_temporaries_of_several_killed_writers_are_removed(tmp_path):
+    first = leave_stale(tmp_path / "f")
+    (tmp_path / ".f.1.tmp").write_bytes(b"half")
+    assert remove_stale_temporaries(tmp_path / "f") == [first, tmp_path / ".f.1.tmp"]
+    assert names(tmp_path) == []
 
 
 def test_temporary_of_a_living_writer_stays(tmp_path):
@@ -290,9 +285,12 @@ def test_temporary_of_a_living_writer_stays(tmp_path):
 
 
 def test_other_files_are_no_stale_temporaries(tmp_path):
-    for name in (".g.1-0.tmp", ".f.x.tmp", "f.1-0.tmp", ".f.1-0.tmp.bak"):
+    for name in (".g.0.tmp", ".f.x.tmp", "f.0.tmp", ".f.0.tmp.bak"):
         (tmp_path / name).touch()
+    (tmp_path / ".f.0.tmp").symlink_to(tmp_path / "f.0.tmp")
     assert remove_stale_temporaries(tmp_path / "f") == []
+    write_atomically(tmp_path / "f", put(b"new"))
+    assert (tmp_path / "f.0.tmp").read_bytes() == b""
 
 
 def test_concurrent_writers_leave_one_whole_file(tmp_path):

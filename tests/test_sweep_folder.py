@@ -52,7 +52,7 @@ def test_lock_goes_with_a_killed_process(tmp_path, holder):
 
 def test_second_sweep_of_one_process_is_refused(tmp_path):
     with SweepFolder(tmp_path).lock():
-        with pytest.raises(SweepFolderError, match="this very process"):
+        with pytest.raises(SweepFolderError, match="this process"):
             SweepFolder(tmp_path).acquire()
     with SweepFolder(tmp_path).lock():
         pass

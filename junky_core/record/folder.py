@@ -1,4 +1,4 @@
-"""A sweep's folder: what is in it, and that only one sweep at a time writes there."""
+"""A sweep's folder: its files, and the lock that admits one sweep at a time."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from junky_core.errors import SweepFolderError
+from junky_core.files import is_at
 from junky_core.record.regular_files import check_own
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 try:
     import fcntl
-except ImportError:  # not on this system: sweeps are then not kept apart
+except ImportError:  # Windows: two sweeps can use the same folder there
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["JOURNAL_NAME", "LOCK_NAME", "LOG_NAME", "SweepFolder"]
@@ -31,28 +32,28 @@ LOCK_NAME = ".junky.lock"
 LOG_NAME = "autotrain.log"
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 
-# Every lock that this process holds. A forked child (a DataLoader's worker) must not keep a lock
-# alive when its parent is killed, so children close their copies.
+# The folders that this process has locked. A forked child (a DataLoader worker) must not keep the
+# lock when its parent is killed, so it closes its copy of the descriptor.
 _held: weakref.WeakSet[SweepFolder] = weakref.WeakSet()
 
 
 class SweepFolder:
     """One sweep's folder.
 
-    The lock is one of the system (``flock``) on a file of the folder: it ends
-    with the process that holds it, however that ends, so a file that a dead
-    sweep left refuses nobody. Two sweeps of one process exclude each other too.
+    The lock is a ``flock`` on a file in the folder. The system releases it when
+    the process ends for whatever reason, so a lock file left by a dead process
+    blocks nothing. Two sweeps in one process exclude each other too.
 
     Args:
-        path: The folder; made by :meth:`acquire` if it is not there.
+        path: The folder; :meth:`acquire` creates it if it does not exist.
 
     Attributes:
         path: The folder, absolute.
         journal_path: Its journal.
         lock_note: Why the folder could not be locked (a file system without
-            locks), to be told to the user; ``""`` if it is locked.
+            locks), as a message for the user; ``""`` if it is locked.
 
-    Safe to use from several threads.
+    Thread-safe.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as path, SweepFolder(path).lock() as folder:
@@ -69,13 +70,13 @@ class SweepFolder:
 
     @property
     def lock_path(self) -> Path:
-        """The file that is locked; it says in JSON who holds it."""
+        """The file that is locked; it names the process that holds the lock, in JSON."""
         return self.path / LOCK_NAME
 
     def holds_sweep(self) -> bool:
-        """Return whether the journal has a whole record, or anything else, blank lines left out.
+        """Return whether the journal has any content other than blank lines.
 
-        A first record cut short by a kill, before any job ran, does not count.
+        A first record that is incomplete does not count: the sweep was killed before any job ran.
 
         Raises:
             SweepFolderError: A file of the sweep is a link, a folder, a fifo or a device.
@@ -96,7 +97,7 @@ class SweepFolder:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[SweepFolder]:
-        """Hold the folder inside the ``with`` block.
+        """Lock the folder inside the ``with`` block.
 
         Raises:
             SweepFolderError: As :meth:`acquire`.
@@ -108,59 +109,50 @@ class SweepFolder:
             self.release()
 
     def acquire(self) -> None:
-        """Make the folder if need be, and hold it for this sweep alone.
+        """Create the folder if necessary, and lock it for this sweep.
 
         Raises:
-            SweepFolderError: Another sweep holds it (the message says which
-                process on which host), it cannot be made or written, or a file
+            SweepFolderError: Another sweep has locked it (the message names the
+                process and the host), it cannot be created or written, or a file
                 of the sweep is a link, a folder, a fifo or a device.
         """
         self._check_files()
         with self._guard:
             if self._descriptor is not None:
                 raise SweepFolderError(f"the sweep folder {self.path} is locked already")
-            try:
-                self._descriptor = self._open_locked()
-            except SweepFolderError:
-                raise
-            except OSError as exc:
-                raise SweepFolderError(
-                    exc.errno, f"the sweep folder {self.path} cannot be used: {exc.strerror}"
-                ) from exc
+            self._descriptor = self._open_locked()
             _held.add(self)
 
     def reclaim(self) -> None:
-        """Make a folder that was deleted anew, and hold it again.
-
-        Does nothing if the folder is held as it should be.
+        """Create and lock the folder again if it was deleted.
 
         Raises:
-            SweepFolderError: Another sweep has taken the folder meanwhile, or
-                it cannot be made.
+            SweepFolderError: Another sweep has locked it since, or it cannot be
+                created.
         """
         with self._guard:
-            if self._descriptor is None or _is_at(self._descriptor, self.lock_path):
+            if self._descriptor is None or is_at(self._descriptor, self.lock_path):
                 return
-            try:
-                descriptor = self._open_locked()
-            except SweepFolderError:
-                raise
-            except OSError as exc:
-                raise SweepFolderError(
-                    exc.errno, f"the sweep folder {self.path} cannot be used: {exc.strerror}"
-                ) from exc
+            descriptor = self._open_locked()
             os.close(self._descriptor)
             self._descriptor = descriptor
 
     def release(self) -> None:
-        """Let go of the folder; does nothing if it is not held."""
+        """Unlock the folder; does nothing if it is not locked.
+
+        The lock file stays. If it were removed, a second sweep could get a lock on the removed
+        file while a third one locks a new file of the same name.
+        """
         with self._guard:
             _held.discard(self)
-            if self._descriptor is not None:
-                # The file stays: were it removed, a third sweep could lock a new one while a
-                # second one waits at the old.
+            self.close_descriptor()
+
+    def close_descriptor(self) -> None:
+        """Close this process's descriptor of the lock file, in a forked child too."""
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):
                 os.close(self._descriptor)
-                self._descriptor = None
+            self._descriptor = None
 
     def _check_files(self) -> None:
         for name in (JOURNAL_NAME, LOG_NAME, LOCK_NAME):
@@ -172,14 +164,24 @@ class SweepFolder:
                 ) from exc
 
     def _open_locked(self) -> int:
+        try:
+            return self._open_and_lock()
+        except SweepFolderError:
+            raise
+        except OSError as exc:
+            raise SweepFolderError(
+                exc.errno, f"the sweep folder {self.path} cannot be used: {exc.strerror}"
+            ) from exc
+
+    def _open_and_lock(self) -> int:
         while True:
             self.path.mkdir(parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
-            flags |= getattr(os, "O_NOFOLLOW", 0)  # what is written replaces the content
+            flags |= getattr(os, "O_NOFOLLOW", 0)  # the target of a link would be overwritten
             descriptor = os.open(self.lock_path, flags, 0o666)
             try:
                 self._flock(descriptor)
-                if not _is_at(descriptor, self.lock_path):  # deleted in between
+                if not is_at(descriptor, self.lock_path):  # deleted before it was locked
                     os.close(descriptor)
                     continue
                 _write_holder(descriptor)
@@ -199,33 +201,19 @@ class SweepFolder:
             raise SweepFolderError(
                 errno.EWOULDBLOCK,
                 f"another sweep is running in {self.path}: {_describe_holder(descriptor)}; "
-                "wait for its end, stop it, or choose another folder",
+                "wait until it ends, stop it, or choose another folder",
             ) from exc
         except OSError as exc:
             if exc.errno not in _UNSUPPORTED:
                 raise
             self.lock_note = (
                 f"the file system of {self.path} has no locks ({exc.strerror}): "
-                "see to it yourself that no second sweep runs there"
+                "make sure that no second sweep runs there"
             )
-
-    def _close_copy(self) -> None:
-        """Close the descriptor that a forked child inherited; the parent keeps its lock."""
-        if self._descriptor is not None:
-            with contextlib.suppress(OSError):
-                os.close(self._descriptor)
-            self._descriptor = None
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except OSError:
-        return False
 
 
 def _write_holder(descriptor: int) -> None:
-    """Say in the lock file who holds it. A full disk does not matter: it is only for messages."""
+    """Name this process in the lock file. An error does not matter: it is only for messages."""
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
     with contextlib.suppress(OSError):
         os.ftruncate(descriptor, 0)
@@ -238,20 +226,16 @@ def _describe_holder(descriptor: int) -> str:
         pid, host = holder["pid"], holder["host"]
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder["since"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return "a process that has not said which it is"
-    who = "this very process" if _is_me(pid, host) else f"process {pid} on {host}"
-    return f"{who}, since {since}"
+        return "an unknown process"
+    this = pid == os.getpid() and host == socket.gethostname()
+    return f"{'this process' if this else f'process {pid} on {host}'}, since {since}"
 
 
-def _is_me(pid: int, host: str) -> bool:
-    return pid == os.getpid() and host == socket.gethostname()
-
-
-def _close_copies() -> None:
+def _close_descriptors() -> None:
     for folder in list(_held):
-        folder._close_copy()  # noqa: SLF001 - this module's own
+        folder.close_descriptor()
     _held.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_close_copies)
+    os.register_at_fork(after_in_child=_close_descriptors)

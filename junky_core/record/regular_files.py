@@ -73,4 +73,4 @@ def _open_at_once(path: str, flags: int) -> int:
 def _check(mode: int, path: Path) -> None:
     kind = _KINDS.get(stat.S_IFMT(mode))
     if kind is not None:
-        raise OSError(errno.EINVAL, f"it is {kind}, not an ordinary file", str(path))
+        raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", str(path))

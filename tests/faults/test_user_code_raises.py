@@ -195,6 +195,6 @@ def test_values_and_params_of_resumed_jobs_are_as_they_were(tmp_path):
 
 def test_resuming_removes_what_a_save_amid_a_kill_left(tmp_path):
     run(tmp_path, make_model_fit_params=[("a", [7, 1])])
-    (tmp_path / ".model.pt.4000000-0.tmp").write_bytes(b"half a model")
+    (tmp_path / ".model.pt.0.tmp").write_bytes(b"half a model")
     resumed_is_whole(tmp_path)
     assert not list(tmp_path.glob(".*.tmp"))
