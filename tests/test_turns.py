@@ -67,8 +67,7 @@ def test_slots_that_are_being_set_up_wait_for_each_other():
 
 def test_a_job_waits_for_a_thread_of_no_job():
     """Observers, and what writes the best model, import too."""
-    with turn():
-        assert not beside(enter_scope(JobScope(None)))
+    assert not beside(enter_scope(JobScope(None)))
 
 
 def test_a_turn_lasts_until_the_outermost_block_ends():
