@@ -28,56 +28,41 @@ import contextlib
 import functools
 import importlib
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
+from junky_core.job.patches import replaced, shared
 from junky_core.job.turns import turn
 
 __all__ = ["first_imports_in_turn"]
 
 _BOOTSTRAP: Any = importlib._bootstrap
 
-_lock = threading.Lock()  # guards the two below
-_holders = 0
-_put_back: list[Callable[[], None]] = []
 
-
+@shared
 @contextlib.contextmanager
 def first_imports_in_turn() -> Iterator[None]:
     """Let jobs take turns at importing what is not imported yet, inside the ``with`` block.
 
     Process-wide while it lasts; several blocks may overlap.
     """
-    global _holders
-    with _lock:
-        if _holders == 0:
-            _put_back.extend((_wrap_loading(), _wrap_waiting()))
-        _holders += 1
-    try:
+    with (
+        _wrapped("_find_and_load", _loading_in_turn),
+        _wrapped("_lock_unlock_module", _waiting_for_a_whole_module),
+    ):
         yield
-    finally:
-        with _lock:
-            _holders -= 1
-            if _holders == 0:
-                while _put_back:
-                    _put_back.pop()()
 
 
-def _wrap_loading() -> Callable[[], None]:
-    plain = _BOOTSTRAP._find_and_load
-
+def _loading_in_turn(plain: Any) -> Any:
     def _find_and_load(name: str, import_: Any) -> Any:
         with turn():
             return plain(name, import_)
 
-    return _replace("_find_and_load", plain, _find_and_load)
+    return _find_and_load
 
 
-def _wrap_waiting() -> Callable[[], None]:
-    plain = _BOOTSTRAP._lock_unlock_module
-
+def _waiting_for_a_whole_module(plain: Any) -> Any:
     def _lock_unlock_module(name: str) -> None:
         found = sys.modules.get(name)
         plain(name)
@@ -90,17 +75,12 @@ def _wrap_waiting() -> Callable[[], None]:
         if there is not found and isinstance(found, ModuleType) and there is not None:
             found.__dict__.setdefault("__getattr__", functools.partial(getattr, there))
 
-    return _replace("_lock_unlock_module", plain, _lock_unlock_module)
+    return _lock_unlock_module
 
 
-def _replace(name: str, plain: Any, new: Any) -> Callable[[], None]:
+def _wrapped(name: str, wrap: Callable[[Any], Any]) -> contextlib.AbstractContextManager[None]:
+    plain = getattr(_BOOTSTRAP, name)
+    wrapper = wrap(plain)
     # Python leaves frames of this file out of the tracebacks of failed imports.
-    new.__code__ = new.__code__.replace(co_filename=plain.__code__.co_filename)
-    setattr(_BOOTSTRAP, name, new)
-
-    def put_back() -> None:
-        # Somebody who wrapped our wrapper keeps a working chain: it is left in place then.
-        if getattr(_BOOTSTRAP, name) is new:
-            setattr(_BOOTSTRAP, name, plain)
-
-    return put_back
+    wrapper.__code__ = wrapper.__code__.replace(co_filename=plain.__code__.co_filename)
+    return replaced(_BOOTSTRAP, name, wrapper)

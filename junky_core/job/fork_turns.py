@@ -12,53 +12,35 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
+from junky_core.job.patches import replaced, shared
 from junky_core.job.turns import turn
 
 __all__ = ["forks_in_turn"]
 
 _FUNCTIONS = ("fork", "forkpty")
 
-_lock = threading.Lock()  # guards the two below
-_holders = 0
-_put_back: list[Callable[[], None]] = []
 
-
+@shared
 @contextlib.contextmanager
 def forks_in_turn() -> Iterator[None]:
     """Let jobs take turns at ``os.fork`` inside the ``with`` block.
 
     Process-wide while it lasts; several blocks may overlap.
     """
-    global _holders
-    with _lock:
-        if _holders == 0:
-            _put_back.extend(_wrap(name) for name in _FUNCTIONS if hasattr(os, name))
-        _holders += 1
-    try:
+    with contextlib.ExitStack() as stack:
+        for name in _FUNCTIONS:
+            if hasattr(os, name):
+                stack.enter_context(replaced(os, name, _in_turn(getattr(os, name))))
         yield
-    finally:
-        with _lock:
-            _holders -= 1
-            if _holders == 0:
-                while _put_back:
-                    _put_back.pop()()
 
 
-def _wrap(name: str) -> Callable[[], None]:
-    plain = getattr(os, name)
-
+def _in_turn(plain: Any) -> Any:
     @functools.wraps(plain)
     def in_turn() -> object:
         with turn():
             return plain()
 
-    def put_back() -> None:
-        # Somebody who wrapped our wrapper keeps a working chain: it is left in place then.
-        if getattr(os, name) is in_turn:
-            setattr(os, name, plain)
-
-    setattr(os, name, in_turn)
-    return put_back
+    return in_turn
