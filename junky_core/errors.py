@@ -176,7 +176,7 @@ def in_session() -> bool:
 
 
 class JobStopped(BaseException):
-    """Ends a running job at its next check point; not an error of the job.
+    """Ends a running job at its next cancellation point; not an error of the job.
 
     Derived from ``BaseException``, so that a job's own ``except Exception``
     does not swallow it.

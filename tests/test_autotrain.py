@@ -493,7 +493,7 @@ def test_a_job_over_its_time_ends_at_its_next_model_call():
 
 
 @pytest.mark.parametrize("point", ["loader", "optimizer", "check", "save_best"])
-def test_other_check_points(point):
+def test_other_cancellation_points(point):
     def train(device, loaders, model, save_best, log_prefix):
         deadline = time.monotonic() + 20
         loader = torch.utils.data.DataLoader(range(10))

@@ -1,4 +1,4 @@
-"""Check points are in place while some sweep needs them, and not a moment longer."""
+"""Cancellation points are in place while some sweep needs them, and not a moment longer."""
 
 import threading
 
@@ -10,7 +10,7 @@ from junky_core import SweepFailed, torch_autotrain
 from junky_core.engine import sweep
 from junky_core.errors import JobStopped
 from junky_core.events import Notice
-from junky_core.job.cancellation import CheckPoints
+from junky_core.job.cancellation import CancellationPoints
 from junky_core.job.scopes import JobScope, enter_scope
 
 
@@ -31,8 +31,8 @@ USES = {
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
-def test_a_use_is_a_check_point_while_armed(use):
-    points = CheckPoints()
+def test_a_use_is_a_cancellation_point_while_armed(use):
+    points = CancellationPoints()
     with enter_scope(JobScope(Stopped())):
         use()
         points.arm()
@@ -45,7 +45,7 @@ def test_a_use_is_a_check_point_while_armed(use):
 
 
 def test_outside_jobs_nothing_is_checked():
-    points = CheckPoints()
+    points = CancellationPoints()
     points.arm()
     try:
         for use in USES.values():
@@ -57,7 +57,7 @@ def test_outside_jobs_nothing_is_checked():
 @pytest.mark.parametrize("first", [0, 1])
 def test_overlapping_sweeps_leave_nothing_whichever_ends_first(first):
     plain = dataloader._BaseDataLoaderIter.__next__
-    sweeps = [CheckPoints(), CheckPoints()]
+    sweeps = [CancellationPoints(), CancellationPoints()]
     for points in sweeps:
         points.arm()
     sweeps[first].disarm()

@@ -109,7 +109,7 @@ class JunkyLauncherConf:
     # Stop at once if the first so many jobs die of the same error at the same line. null: never.
     fail_fast: Optional[int] = 5  # noqa: UP045
 
-    # Seconds after which a job ends at its next check point; it failed then, and is not retried.
+    # Seconds after which a job ends at its next cancellation point, as failed and without a retry.
     job_timeout_s: Optional[float] = None  # noqa: UP045
 
     # Seconds after which no job starts any more; those that run go on to their end.

@@ -31,7 +31,7 @@ from junky_core.executors.contract import AttemptEnd, AttemptRunner, AttemptSett
 from junky_core.executors.slots import Slot
 from junky_core.executors.threads import ThreadExecutor
 from junky_core.job.best import BestModel
-from junky_core.job.cancellation import CheckPoints
+from junky_core.job.cancellation import CancellationPoints
 from junky_core.job.context import JobContext
 from junky_core.job.failures import showable
 from junky_core.job.forks import OwnProcess
@@ -95,7 +95,7 @@ class Sweep:
         )
         self._drivers = self._executor.drivers
         self._workers = self._executor.workers
-        self._check_points = CheckPoints()
+        self._cancellation_points = CancellationPoints()
         self._lock = threading.Lock()  # guards the four below
         self._warned: set[str] = set()
         self._held_warnings: list[str] | None = []  # until the sweep's start was announced
@@ -149,7 +149,7 @@ class Sweep:
                     if source.total != 0:
                         self._watch(scheduler, slots, started)
             finally:
-                self._check_points.disarm()
+                self._cancellation_points.disarm()
             self._keep_unfinished(scheduler)
             if not self.best.flush():
                 self.stop_reason = self.stop_reason or "best_not_saved"
@@ -228,7 +228,7 @@ class Sweep:
             self._end(scheduler, "interrupted", f"{name}: the sweep ends")
         late = [job for job in self._running() if job.deadline is not None and job.deadline < now]
         if late:
-            self._check_points.arm()
+            self._cancellation_points.arm()
         for job in late:
             self._remind(job, now)
 
@@ -248,14 +248,14 @@ class Sweep:
         )
 
     def _end(self, scheduler: Scheduler, reason: str, why: str) -> None:
-        """Start nothing new and ask what runs to end at its next check point."""
+        """Start nothing new and ask what runs to end at its next cancellation point."""
         first = not self.stop_reason
         self.stop_reason = reason
         scheduler.stop()
         active = self._running()
         for worker in self._workers.values():
             worker.stop("interrupted", why)
-        self._check_points.arm()
+        self._cancellation_points.arm()
         if first and reason == "interrupted":
             self._notice(
                 "warning",
@@ -455,5 +455,9 @@ def _all_died(number: int) -> str:
 
 
 def _that_end(number: int) -> str:
-    ends = "ends at its next check point" if number == 1 else "end at their next check point"
+    ends = (
+        "ends at its next cancellation point"
+        if number == 1
+        else "end at their next cancellation point"
+    )
     return f"{count(number, 'running job')} {ends}."

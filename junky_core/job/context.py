@@ -213,7 +213,7 @@ class JobContext:
         raise JobStopped(message, reason)
 
     def stop(self, reason: str, message: str) -> None:
-        """Ask this job to end at its next check point; from any thread."""
+        """Ask this job to end at its next cancellation point; from any thread."""
         if self._stop is None:
             self._stop = (reason, message)
 

@@ -59,7 +59,7 @@ def train(device, loaders, model, ab, save_best, log_prefix):
         if fault is not None:
             fault(a, b, epoch)
     if OPTIONS.get("block") and b == OPTIONS["block"] - 1:
-        threading.Event().wait(60)  # never reaches a check point
+        threading.Event().wait(60)  # never reaches a cancellation point
     return (score, {"a": a, "b": b})
 
 
