@@ -173,7 +173,7 @@ class Sweep:
         """End the slot threads and the best model's writer."""
         if not self._own:
             return
-        self._drivers.close(None if self._signum is None else 128 + self._signum)
+        self._executor.close(None if self._signum is None else 128 + self._signum)
         self.best.close()
 
     def emit(self, event: Event) -> None:

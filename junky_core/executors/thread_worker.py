@@ -130,6 +130,7 @@ class ThreadWorker:
             return end
         finally:
             self.running = None
+            context.release_data()
 
     def stop(self, reason: str, message: str) -> None:
         """Ask the attempt that runs to end at its next cancellation point; from any thread."""

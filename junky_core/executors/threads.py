@@ -65,7 +65,7 @@ class ThreadExecutor:
             Slot(spec, settings.seed, self.threads, numbers.get(spec.index, 0)) for spec in specs
         ]
         self.drivers = SlotThreads(slots)
-        shared = SharedData(settings.seed)
+        self._shared = shared = SharedData(settings.seed)
         self.workers = {
             slot.spec.index: ThreadWorker(
                 slot, runner, settings, link, shared, self._built_elsewhere
@@ -92,6 +92,11 @@ class ThreadExecutor:
             finally:
                 if self.threads is not None:  # new threads start from the number that was last set
                     torch.set_num_threads(torch_threads_before)
+
+    def close(self, exit_status: int | None = None) -> None:
+        """End the slots' threads and free what was built for jobs; see ``SlotThreads.close``."""
+        self.drivers.close(exit_status)
+        self._shared.close()
 
     def _keep_streams_apart(self, stack: contextlib.ExitStack) -> bool:
         """Let each job have random streams of its own, at the latest once it seeds them."""

@@ -217,6 +217,19 @@ class JobContext:
         if self._stop is None:
             self._stop = (reason, message)
 
+    def release_data(self) -> None:
+        """End the workers of its loaders, and hold no loaders and shared data; for its end.
+
+        A thread that goes on for the job, a loader's or a progress bar's, holds this context.
+        What it asks for from now on is built for it alone.
+        """
+        seen, self._seen_sets = self._seen_sets, []
+        self._loader_sets = LoaderSets(self.seed)
+        for loaders in seen:
+            loaders.state.stop_workers()
+        self._shared, self._seen_data = SharedData(self.seed), []
+        self._loader_failure = None
+
     @property
     def deadline(self) -> float | None:
         """When its time is over, on ``time.monotonic()``'s clock."""

@@ -142,6 +142,11 @@ class SharedData:
             seen.append(entry)
             return entry.data
 
+    def close(self) -> None:
+        """Forget all that was built."""
+        with self._lock:
+            self._entries.clear()
+
     def _entry(self, call: Call) -> _Shared:
         with self._lock:
             same = [known for known in self._entries if known.call.same_as(call)]

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sys
 import types
@@ -64,23 +65,35 @@ class LoaderState:
         True
     """
 
-    def __init__(self, restorers: list[Callable[[], None]]) -> None:
+    def __init__(self, restorers: list[Callable[[], None]], loaders: list[DataLoader[Any]]) -> None:
         self._restorers = restorers
+        self._loaders = loaders
 
     @staticmethod
     def capture(loaders: Any) -> LoaderState:
         """Remember the state of ``loaders``, in whatever form the factory returned them."""
         restorers = []
+        data_loaders = []
         for found in _reachable(loaders):
+            if isinstance(found, DataLoader):
+                data_loaders.append(found)
+                continue
             restorer = _restorer(found)
             if restorer is not None:
                 restorers.append(restorer)
-        return LoaderState(restorers)
+        return LoaderState(restorers, data_loaders)
 
     def restore(self) -> None:
         """Put all that was remembered back as it was."""
+        self.stop_workers()
         for restorer in self._restorers:
             restorer()
+
+    def stop_workers(self) -> None:
+        """End persistent workers; a loader that is used again starts others."""
+        for loader in self._loaders:
+            with contextlib.suppress(Exception):  # they may have died
+                _stop_workers(loader)
 
 
 def _restorer(found: Any) -> Callable[[], None] | None:
@@ -94,8 +107,6 @@ def _restorer(found: Any) -> Callable[[], None] | None:
         if found is random._inst or isinstance(found, random.SystemRandom):
             return None
         return partial(found.setstate, found.getstate())
-    if isinstance(found, DataLoader):
-        return partial(_stop_workers, found)
     if isinstance(found, Sampler):
         return partial(_restore_scalars, found, _scalars(found))
     return _numpy_restorer(found)
