@@ -30,6 +30,7 @@ __all__ = [
     "ModelError",
     "ModelLoadError",
     "ResumeError",
+    "SourceError",
     "SweepFailed",
     "SweepFolderError",
     "SweepInterrupted",
@@ -133,6 +134,10 @@ class SweepFailed(JunkyError, RuntimeError):
     def __init__(self, message: str, failed: Sequence[Any] = ()) -> None:
         super().__init__(message)
         self.failed = tuple(failed)
+
+
+class SourceError(SweepFailed):
+    """The source of jobs raised, or broke its contract; the message names it."""
 
 
 class SweepInterrupted(KeyboardInterrupt):

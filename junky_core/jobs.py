@@ -11,9 +11,22 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-__all__ = ["Attempt", "GridSource", "Job", "JobResult", "JobSource", "JobStatus", "rank_key"]
+if TYPE_CHECKING:
+    from junky_core.events import ScoreReported
+
+__all__ = [
+    "NOT_NOW",
+    "Attempt",
+    "GridSource",
+    "Job",
+    "JobResult",
+    "JobSource",
+    "JobStatus",
+    "NotNow",
+    "rank_key",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,26 +131,63 @@ def rank_key(score: float | None, num: int, direction: str) -> tuple[int, float,
     return (0, -score if direction == "maximize" else score, num)
 
 
-class JobSource(Protocol):
-    """Where jobs come from: a grid now, a sampler that looks at scores later.
+class NotNow(Enum):
+    """The type of :data:`NOT_NOW`."""
 
-    The sweep calls both methods under one lock, from any slot's thread; a
-    source needs no lock of its own and must not block.
+    NOT_NOW = "not now"
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+NOT_NOW: Final = NotNow.NOT_NOW
+"""What a source returns that has no job yet: it is asked again when there is news for it."""
+
+
+class JobSource(Protocol):
+    """Where jobs come from: a grid, or a sampler that looks at scores.
+
+    All methods are called from slot threads, and at the end of the sweep from
+    the main thread, but never two at the same time: a source needs no lock.
+    No other thread waits for them, so they may take their time; only slots
+    that need a job do. What they raise ends the sweep.
+
+    Before each ``next_job()`` the source hears all news so far: how jobs ended
+    and, if it wants them, their intermediate scores, in the order in which they
+    happened. Once it has returned ``None`` it is not asked again; it still
+    hears how the last jobs ended.
+
+    ``tests/source_contract.py`` is the test suite for implementations.
+
+    Attributes:
+        hears_scores: Whether it wants intermediate scores.
     """
+
+    hears_scores: bool
 
     @property
     def total(self) -> int | None:
-        """How many jobs there will be, ``None`` if that is not known."""
+        """How many jobs there will be, ``None`` if unknown. Read from any thread, at any time."""
 
-    def next_job(self) -> Job | None:
-        """Return the next job, or ``None`` when there are no more."""
+    def next_job(self) -> Job | NotNow | None:
+        """Return the next job, or ``None`` when there are no more.
+
+        :data:`NOT_NOW` means "no job yet". The source is then asked again after
+        the next end or intermediate score. There must be some to come: with no
+        job running, and none waiting to run, it is an error.
+        """
 
     def tell(self, result: JobResult) -> None:
-        """Learn how a job ended."""
+        """Learn how a job ended. Called once for each job that was handed out."""
+
+    def tell_score(self, report: ScoreReported) -> None:
+        """Learn an intermediate score of a job that has not ended."""
 
 
 class GridSource:
     """A source that hands out the jobs of an iterable, one by one, lazily."""
+
+    hears_scores = False
 
     def __init__(self, jobs: Iterable[Job], total: int | None) -> None:
         self.total = total
@@ -149,3 +199,6 @@ class GridSource:
 
     def tell(self, result: JobResult) -> None:
         """Do nothing: a grid does not depend on scores."""
+
+    def tell_score(self, report: ScoreReported) -> None:
+        """Do nothing, as above."""

@@ -1,10 +1,11 @@
 """Which attempt runs next, and what becomes of a job when an attempt ends.
 
 Slots pull. Everything here happens under one lock, in the pulling slot's
-thread, and takes microseconds; nothing here trains, builds or writes.
+thread, and takes microseconds; nothing here trains, builds or writes. Only the
+source of jobs is asked outside the lock (:mod:`junky_core.engine.intake`).
 
 Rounds, in order; a round begins when the one before has nothing left that
-runs or could run:
+runs or could run (a source that says "not now" is then passed over):
 
     1. jobs from the source, and jobs that a closed slot handed back (those of 3. wait for it)
     2. jobs whose attempt died, again, up to ``max_retries`` times each
@@ -30,10 +31,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from junky_core.devices import SlotSpec
+from junky_core.engine.intake import Intake, News, SourceState
+from junky_core.errors import SourceError
+from junky_core.events import ScoreReported
 from junky_core.executors.contract import AttemptEnd
 from junky_core.jobs import Job, JobResult, JobSource
 
@@ -103,7 +107,7 @@ class Scheduler:
     Thread-safe. ``take`` blocks; all else returns at once.
 
     Args:
-        source: Where jobs come from; it is called under the lock.
+        source: Where jobs come from.
         slots: The slots that are open.
         max_retries: How often a job may run again.
         fail_fast: Stop if the first so many jobs die of the same error at the
@@ -121,8 +125,7 @@ class Scheduler:
         on_over: Callable[[JobResult], None],
     ) -> None:
         self._changed = threading.Condition()  # guards all below
-        self._source = source
-        self._exhausted = False
+        self._intake = Intake(source)
         self._max_retries = max_retries
         self._fail_fast = fail_fast
         self._on_over = on_over
@@ -134,7 +137,6 @@ class Scheduler:
         self._first_location: Hashable = None
         self._same_deaths = 0  # -1 once a job ended otherwise
         self._stopping = False
-        self.pulled = 0
 
     @property
     def stopping(self) -> bool:
@@ -148,20 +150,36 @@ class Scheduler:
             return len(self._open)
 
     def take(self, slot: SlotSpec) -> RunningJob | None:
-        """Return the next job for ``slot``, waiting for one if need be; ``None`` at the end."""
+        """Return the next job for ``slot``, waiting for one if need be; ``None`` at the end.
+
+        Raises:
+            SourceError: The source raised, broke its contract, or waits for news that cannot come.
+        """
+        while True:
+            with self._changed:
+                while not self._stopping and slot.index in self._open:
+                    job = self._next_for(slot)
+                    if job is not None:
+                        job.attempts += 1
+                        job.slot = slot
+                        self._running[slot.index] = job
+                        return job
+                    if self._may_ask(slot):
+                        break
+                    if self._is_over():
+                        return None
+                    self._check_not_stuck()
+                    self._changed.wait()
+                else:
+                    return None
+                news = self._intake.begin()
+            self._ask(news)
+
+    def hear(self, report: ScoreReported) -> None:
+        """Queue an intermediate score for the source."""
         with self._changed:
-            while True:
-                if self._stopping or slot.index not in self._open:
-                    return None
-                job = self._next_for(slot)
-                if job is not None:
-                    job.attempts += 1
-                    job.slot = slot
-                    self._running[slot.index] = job
-                    return job
-                if self._is_over():
-                    return None
-                self._changed.wait()
+            if self._intake.add(report):
+                self._changed.notify_all()
 
     def report(self, slot: SlotSpec, job: RunningJob, end: AttemptEnd) -> Decision:
         """Take note of how an attempt ended and decide what follows."""
@@ -170,7 +188,7 @@ class Scheduler:
                 decision = self._decide(slot, job, end)
                 if decision.result is not None:
                     self._on_over(decision.result)
-                    self._source.tell(decision.result)
+                    self._intake.add(decision.result)
             finally:
                 self._running.pop(slot.index, None)
                 self._changed.notify_all()
@@ -193,33 +211,80 @@ class Scheduler:
         with self._changed:
             return [*self._queue, *self._next_round, *self._alone]
 
+    def tell_source(self, unfinished: Iterable[JobResult]) -> None:
+        """Let the source hear what it has not heard yet, when no slot is at work any more.
+
+        Args:
+            unfinished: The results of :meth:`unfinished`.
+
+        Raises:
+            SourceError: The source raised.
+        """
+        with self._changed:
+            for result in unfinished:
+                self._intake.add(result)
+        self._intake.hand_over_rest()
+
     def left_in_source(self) -> int | None:
         """Return how many jobs were never pulled, ``None`` if that is not known."""
         with self._changed:
-            total = self._source.total
-            return None if total is None else max(0, total - self.pulled)
+            return self._intake.left
+
+    def _ask(self, news: Sequence[News]) -> None:
+        """Ask the source for a job and queue it. Not under the lock."""
+        try:
+            answer = self._intake.ask(news)
+        except BaseException:
+            with self._changed:
+                self._intake.state = SourceState.BROKEN
+                self._changed.notify_all()
+            raise
+        with self._changed:
+            self._intake.done(answer)
+            if isinstance(answer, Job):  # kept even if the sweep is stopping by now
+                self._queue.append(RunningJob(answer, score=answer.score))
+            self._changed.notify_all()
+
+    def _may_ask(self, slot: SlotSpec) -> bool:
+        """Tell whether ``slot`` may ask the source now. Under the lock."""
+        return self._intake.state is SourceState.READY and not self._must_be_idle(slot)
+
+    def _must_be_idle(self, slot: SlotSpec) -> bool:
+        """Tell whether a job runs that ``slot`` must leave alone. Under the lock."""
+        return any(
+            job.alone == "process"
+            or (job.alone and job.slot is not None and job.slot.device == slot.device)
+            for job in self._running.values()
+        )
+
+    def _check_not_stuck(self) -> None:
+        """Raise if the source waits for news and none can come. Under the lock."""
+        busy = self._running or self._queue or self._next_round or self._alone
+        if self._intake.state is SourceState.NOT_NOW and not busy:
+            raise SourceError(
+                f"{self._intake.name} has no job now (NOT_NOW), but no job runs and none waits to "
+                "run, so it would never be asked again"
+            )
 
     def _is_over(self) -> bool:
         """Tell whether nothing runs and nothing will. Under the lock."""
         if self._running:
             return False
-        if self._stopping or not self._open:
-            return True
-        return self._exhausted and not (self._queue or self._next_round or self._alone)
+        if self._intake.state is SourceState.EXHAUSTED:
+            return not (self._queue or self._next_round or self._alone)
+        return self._intake.state is SourceState.BROKEN
 
     def _next_for(self, slot: SlotSpec) -> RunningJob | None:
         """Pick a job that may run on ``slot`` now. Under the lock."""
+        if self._must_be_idle(slot):
+            return None
         for index, job in enumerate(self._queue):
             if slot.index not in job.unfit_slots:
                 del self._queue[index]
                 return job
-        if not self._exhausted:
-            fresh = self._source.next_job()
-            if fresh is not None:
-                self.pulled += 1
-                return RunningJob(fresh, score=fresh.score)
-            self._exhausted = True
-        if any(not job.alone for job in self._running.values()) or self._queue:
+        if self._queue or self._intake.state in (SourceState.READY, SourceState.ASKING):
+            return None
+        if any(not job.alone for job in self._running.values()):
             return None
         if self._next_round and not self._running:
             self._queue, self._next_round = self._next_round, deque()
@@ -230,9 +295,6 @@ class Scheduler:
 
     def _next_alone(self, slot: SlotSpec) -> RunningJob | None:
         """Pick a job that must run alone, if ``slot`` can give it that. Under the lock."""
-        busy = {self._open[index].device for index in self._running if index in self._open}
-        if slot.device in busy or any(job.alone == "process" for job in self._running.values()):
-            return None
         for index, job in enumerate(self._alone):
             if slot.index not in job.unfit_slots and (job.alone == "device" or not self._running):
                 del self._alone[index]

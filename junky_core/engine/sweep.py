@@ -24,6 +24,7 @@ from junky_core.events import (
     Event,
     Notice,
     Observer,
+    ScoreReported,
     SlotClosed,
     SweepStarted,
 )
@@ -119,7 +120,8 @@ class Sweep:
             SweepInterrupted: After Ctrl-C, SIGTERM or SIGHUP, when all is written down.
             SweepFailed: The first jobs all died of one error (``fail_fast``),
                 or no slot could be set up.
-            Exception: What a job raised as fatal, or the source raised.
+            SourceError: The source raised, or broke its contract.
+            Exception: What a job raised as fatal.
         """
         started = time.monotonic()
         self._results = {}
@@ -177,8 +179,10 @@ class Sweep:
         self.best.close()
 
     def emit(self, event: Event) -> None:
-        """Tell the recorder and all observers; from any thread."""
+        """Tell the recorder, all observers and, of scores, the source of jobs; from any thread."""
         self._dispatcher.emit(event)
+        if isinstance(event, ScoreReported) and self._own and self._scheduler is not None:
+            self._scheduler.hear(event)
 
     def warn(self, message: str) -> None:
         """Warn the user, once for each message; from any thread."""
@@ -293,15 +297,28 @@ class Sweep:
             reasons = "\n".join(self._closed_reasons)
             raise SweepFailed(f"no slot is left to run jobs:\n{reasons}", failed)
 
+    def _fail(self, error: BaseException | None) -> None:
+        """Raise ``error`` at the end of the run, if it is the first."""
+        with self._lock:
+            self._crash = self._crash or error
+        self.stop_reason = self.stop_reason or "error"
+
     def _keep(self, result: JobResult) -> None:
         self._results[result.num] = result
 
     def _keep_unfinished(self, scheduler: Scheduler) -> None:
         """Record the jobs that were begun or handed back, and not run to an end."""
-        for job in scheduler.unfinished():
-            result = job.unfinished(failed_fast=self.stop_reason == "fail_fast")
+        unfinished = [
+            job.unfinished(failed_fast=self.stop_reason == "fail_fast")
+            for job in scheduler.unfinished()
+        ]
+        for result in unfinished:
             self._keep(result)
             self._emit_result(result, 0)
+        try:
+            scheduler.tell_source(unfinished)
+        except BaseException as error:  # noqa: BLE001 - raised when all is written down
+            self._fail(error)
         if not self.stop_reason and not scheduler.open_slots and self._left(scheduler) != 0:
             self.stop_reason = "no_slots"
             self._notice(
@@ -375,8 +392,7 @@ class Sweep:
             while (job := scheduler.take(slot.spec)) is not None:
                 self._attempt(slot, job, scheduler)
         except BaseException as error:  # noqa: BLE001 - the source, or this code, is broken
-            with self._lock:
-                self._crash = self._crash or error
+            self._fail(error)
             self._end(scheduler, "error", error_line(error))
 
     def _open(self, slot: Slot, scheduler: Scheduler) -> bool:
@@ -425,8 +441,7 @@ class Sweep:
         if decision.result is not None:
             self._emit_result(decision.result, job.serial)
         if end.kind == "fatal":
-            with self._lock:
-                self._crash = self._crash or end.exception
+            self._fail(end.exception)
             self._end(scheduler, "error", end.error)
         elif decision.fail_fast:
             self._end(scheduler, "fail_fast", end.error)
