@@ -10,7 +10,6 @@ import weakref
 
 import pytest
 
-from junky_core.job import scopes
 from junky_core.job.scopes import (
     JobScope,
     current_scope,
@@ -19,11 +18,25 @@ from junky_core.job.scopes import (
     outside_scopes,
 )
 
+PATCHED = (
+    threading.Thread,
+    concurrent.futures.Future,
+    concurrent.futures.ThreadPoolExecutor,
+    multiprocessing.pool.ThreadPool,
+)
+
 
 @pytest.fixture(autouse=True)
 def inheriting():
-    with inherit_scopes():
-        yield
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(inherit_scopes())
+        yield stack
+
+
+@pytest.fixture
+def uninherited(inheriting):
+    """No block is open."""
+    inheriting.close()
 
 
 def in_thread(function):
@@ -124,24 +137,24 @@ def test_a_thread_that_is_started_twice_says_so_and_leaves_nothing():
     assert "run" not in vars(thread)
 
 
-def test_the_patch_is_taken_back():
-    assert threading.Thread.start.__module__ == "junky_core.job.scopes"
-    with inherit_scopes():
-        pass
-    assert threading.Thread.start.__module__ == "junky_core.job.scopes"
-
-
-def test_a_wrapper_that_stays_on_ours_does_no_harm_to_the_next_patch(monkeypatch):
+def test_a_wrapper_that_stays_on_ours_does_no_harm_to_the_next_patch(uninherited, monkeypatch):
     monkeypatch.setattr(threading.Thread, "start", threading.Thread.start)  # put back at the end
-    uninstall = scopes._install()
-    ours = threading.Thread.start
-    threading.Thread.start = lambda thread: ours(thread)  # what a tracing tool does
-    theirs = threading.Thread.start
-    uninstall()
-    uninstall = scopes._install()
-    with enter_scope(JobScope("job")):
+    with inherit_scopes():
+        ours = threading.Thread.start
+        threading.Thread.start = lambda thread: ours(thread)  # what a tracing tool does
+        theirs = threading.Thread.start
+    entered = []
+
+    @contextlib.contextmanager
+    def setup():
+        entered.append(threading.current_thread())
+        yield
+
+    scope = JobScope("job")
+    scope.thread_setups.append(setup)
+    with inherit_scopes(), enter_scope(scope):
         assert in_thread(lambda: current_scope().job) == "job"
-    uninstall()
+    assert len(entered) == 2  # once for each thread
     assert threading.Thread.start is theirs
 
 
@@ -268,11 +281,9 @@ def test_each_item_that_a_pool_is_given_enters_the_setups():
     assert entered == ["work"] * 3
 
 
-def test_pools_are_as_they_were_afterwards():
-    scopes._uninstall()  # the fixture's
-    before = [getattr(pool, name) for pool, name, _ in scopes._TAKE_WORK]
-    undo = scopes._wrap_pools()
-    assert "apply_async" in vars(multiprocessing.pool.ThreadPool)
-    undo()
-    assert [getattr(pool, name) for pool, name, _ in scopes._TAKE_WORK] == before
-    assert "apply_async" not in vars(multiprocessing.pool.ThreadPool)
+def test_threads_and_pools_are_as_they_were_afterwards(uninherited):
+    before = [dict(vars(kind)) for kind in PATCHED]
+    with inherit_scopes():
+        assert "apply_async" in vars(multiprocessing.pool.ThreadPool)
+        assert [dict(vars(kind)) for kind in PATCHED] != before
+    assert [dict(vars(kind)) for kind in PATCHED] == before

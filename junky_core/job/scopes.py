@@ -29,6 +29,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from junky_core.job.forks import OwnProcess, leave_if_forked
+from junky_core.job.patches import replaced, shared
 
 __all__ = [
     "JobScope",
@@ -41,9 +42,6 @@ __all__ = [
 ]
 
 _local = threading.local()
-_install_lock = threading.Lock()  # guards the two below
-_installs = 0
-_uninstall: Callable[[], None] | None = None
 
 
 class JobScope:
@@ -136,69 +134,43 @@ def outside_scopes() -> Iterator[None]:
         _local.scope = previous
 
 
+@shared
 @contextlib.contextmanager
 def inherit_scopes() -> Iterator[None]:
     """Let threads started inside the ``with`` block inherit their starter's scope.
 
     Process-wide while it lasts; several blocks may overlap.
     """
-    global _installs, _uninstall
-    with _install_lock:
-        if _installs == 0:
-            undo = contextlib.ExitStack()
-            undo.callback(_install())
-            undo.callback(_wrap_pools())
-            _uninstall = undo.close
-        _installs += 1
-    try:
+    with contextlib.ExitStack() as stack:
+        start = _starting_in_scope(threading.Thread.start)
+        stack.enter_context(replaced(threading.Thread, "start", start))
+        for pool, name, functions in _TAKE_WORK:
+            give = _bound_to_giver(getattr(pool, name), functions)
+            stack.enter_context(replaced(pool, name, give))
         yield
-    finally:
-        with _install_lock:
-            _installs -= 1
-            if _installs == 0:
-                assert _uninstall is not None
-                _uninstall()
 
 
-def _install() -> Callable[[], None]:
-    """Wrap ``Thread.start``; return what takes the wrapper away."""
-    plain_start = threading.Thread.start
-    installed = True
-
+def _starting_in_scope(plain: Callable[[threading.Thread], None]) -> Callable[..., None]:
+    @functools.wraps(plain)
     def start(self: threading.Thread) -> None:
-        scope = current_scope() if installed else None
+        scope = current_scope()
         if scope is None:
-            plain_start(self)
+            plain(self)
             return
         run = self.run
 
         def run_in_scope() -> None:
             self.__dict__.pop("run", None)  # break the cycle; the class's own method shows again
-            own = OwnProcess()
-            try:
-                with enter_scope(scope):
-                    run()
-            except BaseException as error:
-                leave_if_forked(own, error)
-                raise
-            leave_if_forked(own)
+            _in_scope(scope, (), run)
 
         self.run = run_in_scope  # type: ignore[method-assign]
         try:
-            plain_start(self)
-        except RuntimeError:  # started twice, or no more threads to be had
+            plain(self)
+        except RuntimeError:  # started twice, or the system has no more threads
             self.__dict__.pop("run", None)
             raise
 
-    def uninstall() -> None:
-        nonlocal installed
-        installed = False
-        # Somebody who wrapped our wrapper keeps a working chain: it is left in place then.
-        if threading.Thread.start is start:
-            threading.Thread.start = plain_start  # type: ignore[method-assign]
-
-    threading.Thread.start = start  # type: ignore[method-assign]
-    return uninstall
+    return start
 
 
 def bound(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -252,36 +224,22 @@ _TAKE_WORK: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
 )
 
 
-def _wrap_pools() -> Callable[[], None]:
-    """Let what is given to a pool of threads belong to who gave it; return what takes that away."""
-    undo = contextlib.ExitStack()
+def _bound_to_giver(plain: Callable[..., Any], functions: Sequence[str]) -> Callable[..., Any]:
+    """Wrap a pool's method: what is given to the pool belongs to the job that gave it."""
+    signature = inspect.signature(plain)
 
-    def wrap(pool: Any, name: str, functions: tuple[str, ...]) -> None:
-        plain = getattr(pool, name)
-        own = name in vars(pool)
-        signature = inspect.signature(plain)
+    @functools.wraps(plain)
+    def give(*args: Any, **kwargs: Any) -> Any:
+        if current_scope() is None:
+            return plain(*args, **kwargs)
+        try:
+            given = signature.bind(*args, **kwargs)
+        except TypeError:
+            return plain(*args, **kwargs)  # its own error says what is wrong
+        for argument in functions:
+            if given.arguments.get(argument) is not None:
+                given.arguments[argument] = bound(given.arguments[argument])
+        with outside_scopes():  # for the threads that it may start
+            return plain(*given.args, **given.kwargs)
 
-        @functools.wraps(plain)
-        def give(*args: Any, **kwargs: Any) -> Any:
-            if current_scope() is None:
-                return plain(*args, **kwargs)
-            try:
-                given = signature.bind(*args, **kwargs)
-            except TypeError:
-                return plain(*args, **kwargs)  # which says what is wrong
-            for argument in functions:
-                if given.arguments.get(argument) is not None:
-                    given.arguments[argument] = bound(given.arguments[argument])
-            with outside_scopes():  # for the threads that it may start
-                return plain(*given.args, **given.kwargs)
-
-        def take_away() -> None:
-            if vars(pool).get(name) is give:  # else somebody wrapped it: theirs stays
-                setattr(pool, name, plain) if own else delattr(pool, name)
-
-        setattr(pool, name, give)
-        undo.callback(take_away)
-
-    for pool, name, functions in _TAKE_WORK:
-        wrap(pool, name, functions)
-    return undo.close
+    return give
