@@ -94,3 +94,26 @@ def test_after_the_block_nothing_is_called(fresh):
     with when_imported(fresh, pytest.fail):
         pass
     importlib.import_module(fresh)
+
+
+def test_a_module_that_is_reloaded_is_seen_again(fresh):
+    seen = []
+    with when_imported(fresh, lambda module: seen.append(module.value)):
+        module = importlib.import_module(fresh)
+        module.value = 2
+        importlib.reload(module)
+    assert seen == [1, 1]
+
+
+def test_an_import_that_ends_after_the_block_calls_nothing(fresh, tmp_path, monkeypatch):
+    begun, may_end = threading.Event(), threading.Event()
+    monkeypatch.setattr(sys, "events_of_test", (begun, may_end), raising=False)
+    (tmp_path / "freshly_made.py").write_text(
+        "import sys\nsys.events_of_test[0].set()\nsys.events_of_test[1].wait(30)\n"
+    )
+    thread = threading.Thread(target=importlib.import_module, args=(fresh,))
+    with when_imported(fresh, pytest.fail), when_imported("json", lambda _: thread.start()):
+        assert begun.wait(30)
+    may_end.set()
+    thread.join(30)
+    assert fresh in sys.modules

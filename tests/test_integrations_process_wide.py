@@ -8,6 +8,7 @@ import torch
 
 from junky_core import torch_autotrain
 from junky_core.events import Notice
+from junky_core.job.libraries import libraries_apart
 from junky_core.job.libraries.process_wide import LIBRARIES, named
 
 
@@ -39,7 +40,7 @@ def test_what_is_not_imported_is_not_named():
 
 def test_one_slot_needs_no_word(monkeypatch):
     stand_in(monkeypatch, "wandb")
-    with named(pytest.fail, slots=1):
+    with libraries_apart(pytest.fail, slots=1):
         pass
 
 

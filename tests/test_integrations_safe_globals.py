@@ -16,6 +16,7 @@ from torch.serialization import (
 )
 
 from junky_core import torch_autotrain
+from junky_core.job.libraries.safe_globals import safe_globals_counted
 
 NEEDED = [fractions.Fraction]
 REMOVE = unpickler._remove_safe_globals
@@ -106,3 +107,24 @@ def test_after_the_last_block_it_is_refused_again():
             load()
 
     sweep(uses_it, comes_after)
+
+
+def test_what_wraps_a_function_meanwhile_works_afterwards(monkeypatch):
+    monkeypatch.setattr(unpickler, "_add_safe_globals", unpickler._add_safe_globals)
+    plain, calls = unpickler._add_safe_globals, []
+    with safe_globals_counted():
+        ours = unpickler._add_safe_globals
+
+        def theirs(entries):
+            calls.append(entries)
+            ours(entries)
+
+        unpickler._add_safe_globals = theirs
+    for _ in range(2):
+        with safe_globals(NEEDED):
+            load()
+        with safe_globals_counted(), safe_globals(NEEDED):
+            load()
+    assert calls == [NEEDED] * 4
+    assert unpickler._add_safe_globals is theirs
+    unpickler._add_safe_globals = plain

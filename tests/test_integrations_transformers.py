@@ -1,5 +1,6 @@
 """Models of ``transformers``, built and trained by several jobs at the same time."""
 
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from junky_core import torch_autotrain
+from junky_core.job.libraries import libraries_apart
 from junky_core.job.libraries.transformers import builds_apart
 
 pytest.importorskip("transformers", reason="needs the extra huggingface")
@@ -118,7 +120,7 @@ def test_a_model_of_another_dtype_is_the_same_as_alone(config, dtype):
         return state(made), state(kind.from_pretrained("saved", dtype=dtype))
 
     alone = build()
-    with builds_apart(pytest.fail, slots=2):
+    with builds_apart(pytest.fail):
         beside = build()
     for one, other in zip(alone, beside, strict=True):
         assert one.keys() == other.keys()
@@ -127,7 +129,7 @@ def test_a_model_of_another_dtype_is_the_same_as_alone(config, dtype):
 
 
 def test_a_dtype_that_is_none_is_refused_in_their_words():
-    with builds_apart(pytest.fail, slots=2):
+    with builds_apart(pytest.fail):
         with pytest.raises(ValueError, match="not a floating-point dtype"):
             GPT2LMHeadModel._from_config(CONFIG, dtype=torch.int64)
 
@@ -138,7 +140,7 @@ def test_a_version_that_is_not_known_is_named(monkeypatch):
     monkeypatch.delattr(modeling_utils.init, "no_tie_weights")
     said = []
     plain = PreTrainedModel.tie_weights
-    with builds_apart(said.append, slots=2):
+    with builds_apart(said.append):
         assert PreTrainedModel.tie_weights is plain
     (message,) = said
     assert "is not known" in message
@@ -147,5 +149,24 @@ def test_a_version_that_is_not_known_is_named(monkeypatch):
 
 def test_one_slot_needs_nothing():
     plain = PreTrainedModel.tie_weights
-    with builds_apart(pytest.fail, slots=1):
+    with libraries_apart(pytest.fail, slots=1):
         assert PreTrainedModel.tie_weights is plain
+
+
+def test_a_module_that_a_job_reloads_is_patched_again():
+    script = """
+import importlib, sys
+import transformers.modeling_utils as modeling
+from junky_core.job.libraries.transformers import builds_apart
+plain = modeling.PreTrainedModel.tie_weights
+with builds_apart(sys.exit):
+    assert modeling.PreTrainedModel.tie_weights is not plain
+    importlib.reload(modeling)
+    assert modeling.PreTrainedModel.tie_weights is not plain
+    assert hasattr(modeling.PreTrainedModel.tie_weights, "__wrapped__")
+assert not hasattr(modeling.PreTrainedModel.tie_weights, "__wrapped__")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]

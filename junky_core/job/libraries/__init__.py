@@ -35,14 +35,14 @@ def libraries_apart(warn: Callable[[str], None], *, slots: int) -> Iterator[None
             share, when the block begins or when a job imports the library.
         slots: How many slots run jobs at the same time.
     """
-    with (
-        accelerate.states_apart(warn, slots=slots),
-        empty_models_apart(slots=slots),
-        safe_globals_counted(slots=slots),
-        scripts_in_turn(slots=slots),
-        transformers.builds_apart(warn, slots=slots),
-        process_wide.named(warn, slots=slots),
-    ):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(accelerate.states_apart(warn, slots=slots))
+        if slots > 1:
+            stack.enter_context(empty_models_apart())
+            stack.enter_context(safe_globals_counted())
+            stack.enter_context(scripts_in_turn())
+            stack.enter_context(transformers.builds_apart(warn))
+            stack.enter_context(process_wide.named(warn, slots=slots))
         yield
 
 

@@ -22,24 +22,24 @@ described, nothing is replaced, and a sweep on several slots says so.
 from __future__ import annotations
 
 import contextlib
-import threading
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
 from junky_core.job.libraries.imports import when_imported
+from junky_core.job.patches import replaced, shared
 from junky_core.job.scopes import slot_facets
 
 __all__ = ["begin_job", "factory_states", "states_apart"]
 
 FACET = "accelerate"  # where a slot's dictionaries hang, by class name
 MODULE = "accelerate.state"
-PARTIAL, ACCELERATOR, GRADIENT = "PartialState", "AcceleratorState", "GradientState"
+PARTIAL, ACCELERATOR, GRADIENT = CLASSES = ("PartialState", "AcceleratorState", "GradientState")
 ATTRIBUTE = "_shared_state"
 
-_lock = threading.Lock()  # guards the two below, and the replacement itself
-_holders = 0
-_stand_ins: Mapping[str, _SharedState] = {}  # by class name, while in place; never changed in place
+# By class name, while in place; assigned, never changed, so that threads need no lock to read it.
+_stand_ins: Mapping[str, _SharedState] = {}
 
 ELSEWHERE = (
     "accelerate: the Accelerator made before the sweep is not for its jobs. Each job begins "
@@ -82,7 +82,7 @@ class _SharedState:
 
 @contextlib.contextmanager
 def states_apart(warn: Callable[[str], None], *, slots: int) -> Iterator[None]:
-    """Give each slot a state of its own inside the ``with`` block.
+    """Give each slot its own state inside the ``with`` block.
 
     Process-wide while it lasts; several blocks may overlap. ``accelerate`` may
     be imported before or inside the block, or never.
@@ -91,27 +91,44 @@ def states_apart(warn: Callable[[str], None], *, slots: int) -> Iterator[None]:
         warn: Called with a message where jobs do share a state.
         slots: How many slots run jobs at the same time.
     """
-    global _holders
+
+    def check(_module: ModuleType) -> None:
+        if _stand_ins and _stand_ins[ACCELERATOR].process:
+            warn(ELSEWHERE)
+        elif not _stand_ins and slots > 1:
+            version = getattr(sys.modules["accelerate"], "__version__", "of this kind")
+            warn(UNKNOWN.format(version=version))
+
+    with _replaced(), when_imported(MODULE, check):
+        yield
+
+
+@shared
+@contextlib.contextmanager
+def _replaced() -> Iterator[None]:
+    """Put a stand-in into each class, if the classes are as described above."""
+    global _stand_ins
 
     def replace(module: ModuleType) -> None:
-        with _lock:
-            known = bool(_stand_ins) or _replace(module)
-        if not known and slots > 1:
-            version = getattr(__import__("accelerate"), "__version__", "of this kind")
-            warn(UNKNOWN.format(version=version))
-        elif known and _stand_ins[ACCELERATOR].process:
-            warn(ELSEWHERE)
+        global _stand_ins
+        found = {name: _stand_in(getattr(module, name, None)) for name in CLASSES}
+        if all(found.values()):
+            for stand_in in found.values():
+                stack.enter_context(replaced(stand_in.owner, ATTRIBUTE, stand_in))
+            _stand_ins = found
 
-    with _lock:
-        _holders += 1
     try:
-        with when_imported(MODULE, replace):
+        with contextlib.ExitStack() as stack, when_imported(MODULE, replace):
             yield
     finally:
-        with _lock:
-            _holders -= 1
-            if _holders == 0:
-                _put_back()
+        _stand_ins = {}
+
+
+def _stand_in(owner: Any) -> Any:
+    state: Any = vars(owner).get(ATTRIBUTE) if isinstance(owner, type) else None
+    code = getattr(getattr(owner, "__init__", None), "__code__", None)
+    known = type(state) is dict and code is not None and ATTRIBUTE in code.co_names
+    return _SharedState(owner, state) if known else None
 
 
 def begin_job(facets: dict[str, Any]) -> None:
@@ -155,28 +172,3 @@ def _of_this_slot() -> dict[str, dict[str, Any]]:
     if facets is None:
         return {}
     return {name: stand_in.of_slot(facets) for name, stand_in in _stand_ins.items()}
-
-
-def _replace(module: ModuleType) -> bool:
-    """Put stand-ins into the classes; return whether they are as described above."""
-    global _stand_ins
-    found: dict[str, _SharedState] = {}
-    for name in (PARTIAL, ACCELERATOR, GRADIENT):
-        owner: Any = getattr(module, name, None)
-        state = vars(owner).get(ATTRIBUTE) if isinstance(owner, type) else None
-        code = getattr(getattr(owner, "__init__", None), "__code__", None)
-        if type(state) is not dict or code is None or ATTRIBUTE not in code.co_names:
-            return False
-        found[name] = _SharedState(owner, state)
-    for stand_in in found.values():
-        setattr(stand_in.owner, ATTRIBUTE, stand_in)
-    _stand_ins = found
-    return True
-
-
-def _put_back() -> None:
-    global _stand_ins
-    for stand_in in _stand_ins.values():
-        if vars(stand_in.owner).get(ATTRIBUTE) is stand_in:
-            setattr(stand_in.owner, ATTRIBUTE, stand_in.process)
-    _stand_ins = {}

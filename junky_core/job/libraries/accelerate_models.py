@@ -22,45 +22,29 @@ from typing import Any
 from torch import nn
 
 from junky_core.job.libraries.imports import when_imported
+from junky_core.job.patches import replaced, shared
 from junky_core.job.turns import turn
 
 __all__ = ["empty_models_apart"]
 
 MODULE, FUNCTION = "accelerate.big_modeling", "init_on_device"
 
-_lock = threading.Lock()  # guards the two below, and the replacement itself
-_holders = 0
-_put_back: list[Callable[[], None]] = []
 
-
+@shared
 @contextlib.contextmanager
-def empty_models_apart(*, slots: int) -> Iterator[None]:
+def empty_models_apart() -> Iterator[None]:
     """Let jobs build models with ``init_empty_weights`` at the same time inside the block.
 
-    Process-wide while it lasts; several blocks may overlap. One slot needs nothing.
+    Process-wide while it lasts; several blocks may overlap.
     """
-    global _holders
-    if slots < 2:
-        yield
-        return
-    with _lock:
-        _holders += 1
-    try:
-        with when_imported(MODULE, _replace):
-            yield
-    finally:
-        with _lock:
-            _holders -= 1
-            while _holders == 0 and _put_back:
-                _put_back.pop()()
 
-
-def _replace(module: ModuleType) -> None:
-    with _lock:
+    def replace(module: ModuleType) -> None:
         plain = getattr(module, FUNCTION, None)
-        if plain is not None and not _put_back:
-            _put_back.append(functools.partial(setattr, module, FUNCTION, plain))
-            setattr(module, FUNCTION, _in_own_thread(plain))
+        if plain is not None:
+            stack.enter_context(replaced(module, FUNCTION, _in_own_thread(plain)))
+
+    with contextlib.ExitStack() as stack, when_imported(MODULE, replace):
+        yield
 
 
 def _in_own_thread(plain: Callable[..., Any]) -> Callable[..., Any]:

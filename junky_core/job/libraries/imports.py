@@ -26,21 +26,28 @@ _actions: list[tuple[str, _Action]] = []
 
 @contextlib.contextmanager
 def when_imported(name: str, action: _Action) -> Iterator[None]:
-    """Call ``action(module)`` once: now, or when the module is imported inside the block.
+    """Call ``action(module)`` now, or when the module is imported inside the ``with`` block.
 
-    An import that fails calls nothing. ``action`` must not raise.
+    Also called when it is reloaded, since that undoes what was done to it. An import that
+    fails calls nothing. ``action`` must not raise.
 
     >>> with when_imported("json", lambda module: print(module.__name__)):
     ...     pass
     json
     """
-    done = threading.Lock()
+    acting = threading.RLock()  # guards the two below
+    over = False
+    done: Any = None  # the spec that was last acted on: each execution of a module has its own
 
-    def once(module: ModuleType) -> None:
-        if done.acquire(blocking=False):
-            action(module)
+    def act(module: ModuleType) -> None:
+        nonlocal done
+        spec = module.__spec__
+        with acting:
+            if not over and (spec is None or spec is not done):
+                done = spec
+                action(module)
 
-    entry = (name, once)
+    entry = (name, act)
     with _lock:
         if not _actions:
             sys.meta_path.insert(0, _FINDER)
@@ -48,14 +55,16 @@ def when_imported(name: str, action: _Action) -> Iterator[None]:
     try:
         if name in sys.modules:
             with contextlib.suppress(ImportError):  # another thread's import of it may fail
-                once(importlib.import_module(name))  # waits for such an import
+                act(importlib.import_module(name))  # waits for such an import
         yield
     finally:
         with _lock:
             _actions.remove(entry)
             if not _actions:
-                with contextlib.suppress(ValueError):  # somebody put another list in its place
+                with contextlib.suppress(ValueError):  # other code replaced the list
                     sys.meta_path.remove(_FINDER)
+        with acting:  # an import may still be running in a thread that outlived its job
+            over = True
 
 
 class _Finder:

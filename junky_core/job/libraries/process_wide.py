@@ -60,10 +60,10 @@ LIBRARIES = (
 def named(warn: Callable[[str], None], *, slots: int) -> Iterator[None]:
     """Call ``warn`` for each library of the table, now or when it is imported in the block.
 
-    Nothing is said with one slot, on which all such libraries work.
+    For several slots: all of these libraries work on one.
     """
     with contextlib.ExitStack() as stack:
-        for library in LIBRARIES if slots > 1 else ():
+        for library in LIBRARIES:
             say = functools.partial(_say, warn, library.message(slots))
             stack.enter_context(when_imported(library.module, say))
         yield

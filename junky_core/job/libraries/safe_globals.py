@@ -18,6 +18,7 @@ from typing import Any
 
 import torch._weights_only_unpickler as unpickler
 
+from junky_core.job.patches import replaced, shared
 from junky_core.job.scopes import current_scope
 
 __all__ = ["safe_globals_counted"]
@@ -28,91 +29,67 @@ CLEAR, GET = "_clear_safe_globals", "_get_safe_globals"
 NAMES = (ADD, REMOVE, CLEAR, GET)
 FACET = "safe_globals"  # where a job's scope has its own id, and what it added
 
-_lock = threading.Lock()  # guards all below, what jobs added, and torch's list
-_holders = 0
-_plain: dict[str, Any] = {}  # torch's own functions, while ours are in place
-_times: collections.Counter[Any] = collections.Counter()  # how many have added each entry
-_before: set[Any] = set()  # what was there before the sweep
-_elsewhere: set[Any] = set()  # what threads of no job added
 
-
+@shared
 @contextlib.contextmanager
-def safe_globals_counted(*, slots: int) -> Iterator[None]:
+def safe_globals_counted() -> Iterator[None]:
     """Let jobs use ``safe_globals`` at the same time inside the ``with`` block.
 
-    Process-wide while it lasts; several blocks may overlap. One slot needs nothing.
+    Process-wide while it lasts; several blocks may overlap.
     """
-    global _holders
-    if slots < 2 or not all(hasattr(unpickler, name) for name in NAMES):
+    with contextlib.ExitStack() as stack:
+        if all(hasattr(unpickler, name) for name in NAMES):
+            counted = _Counted()
+            functions = (counted.add, counted.remove, counted.clear, counted.get)
+            for name, function in zip(NAMES, functions, strict=True):
+                stack.enter_context(replaced(unpickler, name, function))
         yield
-        return
-    with _lock:
-        if _holders == 0:
-            _replace()
-        _holders += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _holders -= 1
-            if _holders == 0:
-                _put_back()
 
 
-def _replace() -> None:
-    _plain.update((name, getattr(unpickler, name)) for name in NAMES)
-    _before.update(_plain[GET]())
-    _times.update(_before)
-    for name, function in zip(NAMES, (_add, _remove, _clear, _get), strict=True):
-        setattr(unpickler, name, function)
+class _Counted:
+    """Stands for torch's functions; knows who added what."""
 
+    def __init__(self) -> None:
+        self._plain: dict[str, Any] = {name: getattr(unpickler, name) for name in NAMES}
+        self._lock = threading.Lock()  # guards all below, what jobs added, and torch's list
+        self._before = set(self._plain[GET]())  # what was there before the sweep
+        self._elsewhere: set[Any] = set()  # what threads of no job added
+        self._times = collections.Counter(self._before)  # how many have added each entry
 
-def _put_back() -> None:
-    for name, function in _plain.items():
-        setattr(unpickler, name, function)
-    for held in (_plain, _times, _before, _elsewhere):
-        held.clear()
+    def add(self, entries: list[Any]) -> None:
+        with self._lock:
+            own = self._own()
+            self._times.update(set(entries) - own)
+            own.update(entries)
+            self._plain[ADD](entries)
 
+    def remove(self, entries: list[Any]) -> None:
+        with self._lock:
+            self._take_away(set(entries))
 
-def _own() -> set[Any]:
-    """Return what the calling thread's job added."""
-    scope = current_scope()
-    if scope is None:
-        return _elsewhere
-    held: tuple[int | None, set[Any]] = scope.facets.get(FACET, (None, set()))
-    owner, own = held
-    if owner != id(scope):  # a scope inside another begins with its facets
-        own = set()
-        scope.facets[FACET] = id(scope), own
-    return own
+    def clear(self) -> None:
+        with self._lock:
+            self._take_away(set(self._own()))
 
+    def get(self) -> list[Any]:
+        with self._lock:
+            return list(self._before | self._own())
 
-def _add(entries: list[Any]) -> None:
-    with _lock:
-        own = _own()
-        _times.update(set(entries) - own)
-        own.update(entries)
-        _plain[ADD](entries)
+    def _own(self) -> set[Any]:
+        """Return what the calling thread's job added."""
+        scope = current_scope()
+        if scope is None:
+            return self._elsewhere
+        held: tuple[int | None, set[Any]] = scope.facets.get(FACET, (None, set()))
+        owner, own = held
+        if owner != id(scope):  # a scope inside another begins with its facets
+            own = set()
+            scope.facets[FACET] = id(scope), own
+        return own
 
-
-def _remove(entries: list[Any]) -> None:
-    with _lock:
-        _take_away(set(entries))
-
-
-def _clear() -> None:
-    with _lock:
-        _take_away(set(_own()))
-
-
-def _take_away(entries: set[Any]) -> None:
-    own = _own()
-    gone = entries & own
-    own -= gone
-    _times.subtract(gone)
-    _plain[REMOVE]([entry for entry in gone if _times[entry] <= 0])
-
-
-def _get() -> list[Any]:
-    with _lock:
-        return list(_before | _own())
+    def _take_away(self, entries: set[Any]) -> None:
+        own = self._own()
+        gone = entries & own
+        own -= gone
+        self._times.subtract(gone)
+        self._plain[REMOVE]([entry for entry in gone if self._times[entry] <= 0])

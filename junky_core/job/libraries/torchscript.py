@@ -10,54 +10,34 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch.jit
 
+from junky_core.job.patches import replaced, shared
 from junky_core.job.turns import turn
 
 __all__ = ["scripts_in_turn"]
 
-# By module of torch.jit, what compiling a module goes through; private, so it may be missing.
-_FUNCTIONS = (("_recursive", "create_script_module"),)
-
-_lock = threading.Lock()  # guards the two below
-_holders = 0
-_put_back: list[Callable[[], None]] = []
+# What compiling a module goes through. The module is private, so it may be missing.
+_MODULE, _FUNCTION = "_recursive", "create_script_module"
 
 
+@shared
 @contextlib.contextmanager
-def scripts_in_turn(*, slots: int) -> Iterator[None]:
+def scripts_in_turn() -> Iterator[None]:
     """Let jobs take turns at compiling to TorchScript inside the ``with`` block.
 
-    Process-wide while it lasts; several blocks may overlap. One slot needs nothing.
+    Process-wide while it lasts; several blocks may overlap.
     """
-    global _holders
-    if slots < 2:
+    module = getattr(torch.jit, _MODULE, None)
+    plain = getattr(module, _FUNCTION, None)
+    if plain is None:
         yield
         return
-    with _lock:
-        if _holders == 0:
-            _replace()
-        _holders += 1
-    try:
+    with replaced(module, _FUNCTION, _in_turn(plain)):
         yield
-    finally:
-        with _lock:
-            _holders -= 1
-            while _holders == 0 and _put_back:
-                _put_back.pop()()
-
-
-def _replace() -> None:
-    for module_name, name in _FUNCTIONS:
-        module = getattr(torch.jit, module_name, None)
-        plain = getattr(module, name, None)
-        if plain is not None:
-            setattr(module, name, _in_turn(plain))
-            _put_back.append(functools.partial(setattr, module, name, plain))
 
 
 def _in_turn(plain: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -24,6 +25,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from junky_core.job.libraries.imports import when_imported
+from junky_core.job.patches import replaced, shared
 from junky_core.job.turns import turn
 
 __all__ = ["builds_apart"]
@@ -35,10 +37,6 @@ UNKNOWN = (
     "Run one job at a time (one slot in `devices`), or use transformers 5"
 )
 
-_lock = threading.Lock()  # guards the two below, and the replacements themselves
-_holders = 0
-_put_back: list[Callable[[], None]] = []
-
 
 class _Local(threading.local):
     untied = 0  # how many blocks without tying the thread is in
@@ -48,57 +46,51 @@ _local = _Local()
 
 
 @contextlib.contextmanager
-def builds_apart(warn: Callable[[str], None], *, slots: int) -> Iterator[None]:
+def builds_apart(warn: Callable[[str], None]) -> Iterator[None]:
     """Let jobs build and load models at the same time inside the ``with`` block.
 
     Process-wide while it lasts; several blocks may overlap.
 
     Args:
-        warn: Called with a message where this version is not known.
-        slots: How many slots run jobs at the same time; one needs nothing.
+        warn: Called with a message if the installed version is unknown.
     """
-    global _holders
 
-    def replace(module: ModuleType) -> None:
-        with _lock:
-            known = bool(_put_back) or _replace(module)
-        if not known:
-            version = getattr(__import__("transformers"), "__version__", "of this kind")
+    def check(module: ModuleType) -> None:
+        if not _is_known(module):
+            version = getattr(sys.modules["transformers"], "__version__", "of this kind")
             warn(UNKNOWN.format(version=version))
 
-    if slots < 2:
+    with _patched(), when_imported(MODULE, check):
         yield
-        return
-    with _lock:
-        _holders += 1
-    try:
-        with when_imported(MODULE, replace):
-            yield
-    finally:
-        with _lock:
-            _holders -= 1
-            while _holders == 0 and _put_back:
-                _put_back.pop()()
 
 
-def _replace(modeling: ModuleType) -> bool:
-    """Put ours in place of theirs; return whether all of it is there."""
+@shared
+@contextlib.contextmanager
+def _patched() -> Iterator[None]:
+    def patch(modeling: ModuleType) -> None:
+        if _is_known(modeling):
+            for owner, name, wrap in _patches(modeling):
+                stack.enter_context(replaced(owner, name, wrap(vars(owner)[name])))
+
+    with contextlib.ExitStack() as stack, when_imported(MODULE, patch):
+        yield
+
+
+def _is_known(modeling: ModuleType) -> bool:
+    return all(name in getattr(owner, "__dict__", ()) for owner, name, _ in _patches(modeling))
+
+
+def _patches(modeling: ModuleType) -> list[tuple[Any, str, Callable[[Any], Any]]]:
+    """Return what is wrapped: its owner, its name, and what makes the wrapper."""
     model = getattr(modeling, "PreTrainedModel", None)
     initialization = getattr(modeling, "init", None)
-    replacements: list[tuple[Any, str, Callable[[Any], Any]]] = [
+    return [
         (modeling, "local_torch_dtype", lambda plain: functools.partial(_local_dtype, plain)),
         (initialization, "no_tie_weights", lambda _plain: _no_tie_weights),
         (initialization, "meta_device_safe_creation_ops", _block_in_turn),
         (model, "initialize_weights", _method_in_turn),
         (model, "tie_weights", _unless_untied),
     ]
-    if not all(name in getattr(owner, "__dict__", ()) for owner, name, _ in replacements):
-        return False
-    for owner, name, wrap in replacements:
-        plain = vars(owner)[name]
-        setattr(owner, name, wrap(plain))
-        _put_back.append(functools.partial(setattr, owner, name, plain))
-    return True
 
 
 def _block_in_turn(plain: Callable[[], Any]) -> Callable[[], Any]:
