@@ -1,9 +1,9 @@
-"""One event as one line of a journal, and back again.
+"""Convert an event to a line of a journal, and back.
 
-A line is strict JSON, so that ``jq`` and ``pandas.read_json(lines=True)`` read
-it. JSON cannot hold everything that Python can, so a field whose value it would
-change stands twice: in the nearest form JSON has, and under ``<field>_exact``
-with what was lost put into words:
+A line is strict JSON, so that ``jq`` and ``pandas.read_json(lines=True)`` can read
+it. If JSON would change the value of a field, the field is written twice: in the
+nearest form that JSON has, and under ``<field>_exact`` with tags that keep what
+would be lost. (With the tags alone, ``jq max_by(.score)`` would find NaN.)
 
     value                   "value"            "value_exact"
     --------------------    ---------------    -----------------------------
@@ -12,9 +12,9 @@ with what was lost put into words:
     {1: "a"}                {"1": "a"}         {"__dict__": [[1, "a"]]}
     2**70                   1.18e+21           {"__int__": "1180591620717..."}
 
-A parameter that is none of these (a class, a path) is kept as its text,
-``{"__repr__": "..."}``; a *returned value* that holds one is left out
-(``"value": null, "value_omitted": true``), as is one that takes more than
+A parameter of any other type (a class, a path) is written as its text,
+``{"__repr__": "..."}``. A *returned value* that contains one is left out
+(``"value": null, "value_omitted": true``), and so is one that takes more than
 64 KiB.
 """
 
@@ -42,13 +42,14 @@ __all__ = [
 JOURNAL_VERSION = 1
 MAX_VALUE_BYTES = 64 * 1024
 _MAX_REPR = 10_000
-_MAX_INT = 2**63  # beyond it readers of JSON round, or refuse (pandas)
+_MAX_INT = 2**63  # JSON readers round larger integers, or refuse them (pandas)
 _MAX_DEPTH = 100
 
+_NO_LISTS = (bytes, bytearray, memoryview, range)
 _TAGS = frozenset({"__tuple__", "__float__", "__dict__", "__int__", "__repr__"})
 _TEXTS = frozenset({"traceback", "error", "message", "reason"})
-# Of each event: a field, its exact form's name, which values are right without a look, and what it
-# must be. Tuples, for reading a journal spends much of its time here.
+# For each event and field: its name, the name of its exact form, a type whose values are all valid,
+# and its type. Precomputed, because reading a journal spends much of its time here.
 _FIELDS = {
     name: [
         (field, f"{field}_exact", type_.always, type_)
@@ -61,18 +62,17 @@ _encoder = json.JSONEncoder(ensure_ascii=True, allow_nan=False, check_circular=F
 
 
 class FieldError(ValueError):
-    """A field of a record is missing or not what it should be; the message says which."""
+    """A field of a record is missing or not valid; the message says which."""
 
 
 class _CannotHold(Exception):
-    """JSON cannot hold the value, or it is too large."""
+    """JSON has no form for the value, or it is too large."""
 
 
 def encode_event(event: Event, *, lean: bool = False) -> bytes | None:
-    r"""Return the line of ``event``, newline included; ``None`` if a journal does not note it.
+    r"""Return the line for ``event``, with its newline; ``None`` if journals do not record it.
 
-    With ``lean``, tracebacks and returned values are left out, for when there
-    is no room.
+    With ``lean``, tracebacks are shortened and returned values left out, to save memory.
 
     >>> from junky_core.events import SlotClosed
     >>> encode_event(SlotClosed(time=1.5, slot=1, device="cpu", reason="x"))
@@ -88,11 +88,9 @@ def encode_event(event: Event, *, lean: bool = False) -> bytes | None:
         value = getattr(event, field)
         if field == "value":
             _put_value(record, value, lean=lean)
-        elif value is None:
-            record[field] = None
-        elif type(value) is str:
-            if field in _TEXTS:
-                value = cut(value, 200 if lean else MAX_TOLD)
+        elif field in _TEXTS:
+            record[field] = cut(value, 200 if lean else MAX_TOLD)
+        elif _is_scalar(value):
             record[field] = value
         elif field == "devices":
             record[field] = [str(device) for device in value]
@@ -101,13 +99,13 @@ def encode_event(event: Event, *, lean: bool = False) -> bytes | None:
         else:
             _put(record, field, value)
     line = _encoder.encode(record)
-    if "\\ud" in line:  # perhaps half of a surrogate pair, which no UTF-8 file can hold
+    if "\\ud" in line:  # perhaps a lone surrogate, which UTF-8 cannot encode
         line = _encoder.encode(_clean_text(record))
     return line.encode("ascii") + b"\n"
 
 
 def decode_field(record: Mapping[str, Any], field: str) -> Any:
-    """Return a field of a record as the Python value it was.
+    """Return a field of a record as the original Python value.
 
     >>> decode_field({"value": [1], "value_exact": {"__tuple__": [1]}}, "value")
     (1,)
@@ -117,13 +115,13 @@ def decode_field(record: Mapping[str, Any], field: str) -> Any:
 
 
 def event_of(record: Mapping[str, Any]) -> Event | None:
-    """Return a record as the event it was, with stand-ins for fields that it does not have.
+    """Return the event of a record, with defaults for missing fields.
 
-    Fields that are not known are passed over. ``None`` if it is an event that this release does
-    not know, or lacks what it was about.
+    Unknown fields are ignored. Returns ``None`` if this release does not know the event, or if the
+    record lacks a field that has no default.
 
     Raises:
-        FieldError: A field is not what this release would write, or is missing.
+        FieldError: A field is not valid, or a required one is missing.
 
     >>> event_of({"event": "notice", "time": 1.5, "level": "info", "message": "hello"})
     Notice(time=1.5, level='info', message='hello')
@@ -154,7 +152,7 @@ def event_of(record: Mapping[str, Any]) -> Event | None:
         values[field] = value
     try:
         return kind.event(**values)
-    except TypeError:  # a field is missing that has no stand-in
+    except TypeError:  # a missing field has no default
         for field, type_ in kind.fields.items():
             if type_.needed and field not in values:
                 raise FieldError(f"it lacks {field}") from None
@@ -162,147 +160,121 @@ def event_of(record: Mapping[str, Any]) -> Event | None:
 
 
 def _put(record: dict[str, Any], field: str, value: Any) -> None:
+    """Put a field; what JSON has no form for is put as its text."""
     try:
-        if _is_plain(value):
-            record[field] = value
-            return
-        plain, exact = _plain(value), _exact(value)
+        nearest, exact = _Encoding().both(value)
     except MemoryError:
         raise
-    except BaseException as error:  # somebody's broken mapping, one that another thread changes
+    except BaseException as error:  # a mapping that is broken, or changed by another thread
         if is_ctrl_c(error):
             raise
-        plain = exact = {"__repr__": _repr(value)}
-    record[field] = plain
-    if exact != plain:
+        exact = nearest = _text_of(value)
+    record[field] = nearest
+    if nearest is not exact and nearest != exact:
         record[f"{field}_exact"] = exact
 
 
 def _put_value(record: dict[str, Any], value: Any, *, lean: bool) -> None:
-    """Put what a job returned, if JSON can hold it."""
+    """Put the value that a job returned, unless JSON has no form for it or it is too large."""
     try:
         if lean:
             raise _CannotHold
-        budget = _Budget(MAX_VALUE_BYTES)
-        faithful = _is_plain(value, budget)
-        plain = value if faithful else _plain(value, budget, strict=True)
-        if len(_encoder.encode(plain)) > MAX_VALUE_BYTES:
+        nearest, exact = _Encoding(MAX_VALUE_BYTES).both(value)
+        if len(_encoder.encode(nearest)) > MAX_VALUE_BYTES:
             raise _CannotHold
-        exact = plain if faithful else _exact(value)
     except BaseException as error:  # a container that another thread changes, a broken __len__
         if is_ctrl_c(error):
             raise
         record["value"] = None
         record["value_omitted"] = True
         return
-    record["value"] = plain
-    if exact is not plain and exact != plain:
+    record["value"] = nearest
+    if nearest is not exact and nearest != exact:
         record["value_exact"] = exact
 
 
-class _Budget:
-    """Counts how much of a value has been walked, and ends the walk of a huge one."""
+class _Encoding:
+    """Turns a value into JSON, with tags for what JSON lacks; ``_decode`` is the inverse.
 
-    __slots__ = ("left",)
+    Args:
+        budget: About how many bytes the value may take; a larger one, or one for which JSON has no
+            form, raises ``_CannotHold``. ``None``: any size, and the text of such a value.
+    """
 
-    def __init__(self, left: int) -> None:
-        self.left = left
+    def __init__(self, budget: int | None = None) -> None:
+        self._strict = budget is not None
+        self._left = budget or 0
+        self._tagged = False
 
-    def take(self, amount: int) -> None:
-        self.left -= amount
-        if self.left < 0:
+    def both(self, value: Any) -> tuple[Any, Any]:
+        """Return the nearest form of the value in JSON, and the one with tags."""
+        exact = self._encode(value, 0)
+        return (_nearest(exact) if self._tagged else exact), exact
+
+    def _encode(self, value: Any, depth: int) -> Any:
+        if self._strict:  # the items of a container may be endless
+            self._left -= len(value) if isinstance(value, str) else 1
+            if self._left < 0:
+                raise _CannotHold
+        if _is_scalar(value):
+            return value
+        value = _number(value)
+        if isinstance(value, str):
+            return str(value)
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, int):
+            return int(value) if -_MAX_INT <= value < _MAX_INT else self._tag("int", hex(value))
+        if isinstance(value, float):
+            return float(value) if math.isfinite(value) else self._tag("float", repr(float(value)))
+        if depth <= _MAX_DEPTH:
+            if isinstance(value, Mapping):
+                return self._mapping(value, depth + 1)
+            if isinstance(value, Sequence) and not isinstance(value, _NO_LISTS):
+                items = [self._encode(item, depth + 1) for item in value]
+                return self._tag("tuple", items) if isinstance(value, tuple) else items
+        if self._strict:
             raise _CannotHold
+        return _text_of(value)
 
-
-def _is_plain(value: Any, budget: _Budget | None = None, depth: int = 0) -> bool:
-    """Return whether JSON gives back just this value, types included."""
-    kind = type(value)
-    if value is None or kind is bool:
-        return True
-    if kind is str:
-        if budget is not None:
-            budget.take(len(value))
-        return True
-    if kind is int:
-        return bool(-_MAX_INT <= value < _MAX_INT)
-    if kind is float:
-        return math.isfinite(value)
-    if depth > _MAX_DEPTH:
-        return False
-    if kind is list:
-        if budget is not None:
-            budget.take(2 * len(value))
-        return all(_is_plain(item, budget, depth + 1) for item in value)
-    if kind is dict:
-        if budget is not None:
-            budget.take(4 * len(value))
+    def _mapping(self, value: Mapping[Any, Any], depth: int) -> Any:
+        encode = self._encode
+        encoded = {}
         for key, item in value.items():
-            if type(key) is not str or not _is_plain(item, budget, depth + 1):
-                return False
-        return not (len(value) == 1 and next(iter(value)) in _TAGS)
-    return False
+            if type(key) is not str:
+                break
+            encoded[key] = encode(item, depth)
+        else:
+            if len(encoded) != 1 or _TAGS.isdisjoint(encoded):
+                return encoded
+        pairs = [[encode(key, depth), encode(item, depth)] for key, item in value.items()]
+        return self._tag("dict", pairs)
+
+    def _tag(self, kind: str, content: Any) -> dict[str, Any]:
+        self._tagged = True
+        return {f"__{kind}__": content}
 
 
-def _plain(
-    value: Any, budget: _Budget | None = None, depth: int = 0, *, strict: bool = False
-) -> Any:
-    """Return the nearest value that JSON can hold; with ``strict``, raise for an object."""
-    if budget is not None:
-        budget.take(1)  # the items of a container may never end
-    value = _number(value)
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        if budget is not None:
-            budget.take(len(value))
-        return str(value)
-    if isinstance(value, int):
-        if -_MAX_INT <= value < _MAX_INT:
-            return int(value)
-        return float(value) if abs(value) < 10**300 else None
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if depth <= _MAX_DEPTH:
-        if isinstance(value, Mapping):
-            if budget is not None:
-                budget.take(4 * len(value))
-            return {
-                _key_text(key, strict=strict): _plain(item, budget, depth + 1, strict=strict)
-                for key, item in value.items()
-            }
-        no_list = (bytes, bytearray, memoryview, *((range,) if strict else ()))
-        if isinstance(value, Sequence) and not isinstance(value, no_list):
-            if budget is not None:
-                budget.take(2 * len(value))
-            return [_plain(item, budget, depth + 1, strict=strict) for item in value]
-    if strict:
-        raise _CannotHold
-    return {"__repr__": _repr(value)}
-
-
-def _exact(value: Any, depth: int = 0) -> Any:
-    """Return the value in JSON with tags for what JSON lacks; the inverse of ``_decode``."""
-    value = _number(value)
-    if value is None or isinstance(value, (bool, str)):
-        return value
-    if isinstance(value, int):
-        return int(value) if -_MAX_INT <= value < _MAX_INT else {"__int__": hex(value)}
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else {"__float__": repr(float(value))}
-    if depth <= _MAX_DEPTH:
-        if isinstance(value, Mapping):
-            pairs = [(_exact(k, depth + 1), _exact(v, depth + 1)) for k, v in value.items()]
-            texts = all(type(key) is str for key, _ in pairs)
-            if texts and not (len(pairs) == 1 and pairs[0][0] in _TAGS):
-                return dict(pairs)
-            return {"__dict__": [list(pair) for pair in pairs]}
-        if isinstance(value, tuple):
-            return {"__tuple__": [_exact(item, depth + 1) for item in value]}
-        if isinstance(value, Sequence) and not isinstance(
-            value, (bytes, bytearray, memoryview, range)
-        ):
-            return [_exact(item, depth + 1) for item in value]
-    return {"__repr__": _repr(value)}
+def _nearest(exact: Any) -> Any:
+    """Return what an encoded value is in JSON without tags."""
+    if isinstance(exact, list):
+        return [_nearest(item) for item in exact]
+    if not isinstance(exact, dict):
+        return exact
+    if len(exact) == 1:
+        ((tag, inner),) = exact.items()
+        if tag == "__tuple__":
+            return _nearest(inner)
+        if tag == "__float__":
+            return None
+        if tag == "__int__":
+            number = int(inner, 16)
+            return float(number) if abs(number) < 10**300 else None
+        if tag == "__dict__":
+            return {_key_text(key): _nearest(item) for key, item in inner}
+        if tag == "__repr__":
+            return exact
+    return {key: _nearest(item) for key, item in exact.items()}
 
 
 def _decode(value: Any) -> Any:
@@ -323,8 +295,18 @@ def _decode(value: Any) -> Any:
     return {key: _decode(item) for key, item in value.items()}
 
 
+def _is_scalar(value: Any) -> bool:
+    """Return whether ``value`` is a scalar that JSON keeps as it is, with its type."""
+    kind = type(value)
+    if kind is float:
+        return math.isfinite(value)
+    if kind is int:
+        return bool(-_MAX_INT <= value < _MAX_INT)
+    return kind is str or kind is bool or value is None
+
+
 def _number(value: Any) -> Any:
-    """Turn a number of numpy into Python's own; anything else is returned as it is."""
+    """Convert a NumPy scalar to a Python one; return anything else unchanged."""
     if (
         type(value).__module__.partition(".")[0] == "numpy"
         and getattr(value, "ndim", None) == 0
@@ -336,16 +318,19 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _key_text(key: Any, *, strict: bool) -> str:
-    """Return a mapping's key as JSON writes it."""
-    key = _number(key)
+def _key_text(key: Any) -> str:
+    """Return an encoded key of a mapping as JSON writes it."""
     if isinstance(key, str):
-        return str(key)
-    if key is None or isinstance(key, (bool, int, float)):
-        return json.dumps(key)
-    if strict and not isinstance(key, tuple):
-        raise _CannotHold
-    return _repr(key)
+        return key
+    if isinstance(key, dict) and "__repr__" in key:
+        return str(key["__repr__"])
+    value = _decode(key)
+    is_scalar = value is None or isinstance(value, (bool, int, float))
+    return json.dumps(value) if is_scalar else _repr(value)
+
+
+def _text_of(value: Any) -> dict[str, str]:
+    return {"__repr__": _repr(value)}
 
 
 def _repr(value: Any) -> str:
@@ -360,7 +345,7 @@ def _shown(value: Any) -> str:
 
 
 def _clean_text(value: Any) -> Any:
-    """Write out halves of surrogate pairs, which no encoding can hold; all else stays."""
+    """Escape lone surrogates, which no encoding can represent."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, dict):
