@@ -39,8 +39,7 @@ from junky_core.record.sweep_record import REPAIR, Plan, SweepRecord, open_recor
 from junky_core.space.fit_params import FitParams
 from junky_core.space.grammar import expand_fit_params
 from junky_core.values.identity import digest
-from junky_core.values.shown import shown, whole
-from junky_core.values.user_text import dict_text, error_line, is_ctrl_c
+from junky_core.values.user_text import dict_text, error_line, is_ctrl_c, repr_of, shown
 from junky_core.values.wording import count
 from junky_core.views.leaderboard import publish_leaderboard
 from junky_core.views.preview import preview_text
@@ -197,7 +196,7 @@ def torch_autotrain(
         job_timeout_s=job_timeout_s,
         sweep_timeout_s=sweep_timeout_s,
         resume_hint="" if sweep_dir is None else hint,
-        spec={"fit_params": whole(make_model_fit_params), "devices": whole(devices)},
+        spec={"fit_params": repr_of(make_model_fit_params), "devices": repr_of(devices)},
     )
     best_path = best_model_path(best_model_file_name, None if sweep_dir is None else folder)
     best = BestModel(best_path, direction)

@@ -12,7 +12,7 @@ import torch
 
 from junky_core import accelerators
 from junky_core.errors import DeviceError
-from junky_core.values.shown import shown
+from junky_core.values.user_text import shown
 from junky_core.values.wording import count as number_of
 
 __all__ = ["MOST_SLOTS", "SlotSpec", "parse_devices"]

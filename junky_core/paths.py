@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from junky_core.errors import ConfigError, JunkyError
-from junky_core.values.shown import shown
+from junky_core.values.user_text import shown
 
 __all__ = ["check_path", "folder_trouble", "remove_empty", "try_to_write", "user_path"]
 

@@ -7,9 +7,9 @@ from junky_core.jobs import JobResult
 from junky_core.values.wording import param_text
 from junky_core.views.leaderboard import (
     duration_text,
-    leaderboard_rows,
     leaderboard_text,
     publish_leaderboard,
+    ranked,
     varying_params,
     write_leaderboard_csv,
 )
@@ -31,21 +31,11 @@ def test_ranks_best_first_then_not_finite_then_none_then_failed():
         job(5, 0.7),
         job(6, None, "stopped"),
     ]
-    rows = leaderboard_rows(results, "maximize")
-    assert [(row.rank, row.job) for row in rows] == [
-        (1, 4),
-        (2, 5),
-        (3, 2),
-        (4, 1),
-        (5, 0),
-        (None, 6),
-        (None, 3),
-    ]
+    assert [job.num for job in ranked(results, "maximize")] == [4, 5, 2, 1, 0, 6, 3]
 
 
 def test_minimize_ranks_the_lowest_first():
-    rows = leaderboard_rows([job(0, 0.5), job(1, 0.1)], "minimize")
-    assert [row.job for row in rows] == [1, 0]
+    assert [one.num for one in ranked([job(0, 0.5), job(1, 0.1)], "minimize")] == [1, 0]
 
 
 @pytest.mark.parametrize(

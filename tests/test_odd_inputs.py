@@ -14,7 +14,7 @@ import torch
 
 from junky_core import JunkyError, expand_fit_params, parse_autotrain_log, torch_autotrain
 from junky_core.__main__ import main
-from junky_core.values.shown import shown, whole
+from junky_core.values.user_text import repr_of, shown
 
 BIG = 10**5000  # Python refuses to write a number of so many digits
 DIGITS = "9" * 5000
@@ -308,4 +308,4 @@ def test_numbers_on_the_command_line(argv):
 )
 def test_messages_show_anything_shortly(value):
     assert len(shown(value)) < 300
-    assert whole(value)
+    assert repr_of(value)

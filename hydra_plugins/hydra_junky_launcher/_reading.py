@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hydra_plugins.hydra_junky_launcher._errors import HydraConfigError
 from junky_core.errors import JunkyError
 from junky_core.paths import check_path, folder_trouble
-from junky_core.values.shown import shown
+from junky_core.values.user_text import shown
 
 __all__ = ["check_values", "reading", "usable_folder"]
 

@@ -25,7 +25,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
 from hydra_plugins.hydra_junky_sweeper._errors import HydraFitParamsError
-from junky_core.values.shown import shown
+from junky_core.values.user_text import shown
 
 __all__ = [
     "NO_KEY",

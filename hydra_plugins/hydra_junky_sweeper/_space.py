@@ -42,7 +42,7 @@ from hydra_plugins.hydra_junky_sweeper._overrides import (
 from junky_core.errors import FitParamsError
 from junky_core.space.grammar import FitParams, expand_fit_params
 from junky_core.values.identity import freeze
-from junky_core.values.shown import shown
+from junky_core.values.user_text import shown
 
 if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader

@@ -33,7 +33,7 @@ from omegaconf import (
 from hydra_plugins.hydra_junky_launcher._compose import composer_of
 from hydra_plugins.hydra_junky_sweeper._errors import HydraConfigError
 from hydra_plugins.hydra_junky_sweeper._overrides import bare_key, value_text
-from junky_core.values.shown import shown
+from junky_core.values.user_text import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence

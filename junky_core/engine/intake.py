@@ -20,8 +20,7 @@ from enum import Enum
 from junky_core.errors import SourceError
 from junky_core.events import ScoreReported
 from junky_core.jobs import NOT_NOW, Job, JobResult, JobSource, NotNow
-from junky_core.values.shown import shown
-from junky_core.values.user_text import class_name, error_line
+from junky_core.values.user_text import class_name, error_line, shown
 
 __all__ = ["Intake", "News", "SourceState"]
 

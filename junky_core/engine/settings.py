@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from junky_core.errors import ConfigError
-from junky_core.values.shown import shown
+from junky_core.values.user_text import shown
 
 __all__ = ["SweepSettings"]
 

@@ -17,8 +17,7 @@ from junky_core.jobs import Attempt
 from junky_core.values.calls import Call
 from junky_core.values.fixed_arguments import FixedArguments, fixed_arguments
 from junky_core.values.identity import copy_containers
-from junky_core.values.shown import shown
-from junky_core.values.user_text import dict_text
+from junky_core.values.user_text import dict_text, shown
 
 __all__ = ["UserFunctions"]
 

@@ -11,7 +11,7 @@ from junky_core.space.combinations import combination, combinations
 from junky_core.space.duplicates import find_shared, resolve
 from junky_core.space.tree import Level, levels
 from junky_core.values.identity import copy_containers, freeze
-from junky_core.values.shown import shown
+from junky_core.values.user_text import shown
 from junky_core.values.wording import count, pair_text
 
 __all__ = ["FitParams"]

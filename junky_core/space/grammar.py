@@ -46,7 +46,7 @@ from junky_core.errors import FitParamsError
 from junky_core.space.fit_params import FitParams
 from junky_core.space.tree import Level, Pair
 from junky_core.values.identity import digest
-from junky_core.values.shown import shown
+from junky_core.values.user_text import shown
 
 __all__ = ["FitParams", "expand_fit_params"]
 

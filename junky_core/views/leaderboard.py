@@ -1,4 +1,4 @@
-"""The leaderboard: how the jobs of a sweep rank, as rows, as text and as CSV."""
+"""The leaderboard: the ranking of a sweep's jobs, as text and as CSV."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LEADERBOARD_NAME",
-    "LeaderboardRow",
-    "leaderboard_rows",
     "leaderboard_text",
     "publish_leaderboard",
+    "ranked",
     "render_leaderboard",
     "varying_params",
     "write_leaderboard_csv",
@@ -39,84 +37,34 @@ __all__ = [
 LEADERBOARD_NAME = "leaderboard.csv"
 _MAX_CELL = 28  # characters of one parameter's value
 _MAX_ERROR = 300
-_PLAIN_WIDTH = 120  # columns where nobody says how wide the paper is
-_FORMULAS = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # what a formula begins with, wide forms too
+_PLAIN_WIDTH = 120  # columns, if the output has no width of its own
+_FORMULAS = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # first characters of formulas, wide forms too
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?(?:inf|nan)")
-_ABSENT = ""  # a parameter that the job's alternative does not have
+_ABSENT = ""  # the job does not have the parameter
 
 
-@dataclass(frozen=True, slots=True)
-class LeaderboardRow:
-    """One job on the leaderboard.
+def ranked(results: Iterable[JobResult], direction: str) -> list[JobResult]:
+    """Sort ``results``: finished jobs, best first, then stopped and failed ones by number.
 
-    Attributes:
-        rank: From 1; ``None`` for jobs that did not finish.
-        score: Its score, ``None`` if it gave none.
-        job: Its number; below 0 if it is not known.
-        name: ``Thread-<slot>_<n>`` of its last attempt.
-        params: All its parameters.
-        status: ``"finished"``, ``"failed"`` or ``"stopped"``.
-        duration_s: Seconds its last attempt took.
-        slot: Slot of its last attempt, from 1.
-        device: Device of that slot.
-        retries: Attempts after the first.
-        error: Last line of its error.
-    """
-
-    rank: int | None
-    score: float | None
-    job: int
-    name: str
-    params: Mapping[str, Any]
-    status: str
-    duration_s: float
-    slot: int
-    device: str
-    retries: int
-    error: str = field(default="")
-
-
-def leaderboard_rows(results: Iterable[JobResult], direction: str) -> list[LeaderboardRow]:
-    """Rank ``results``: finished jobs best first, then stopped, then failed ones by number.
-
-    >>> rows = leaderboard_rows([JobResult(0, "Thread-1_0", {"a": 1}, "finished", 0.5),
-    ...                          JobResult(1, "Thread-2_0", {"a": 2}, "finished", 0.7)], "maximize")
-    >>> [(row.rank, row.score, row.params) for row in rows]
-    [(1, 0.7, {'a': 2}), (2, 0.5, {'a': 1})]
+    >>> jobs = ranked([JobResult(0, "Thread-1_0", {"a": 1}, "finished", 0.5),
+    ...                JobResult(1, "Thread-2_0", {"a": 2}, "finished", 0.7)], "maximize")
+    >>> [(job.score, job.params) for job in jobs]
+    [(0.7, {'a': 2}), (0.5, {'a': 1})]
     """
     order = {"finished": 0, "stopped": 1}
 
-    def key(result: JobResult) -> tuple[Any, ...]:
-        group = order.get(result.status, 2)
-        return (
-            group,
-            *(rank_key(result.score, result.num, direction) if not group else ()),
-            (result.num),
-        )
+    def key(job: JobResult) -> tuple[Any, ...]:
+        group = order.get(job.status, 2)
+        return group, rank_key(None if group else job.score, job.num, direction)
 
-    return [
-        LeaderboardRow(
-            rank=place if result.status == "finished" else None,
-            score=result.score,
-            job=result.num,
-            name=result.name,
-            params=result.params,
-            status=result.status,
-            duration_s=result.duration_s,
-            slot=result.slot,
-            device=result.device,
-            retries=max(0, result.attempts - 1),
-            error=result.error,
-        )
-        for place, result in enumerate(sorted(results, key=key), 1)
-    ]
+    return sorted(results, key=key)
 
 
 def varying_params(params: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the names whose value is not the same in all, in order of appearance.
+    """Return the names whose values differ, in order of appearance.
 
-    Being there in some and not in others is varying too. Of a single set all
-    names are returned.
+    A name that is missing from some of ``params`` counts as varying. If there is
+    only one set of parameters, all its names are returned.
 
     >>> varying_params([{"a": 1, "b": 2}, {"a": 1, "b": 3}, {"a": 1, "b": 3, "c": 0}])
     ['b', 'c']
@@ -145,7 +93,7 @@ def score_text(score: float | None) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """Return a duration as people say it.
+    """Return a duration in a suitable unit.
 
     >>> [duration_text(s) for s in (0.25, 12.3, 75, 4000, 200000)]
     ['0.25 s', '12.3 s', '1:15 min', '1:06 h', '2 d 7 h']
@@ -174,36 +122,36 @@ def render_leaderboard(
     Args:
         results: How the jobs ended, in any order.
         direction: ``"maximize"`` or ``"minimize"``.
-        max_rows: Ranked jobs to show; of the failed ones as many. The rest is counted.
-        width: Columns there are. Parameters that do not fit are left out, the last first.
+        max_rows: How many ranked jobs to show, and how many failed ones. The others are counted.
+        width: Width in columns. Parameters that do not fit are left out, the last ones first.
     """
     from rich.console import Group
     from rich.text import Text
 
-    rows = leaderboard_rows(results, direction)
-    ranked = [row for row in rows if row.rank is not None]
-    stopped = [row for row in rows if row.status == "stopped"]
-    failed = [row for row in rows if row.rank is None and row.status != "stopped"]
+    jobs = ranked(results, direction)
+    finished = [job for job in jobs if job.status == "finished"]
+    stopped = [job for job in jobs if job.status == "stopped"]
+    failed = jobs[len(finished) + len(stopped) :]
     parts: list[RenderableType] = []
     notes: list[str] = []
-    names = varying_params(row.params for row in rows)
-    if ranked:
-        table, hidden = _table(ranked[:max_rows], names, width)
+    names = varying_params(job.params for job in jobs)
+    if finished:
+        table, hidden = _table(finished[:max_rows], names, width)
         parts.append(table)
-        if len(ranked) > max_rows:
-            notes.append(f"... and {count(len(ranked) - max_rows, 'more finished job')}")
+        if len(finished) > max_rows:
+            notes.append(f"... and {count(len(finished) - max_rows, 'more finished job')}")
         if hidden:
-            notes.append(f"not shown for want of room: {', '.join(map(visible, hidden))}")
+            notes.append(f"not shown, for lack of space: {', '.join(map(visible, hidden))}")
     else:
         parts.append(Text("no job finished"))
     if stopped:
-        nums = ", ".join(str(row.job) for row in stopped[:max_rows])
+        nums = ", ".join(str(job.num) for job in stopped[:max_rows])
         noun = "job" if len(stopped) == 1 else "jobs"
         more = ", ..." if len(stopped) > max_rows else ""
         notes.append(f"not finished when the sweep ended: {len(stopped)} ({noun} {nums}{more})")
     if failed:
         notes.append(f"failed: {len(failed)}")
-        notes.extend(_failure(row, names) for row in failed[:max_rows])
+        notes.extend(_failure(job, names) for job in failed[:max_rows])
         if len(failed) > max_rows:
             notes.append(f"... and {count(len(failed) - max_rows, 'more failed job')}")
     parts.extend(Text(note) for note in notes)
@@ -235,16 +183,16 @@ def write_leaderboard_csv(
 ) -> None:
     """Write all jobs and all parameters to a CSV file, atomically.
 
-    A parameter that has a column's name stands under ``params.<name>``. A cell
-    is empty where the job does not have the parameter. Control characters are
-    written out; a text that a spreadsheet would take for a formula (``=1+1``)
-    has an apostrophe in front.
+    A parameter with the name of another column is written as ``params.<name>``.
+    A cell is empty if the job does not have the parameter. Control characters
+    are escaped. A text that a spreadsheet would treat as a formula (``=1+1``) is
+    prefixed with an apostrophe.
 
     Raises:
-        OSError: The file cannot be written; the old one is whole then.
+        OSError: The file cannot be written; the old one is intact.
     """
-    rows = leaderboard_rows(results, direction)
-    names = list(dict.fromkeys(name for row in rows for name in row.params))
+    jobs = ranked(results, direction)
+    names = list(dict.fromkeys(name for job in jobs for name in job.params))
     head = ["rank", "status", "score", "job", "name"]
     tail = ["duration_s", "slot", "device", "retries", "error"]
     taken = {*head, *tail}
@@ -252,23 +200,21 @@ def write_leaderboard_csv(
     stream = io.StringIO(newline="")
     writer = csv.writer(stream)
     writer.writerow([*head, *map(_cell, titles), *tail])
-    for row in rows:
+    for rank, job in enumerate(jobs, 1):
+        params = job.params
         writer.writerow(
             [
-                "" if row.rank is None else row.rank,
-                row.status,
-                "" if row.score is None else repr(float(row.score)),
-                row.job,
-                _cell(row.name),
-                *(
-                    _cell(cell_text(n, row.params[n])) if n in row.params else _ABSENT
-                    for n in names
-                ),
-                f"{row.duration_s:.3f}",
-                row.slot or "",
-                _cell(row.device),
-                row.retries,
-                _cell(row.error),
+                rank if job.status == "finished" else "",
+                job.status,
+                "" if job.score is None else repr(float(job.score)),
+                job.num,
+                _cell(job.name),
+                *(_cell(cell_text(n, params[n])) if n in params else _ABSENT for n in names),
+                f"{job.duration_s:.3f}",
+                job.slot or "",
+                _cell(job.device),
+                _retries(job),
+                _cell(job.error),
             ]
         )
     content = stream.getvalue().encode("utf-8", "backslashreplace")
@@ -276,7 +222,7 @@ def write_leaderboard_csv(
 
 
 def _cell(text: str) -> str:
-    """Return a text without control characters that no spreadsheet takes for a formula."""
+    """Return a text without control characters that no spreadsheet treats as a formula."""
     text = visible(text)
     is_formula = text.lstrip()[:1] in _FORMULAS and not _NUMBER.fullmatch(text)
     return f"'{text}" if text and is_formula else text
@@ -291,13 +237,13 @@ def publish_leaderboard(
         results: How the jobs ended.
         direction: ``"maximize"`` or ``"minimize"``.
         folder: The sweep's, ``None`` if it has none.
-        tell: Gets a sentence if the file could not be written; nothing is raised.
+        tell: Called with a message if the file could not be written; nothing is raised.
     """
     stream = sys.stdout
     if stream is not None:
         width = shutil.get_terminal_size((_PLAIN_WIDTH, 24)).columns
         text = leaderboard_text(results, direction, width=max(width, 60))
-        with contextlib.suppress(Exception):  # closed, its reader is gone, or not a file at all
+        with contextlib.suppress(Exception):  # closed, a broken pipe, or not even a file
             StdoutWriter().write(f"{text}\n")
     if folder is not None:
         path = folder / LEADERBOARD_NAME
@@ -308,30 +254,30 @@ def publish_leaderboard(
 
 
 def _table(
-    rows: Sequence[LeaderboardRow], names: Sequence[str], width: int
+    jobs: Sequence[JobResult], names: Sequence[str], width: int
 ) -> tuple[RenderableType, list[str]]:
-    """Return a table of ``rows``, and the parameters that it has no room for."""
+    """Return a table of ranked jobs, and the parameters that do not fit in it."""
     from rich import box
     from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
     before = [
-        ("rank", [str(row.rank) for row in rows]),
-        ("score", [score_text(row.score) for row in rows]),
+        ("rank", [str(rank) for rank, _ in enumerate(jobs, 1)]),
+        ("score", [score_text(job.score) for job in jobs]),
     ]
-    if any(row.job >= 0 for row in rows):  # below 0: not known
-        before.append(("job", [str(row.job) for row in rows]))
+    if any(job.num >= 0 for job in jobs):  # below 0: unknown
+        before.append(("job", [str(job.num) for job in jobs]))
     after = []
-    if any(row.duration_s for row in rows):
-        after.append(("time", [duration_text(row.duration_s) for row in rows]))
-    if any(row.retries for row in rows):
-        after.append(("retries", [str(row.retries or "") for row in rows]))
-    if any(row.slot for row in rows):
-        after.append(("slot", [str(row.slot or "") for row in rows]))
-    if len({row.device for row in rows}) > 1:
-        after.append(("device", [visible(row.device) for row in rows]))
-    params = [(_cut(visible(n)), [_shown(row.params, n) for row in rows]) for n in names]
+    if any(job.duration_s for job in jobs):
+        after.append(("time", [duration_text(job.duration_s) for job in jobs]))
+    if any(map(_retries, jobs)):
+        after.append(("retries", [str(_retries(job) or "") for job in jobs]))
+    if any(job.slot for job in jobs):
+        after.append(("slot", [str(job.slot or "") for job in jobs]))
+    if len({job.device for job in jobs}) > 1:
+        after.append(("device", [visible(job.device) for job in jobs]))
+    params = [(_cut(visible(n)), [_shown(job.params, n) for job in jobs]) for n in names]
 
     def room(columns: Sequence[tuple[str, list[str]]]) -> int:
         return sum(2 + max(map(cell_len, [title, *cells])) for title, cells in columns)
@@ -352,21 +298,24 @@ def _table(
         table.add_column(
             Text(title), justify="right" if right else "left", no_wrap=True, overflow="ellipsis"
         )
-    for index in range(len(rows)):
-        style = "bold green" if rows[index].rank == 1 else ""
+    for index in range(len(jobs)):
+        style = "" if index else "bold green"
         table.add_row(*(Text(cells[index]) for _, cells in columns), style=style)
     return table, list(names[shown:])
 
 
-def _failure(row: LeaderboardRow, names: Sequence[str]) -> str:
+def _failure(job: JobResult, names: Sequence[str]) -> str:
     params = ", ".join(
-        pair_text(n, row.params[n], _shown(row.params, n)) for n in names if n in row.params
+        pair_text(n, job.params[n], _shown(job.params, n)) for n in names if n in job.params
     )
-    lines = row.error.strip().splitlines() or ["no error was recorded"]
+    lines = job.error.strip().splitlines() or ["no error was recorded"]
     error = lines[-1] if len(lines[-1]) <= _MAX_ERROR else lines[-1][:_MAX_ERROR] + "..."
-    tries = row.retries + 1
-    attempts = count(tries, "attempt")
-    return visible(f"  job {row.job}{f' ({params})' if params else ''}, {attempts}: {error}")
+    attempts = count(_retries(job) + 1, "attempt")
+    return visible(f"  job {job.num}{f' ({params})' if params else ''}, {attempts}: {error}")
+
+
+def _retries(job: JobResult) -> int:
+    return max(0, job.attempts - 1)
 
 
 def _shown(params: Mapping[str, Any], name: str) -> str:

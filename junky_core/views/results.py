@@ -1,4 +1,4 @@
-"""What a sweep gives back."""
+"""The result of ``torch_autotrain``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from junky_core.values.texts import visible
 from junky_core.values.wording import cell_text, pair_text
 from junky_core.views.leaderboard import (
     duration_text,
-    leaderboard_rows,
     leaderboard_text,
+    ranked,
     score_text,
     varying_params,
 )
@@ -39,7 +39,7 @@ class AutotrainResult(_Five):
 
     Attributes:
         failed: The jobs that failed for good.
-        jobs: How every job ended, if the sweep gave that along.
+        jobs: How every job ended; empty if the result was made without it.
         direction: ``"maximize"`` or ``"minimize"``.
 
     Example:
@@ -63,7 +63,7 @@ class AutotrainResult(_Five):
         direction: str = "maximize",
         **fields: Any,
     ) -> AutotrainResult:
-        """Make one from its fields."""
+        """Create a result from its fields."""
         self = super().__new__(cls, **fields)
         self.failed = tuple(failed)
         self.jobs = tuple(jobs)
@@ -78,7 +78,7 @@ class AutotrainResult(_Five):
         direction: str,
         model: Any = None,
     ) -> AutotrainResult:
-        """Return what ``results`` add up to.
+        """Return the result of a sweep.
 
         Args:
             results: How the jobs ended, in any order.
@@ -119,24 +119,26 @@ class AutotrainResult(_Five):
 
     def _repr_html_(self) -> str:
         """Return an HTML table, for notebooks."""
-        rows = leaderboard_rows(self._results(), self.direction)
-        names = varying_params(row.params for row in rows)
-        known = bool(self.jobs)  # numbers and durations are
+        jobs = ranked(self._results(), self.direction)
+        names = varying_params(job.params for job in jobs)
+        known = bool(self.jobs)  # whether numbers and durations are known
         heads = ["rank", "score", *(["job"] if known else []), *names, "name"]
         heads += ["time", "retries", "error"] if known or self.failed else []
         body = []
-        for row in rows[:_HTML_ROWS]:
-            cells = ["" if row.rank is None else str(row.rank), score_text(row.score)]
-            cells += [str(row.job)] if known else []
-            cells += [cell_text(n, row.params[n]) if n in row.params else "" for n in names]
-            cells.append(row.name)
+        for rank, job in enumerate(jobs[:_HTML_ROWS], 1):
+            finished = job.status == "finished"
+            cells = [str(rank) if finished else "", score_text(job.score)]
+            cells += [str(job.num)] if known else []
+            cells += [cell_text(n, job.params[n]) if n in job.params else "" for n in names]
+            cells.append(job.name)
             if known or self.failed:
-                time = duration_text(row.duration_s) if row.duration_s else ""
-                error = (row.error.strip().splitlines() or [row.status])[-1]
-                cells += [time, str(row.retries or ""), "" if row.rank else error[:300]]
+                time = duration_text(job.duration_s) if job.duration_s else ""
+                retries = str(max(0, job.attempts - 1) or "")
+                error = (job.error.strip().splitlines() or [job.status])[-1]
+                cells += [time, retries, "" if finished else error[:300]]
             body.append("".join(f"<td>{html.escape(visible(cell))}</td>" for cell in cells))
         head = "".join(f"<th>{html.escape(visible(name))}</th>" for name in heads)
-        more = len(rows) - _HTML_ROWS
+        more = len(jobs) - _HTML_ROWS
         tail = f"<p>... and {more} more</p>" if more > 0 else ""
         return (
             f"<p>{html.escape(self._headline())}</p><table><thead><tr>{head}</tr></thead><tbody>"
@@ -155,7 +157,7 @@ class AutotrainResult(_Five):
         )
 
     def _results(self) -> tuple[JobResult, ...]:
-        """Return how the jobs ended; made up from ``stats``, in its order, if that is all."""
+        """Return how the jobs ended; if that is unknown, what ``stats`` says, in its order."""
         if self.jobs:
             return self.jobs
         failed = {result.name for result in self.failed}
