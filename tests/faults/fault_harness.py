@@ -13,7 +13,6 @@ import torch
 from junky_core.record.reader import load_state, read_journal
 
 CHILD = Path(__file__).with_name("fault_child.py")
-LONG = os.environ.get("JUNKY_LONG") == "1"
 TIMEOUT_S = 120
 
 

@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 import yaml
-from fault_harness import LONG
+from sizes import LONG
 
 from junky_core.record.reader import load_state
 

@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 import torch
-from fault_harness import LONG
+from sizes import LONG
 
 from junky_core.autotrain import torch_autotrain
 from junky_core.job.context import current_job

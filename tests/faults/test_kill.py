@@ -3,7 +3,8 @@
 import random
 
 import pytest
-from fault_harness import LONG, Child, check_best_file, check_complete
+from fault_harness import Child, check_best_file, check_complete
+from sizes import LONG
 
 KILLS = 30 if LONG else 4
 AIMED_KILLS = 40 if LONG else 6

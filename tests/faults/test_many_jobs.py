@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from fault_harness import LONG
+from sizes import LONG
 
 from junky_core.record.reader import load_state, read_journal
 

@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf, open_dict, read_write
+from sizes import LONG
 
 from hydra_plugins.hydra_junky_launcher._compose import JobComposer
 from hydra_plugins.hydra_junky_launcher._quick import same_config
@@ -162,7 +163,9 @@ JOBS = st.lists(
 
 
 @settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60 if LONG else 5,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(jobs=JOBS, repeated=st.lists(st.sampled_from(VALUES), min_size=3, max_size=10))
 def test_jobs_are_what_hydra_composes(app, jobs, repeated):
@@ -174,7 +177,10 @@ def test_jobs_are_what_hydra_composes(app, jobs, repeated):
         assert_same(outcome(composer.compose, overrides), plain)
 
 
-@pytest.mark.parametrize("choice", [[], ["optimizer=sgd", "db@backup=mysql"]])
+CHOSEN = [["optimizer=sgd", "db@backup=mysql"], []]
+
+
+@pytest.mark.parametrize("choice", CHOSEN if LONG else CHOSEN[:1])
 def test_each_value_comes_out_of_a_template_as_from_hydra(app, monkeypatch, choice):
     master = app.master()
     composer = JobComposer(app.loader, master)

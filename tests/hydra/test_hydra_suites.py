@@ -8,6 +8,7 @@ from hydra.test_utils.launcher_common_tests import (
     IntegrationTestSuite,
     LauncherTestSuite,
 )
+from sizes import LONG
 
 SLOTS = [
     pytest.param([], id="1-slot"),
@@ -62,7 +63,7 @@ class TestBatchedSweeper(BatchedSweeperTestSuite):
             ],
             id=slots.id,
         )
-        for slots in SLOTS
+        for slots in (SLOTS if LONG else SLOTS[1:])  # each test starts an app in a process
     ],
 )
 class TestIntegration(IntegrationTestSuite):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import hydra
 import pytest
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobStatus
@@ -316,7 +317,7 @@ def tree(folder):
         elif path.suffix == ".pickle":
             found[name] = pickled(path)
         elif path.name in ("hydra.yaml", "multirun.yaml"):
-            found[name] = without_launcher(OmegaConf.load(path))
+            found[name] = without_launcher(yaml.load(path.read_text(), yaml.CSafeLoader))
         else:
             found[name] = TIME.sub("TIME", path.read_text())
     return found
@@ -326,11 +327,10 @@ def pickled(path):
     content = pickle.loads(path.read_bytes())
     if path.name == "job_return.pickle":
         return facts(content)
-    return without_launcher(content)
+    return without_launcher(OmegaConf.to_container(content))
 
 
-def without_launcher(cfg):
-    plain = OmegaConf.to_container(cfg, resolve=False)
+def without_launcher(plain):
     hydra_ = plain["hydra"]
     hydra_.pop("launcher")
     hydra_["runtime"]["choices"].pop("hydra/launcher")
@@ -349,7 +349,7 @@ def facts(ret):
     return {
         "overrides": ret.overrides,
         "cfg": None if ret.cfg is None else OmegaConf.to_container(ret.cfg),
-        "hydra_cfg": without_launcher(ret.hydra_cfg),
+        "hydra_cfg": without_launcher(OmegaConf.to_container(ret.hydra_cfg)),
         "working_dir": ret.working_dir,
         "task_name": ret.task_name,
         "status": ret.status,
