@@ -18,7 +18,8 @@ from junky_core.job.scopes import JobScope, enter_scope
 def the_process_has_a_console():
     before = rich.get_console()
     yield
-    assert rich._console is before
+    assert rich.get_console() is before
+    assert type(before) is Console
 
 
 def test_a_job_finds_a_console_of_its_own_and_the_same_again():
@@ -74,6 +75,21 @@ def test_a_console_kept_from_a_job_is_the_process_s_afterwards():
     with consoles_apart(), enter_scope(JobScope(None)):
         kept = rich.get_console()
     assert kept.width == rich.get_console().width
+
+
+def test_a_console_kept_from_before_the_sweep_is_the_job_s():
+    kept = rich.get_console()
+    with consoles_apart(), enter_scope(JobScope(None)):
+        kept.mark = 1
+        assert rich.get_console().mark == 1
+    assert not hasattr(kept, "mark")
+
+
+def test_a_console_that_an_app_made_is_left_alone():
+    own = Console()
+    with consoles_apart(), enter_scope(JobScope(None)):
+        own.mark = 1
+    assert own.mark == 1
 
 
 def test_overlapping_blocks_end_with_the_last():

@@ -1,11 +1,11 @@
 """Rich's global console, one for each job.
 
 ``rich.get_console()`` gives the whole process one console, and a console takes
-one live display at a time. Two jobs that show a progress bar there (Lightning's
-default one does) trip over each other: ``IndexError: pop from empty list`` or
-``LiveError``, and that job has failed. While a sweep runs, an object stands in
-for the global console that passes everything on to the console of the job that
-the calling thread works for; threads of no job find the process's, as ever.
+one live display at a time. If two jobs show a progress bar there (as Lightning does by
+default), one of them fails with ``IndexError: pop from empty list`` or ``LiveError``.
+While a sweep runs, the global console gets another class. It passes everything on to the
+console of the job that the calling thread works for. For threads of no job it stays the
+process's console.
 
 A job's console never takes itself for a terminal: bars of several jobs cannot
 be redrawn in one place, and the sweep's own display may be there. A bar is
@@ -21,6 +21,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from junky_core.job.patches import shared
 from junky_core.job.scopes import current_scope
 
 if TYPE_CHECKING:
@@ -28,16 +29,15 @@ if TYPE_CHECKING:
 
 __all__ = ["consoles_apart"]
 
-FACET = "rich"  # where a job's console hangs in its JobScope
+FACET = "rich"  # where a job's console is kept in its JobScope
 
-_lock = threading.Lock()  # guards _holders and the replacement itself
-_holders = 0
-_process: Any = None  # the process's console, None if nobody asked for it yet
+_lock = threading.Lock()  # guards the consoles of jobs
 
 
+@shared
 @contextlib.contextmanager
 def consoles_apart() -> Iterator[None]:
-    """Give each job a global console of its own inside the ``with`` block.
+    """Give each job its own global console inside the ``with`` block.
 
     Process-wide while it lasts; several blocks may overlap.
 
@@ -51,71 +51,53 @@ def consoles_apart() -> Iterator[None]:
     """
     import rich
 
-    global _holders, _process
-    with _lock:
-        if _holders == 0 and rich._console is not _STAND_IN:  # noqa: SLF001
-            _process, rich._console = rich._console, _STAND_IN  # noqa: SLF001
-        _holders += 1
+    console = rich.get_console()
+    plain, per_job = type(console), _per_job(type(console))
+    console.__class__ = per_job
     try:
         yield
     finally:
-        with _lock:
-            _holders -= 1
-            if _holders == 0 and rich._console is _STAND_IN:  # noqa: SLF001
-                rich._console = _process  # noqa: SLF001
+        if type(console) is per_job:
+            console.__class__ = plain
 
 
-class _StandIn:
-    """Passes on everything, also that the console is replaced (``rich.reconfigure``)."""
+def _per_job(plain: Any) -> Any:
+    class PerJobConsole(plain):  # type: ignore[misc]
+        """Passes on everything, including that its state is replaced (``rich.reconfigure``)."""
 
-    __slots__ = ()
+        def __getattribute__(self, name: str) -> Any:
+            console = _job_console()
+            return plain.__getattribute__(self, name) if console is None else getattr(console, name)
 
-    def __getattribute__(self, name: str) -> Any:
-        return getattr(_console(), name)  # __class__ too, so that it is a Console
+        def __setattr__(self, name: str, value: Any) -> None:
+            plain.__setattr__(_job_console() or self, name, value)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(_console(), name, value)
+        def __delattr__(self, name: str) -> None:
+            plain.__delattr__(_job_console() or self, name)
 
-    def __delattr__(self, name: str) -> None:
-        delattr(_console(), name)
-
-    def __enter__(self) -> Any:
-        return _console().__enter__()
-
-    def __exit__(self, *exc_info: object) -> None:
-        _console().__exit__(*exc_info)
-
-    def __repr__(self) -> str:
-        return repr(_console())
+    return PerJobConsole
 
 
-_STAND_IN: Any = _StandIn()
-
-
-def _console() -> Console:
-    """Return the console of the job that the calling thread works for."""
-    global _process
-    from rich.console import Console
-
+def _job_console() -> Console | None:
+    """Return the console of the job that the calling thread works for, ``None`` outside jobs."""
     scope = current_scope()
-    console: Console
+    if scope is None:
+        return None
     with _lock:
-        if scope is None:
-            _process = console = _process or Console()
-            return console
-        # A sweep inside a job: its jobs find the outer job's facets, and are jobs of their own.
+        # The jobs of a sweep inside a job find the outer job's facets; each needs its own console.
         owner, console = scope.facets.get(FACET, (None, None))
         if owner is not scope:
-            console = _job_console()
+            console = _new_console()
             scope.facets[FACET] = scope, console
-        return console
+    found: Console = console
+    return found
 
 
-def _job_console() -> Console:
+def _new_console() -> Console:
     from rich.console import Console
 
     class JobConsole(Console):
-        # A property, for rich.reconfigure() replaces all that is in the instance.
+        # A property: rich.reconfigure() replaces everything in the instance.
         is_terminal = property(lambda _self: False)
 
     return JobConsole()
