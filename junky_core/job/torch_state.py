@@ -2,17 +2,19 @@
 
     kept for each thread                       how a job finds it
     default device, function and dispatch      as in the thread that runs the sweep; what a job
-    .. modes                                   leaves behind is taken away
+    .. modes                                   leaves behind is removed
     autocast, gradients, flushing of           as in a new thread; set back after each job
     .. denormals, number of torch's threads
 
-    kept for the process                       shared by all jobs, also by those that run now
+    kept for the process                       shared by all jobs, including those that run now
     default dtype, deterministic algorithms, float32 precision, anomaly detection,
     all of ``torch.backends``
 
 Private names of torch, all of them in this module: ``_GLOBAL_DEVICE_CONTEXT`` (the
 device that ``set_default_device`` set, ``None`` if none), and the stacks of modes.
 """
+
+# ruff: noqa: SLF001  # no public name gives a default device without its index, or modes left behind
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ __all__ = ["default_device", "own_torch_state"]
 
 def default_device() -> torch.device | None:
     """Return what ``torch.set_default_device`` set in the calling thread, ``None`` if nothing."""
-    context = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)  # noqa: SLF001
+    context = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)
     found: torch.device | None = None if context is None else context.device
     return found
 
@@ -41,7 +43,8 @@ def own_torch_state(default: torch.device | None, kind: str) -> Iterator[None]:
         default: The default device it finds.
         kind: The type of device it works on.
     """
-    modes, dispatch_modes = _count_modes()
+    modes = torch._C._len_torch_function_stack()
+    dispatch_modes = torch._C._len_torch_dispatch_stack()
     threads = torch.get_num_threads()
     flushes = _flushes_denormals()
     kinds = [one for one in {"cpu", kind} if torch.amp.is_autocast_available(one)]
@@ -56,12 +59,10 @@ def own_torch_state(default: torch.device | None, kind: str) -> Iterator[None]:
         _drop_modes(modes, dispatch_modes)
         if default_device() is not None:
             torch.set_default_device(None)
-            _drop_modes(modes, dispatch_modes)
+            _drop_modes(modes, dispatch_modes)  # it may put back one that the job left behind
         for one, enabled, dtype in autocast:
-            if torch.is_autocast_enabled(one) is not enabled:
-                torch.set_autocast_enabled(one, enabled)
-            if torch.get_autocast_dtype(one) is not dtype:
-                torch.set_autocast_dtype(one, dtype)
+            torch.set_autocast_enabled(one, enabled)
+            torch.set_autocast_dtype(one, dtype)
         torch.set_autocast_cache_enabled(cached)
         if _flushes_denormals() is not flushes:
             torch.set_flush_denormal(flushes)
@@ -69,16 +70,12 @@ def own_torch_state(default: torch.device | None, kind: str) -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def _count_modes() -> tuple[int, int]:
-    return torch._C._len_torch_function_stack(), torch._C._len_torch_dispatch_stack()  # noqa: SLF001
-
-
 def _drop_modes(modes: int, dispatch_modes: int) -> None:
-    """Take away the modes that were entered and never left."""
-    while torch._C._len_torch_function_stack() > modes:  # noqa: SLF001
-        torch._C._pop_torch_function_stack()  # noqa: SLF001
-    while torch._C._len_torch_dispatch_stack() > dispatch_modes:  # noqa: SLF001
-        torch._C._pop_torch_dispatch_stack(None)  # noqa: SLF001
+    """Remove the modes that were entered and never left."""
+    while torch._C._len_torch_function_stack() > modes:
+        torch._C._pop_torch_function_stack()
+    while torch._C._len_torch_dispatch_stack() > dispatch_modes:
+        torch._C._pop_torch_dispatch_stack(None)
 
 
 def _flushes_denormals() -> bool:
