@@ -22,10 +22,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import random
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -33,6 +31,7 @@ from typing import Any
 import torch
 
 from junky_core.errors import ConfigError
+from junky_core.job.patches import shared
 from junky_core.job.seeding._cuda import cuda_replacements
 from junky_core.job.seeding._current import current_streams
 from junky_core.job.seeding._generators import methods_per_job
@@ -42,21 +41,8 @@ __all__ = ["at_end", "installed_streams", "intercept_operators"]
 # NumPy's functions that give a job a stream of its own.
 _NUMPY_BEGIN = frozenset({"seed", "get_state", "set_state", "__getstate__", "__setstate__"})
 
-_lock = threading.Lock()  # guards the three below and the replacing itself
-_blocks = 0
 _checked = False  # whether draws were seen to go where they should, in this process
-_undo: contextlib.ExitStack = contextlib.ExitStack()
 _at_end: list[Callable[[], None]] = []
-
-
-def _renew_lock() -> None:
-    """In a forked child: whoever held the lock stayed behind."""
-    global _lock
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
 
 
 @contextlib.contextmanager
@@ -75,29 +61,26 @@ def installed_streams(*, seeded: bool = True) -> Iterator[None]:
     Raises:
         ConfigError: This torch has not the (private) means that it takes.
     """
-    global _blocks, _undo
     if seeded:
         intercept_operators()
-    with _lock:
-        if _blocks == 0:
-            with _as_config_error(), contextlib.ExitStack() as stack:
-                from junky_core.job.seeding._operators import register_fallback
-
-                register_fallback()
-                stack.enter_context(methods_per_job())
-                stack.enter_context(_python_functions())
-                stack.enter_context(_replaced_by_name(_replacements()))
-                _undo = stack.pop_all()
-        _blocks += 1
-    try:
+    with _installed():
         yield
-    finally:
-        with _lock:
-            _blocks -= 1
-            if _blocks == 0:
-                _undo.close()
-                for forget in _at_end:
-                    forget()
+
+
+@shared
+@contextlib.contextmanager
+def _installed() -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        with _as_config_error():
+            from junky_core.job.seeding._operators import register_fallback
+
+            register_fallback()
+            stack.enter_context(methods_per_job())
+            stack.enter_context(_python_functions())
+            stack.enter_context(_replaced_by_name(_replacements()))
+        yield
+    for forget in _at_end:
+        forget()
 
 
 def at_end(forget: Callable[[], None]) -> None:
