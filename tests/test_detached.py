@@ -1,6 +1,7 @@
 """What is kept of an exception says what it said, and holds nothing of its job."""
 
 import dataclasses
+import enum
 import gc
 import pickle
 import sys
@@ -101,6 +102,149 @@ def test_copy_says_the_same_and_holds_no_tensor(make):
     gc.collect()
     assert held() is None
     assert str(copy) == text
+
+
+def local_by_attribute(tensor):
+    class Local(ValueError):
+        last = [tensor]
+
+    return Local("words", 3)
+
+
+def local_by_method(tensor):
+    class Local(ValueError):
+        def __str__(self):
+            return f"loss {tensor.sum().item()}"
+
+    return Local()
+
+
+def local_by_default(tensor):
+    class Local(ValueError):
+        def show(self, *, loss=tensor):
+            return loss
+
+    return Local("words")
+
+
+def local_by_property(tensor):
+    class Local(ValueError):
+        @property
+        def loss(self):
+            return tensor
+
+    return Local("words")
+
+
+def local_by_base(tensor):
+    class Base(ValueError):
+        last = tensor
+
+    class Local(Base):
+        pass
+
+    return Local("words")
+
+
+def local_by_nested_class(tensor):
+    class Local(ValueError):
+        class Nested:
+            last = tensor
+
+    return Local("words")
+
+
+def local_by_metaclass(tensor):
+    class Meta(type):
+        last = tensor
+
+    class Local(ValueError, metaclass=Meta):
+        pass
+
+    return Local("words")
+
+
+def local_by_slots(tensor):
+    class Local(ValueError):
+        __slots__ = ("step",)
+        last = tensor
+
+    error = Local("words")
+    error.step = 3
+    return error
+
+
+def class_in_args(tensor):
+    return ValueError(type(local_by_attribute(tensor)), {"kind": type(local_by_method(tensor))})
+
+
+def enum_in_args(tensor):
+    class Local(enum.Enum):
+        LOSS = tensor
+
+    return ValueError(Local.LOSS)
+
+
+LOCAL = [
+    local_by_attribute,
+    local_by_method,
+    local_by_default,
+    local_by_property,
+    local_by_base,
+    local_by_nested_class,
+    local_by_metaclass,
+    local_by_slots,
+    class_in_args,
+    enum_in_args,
+]
+
+
+@pytest.mark.parametrize("as_cause", [False, True], ids=["itself", "cause"])
+@pytest.mark.parametrize("make", LOCAL)
+def test_class_of_a_job_that_holds_a_tensor_is_not_kept(make, as_cause):
+    tensor = torch.full((3,), 7.0)
+    held = weakref.ref(tensor)
+    error = raised(make(tensor))
+    error = raised(KeyError("y"), error) if as_cause else error
+    text, whole = str(error), traceback.format_exception(error)
+    copy = detached(error)
+    assert str(copy) == text
+    assert traceback.format_exception(copy) == whole
+    assert isinstance(copy, KeyError if as_cause else ValueError)
+    del tensor, error
+    gc.collect()
+    assert held() is None
+    assert (str(copy), traceback.format_exception(copy)) == (text, whole)
+
+
+def test_plain_data_of_a_class_that_is_not_kept_stay():
+    copy = detached(raised(local_by_slots(torch.ones(1))))
+    assert (copy.args, copy.step, type(copy).__name__) == (("words",), 3, "Local")
+
+
+def test_class_of_a_job_that_holds_only_code_and_plain_data_is_kept():
+    class Local(WithAttribute):
+        limit = 1.5
+        places = ("a", 1)
+
+        def __init__(self, loss, step, more="words"):
+            super().__init__(loss, step)
+            self.more = more
+
+        @property
+        def doubled(self):
+            return 2 * self.step
+
+        @classmethod
+        def made(cls):
+            return cls(torch.ones(1), 3)
+
+    class Lower(Local):
+        pass
+
+    copy = detached(raised(Lower.made()))
+    assert type(copy) is Lower
+    assert (copy.doubled, copy.more, copy.args) == (6, "words", ("step 3",))
 
 
 def test_context_is_copied_and_hidden_where_it_was():

@@ -6,7 +6,9 @@ members with all of theirs. The results of a sweep hold one exception for each
 failed job until the sweep ends, so they hold copies:
 
     of the exception           the copy has
-    class, text, notes         the same
+    class                      the same; if the job defined it and it holds more than code and
+                               plain data, one of the same name and base classes
+    text, notes                the same
     traceback                  the same files, lines and names, in frames that hold nothing
     cause, context, members    copies of these
     args, attributes           plain data as it is; a stand-in for any other object,
@@ -44,6 +46,7 @@ from junky_core.job.exception_links import (
     stand_in,
     traceback_of,
 )
+from junky_core.job.local_classes import holds_nothing, look_alike
 from junky_core.values.user_text import NO_TEXT, class_name, error_line, is_ctrl_c, repr_of, str_of
 
 __all__ = ["StandIn", "detached"]
@@ -110,6 +113,7 @@ class _Copier:
         # By id, with the exception, so that no other gets that id; None while it is being copied.
         self._copies: dict[int, tuple[BaseException, BaseException | None]] = {}
         self._items_left = _MAX_ITEMS
+        self._classes: dict[int, type[BaseException]] = {}  # by id of the exception's own
 
     def copy(self, exception: BaseException) -> BaseException:
         """Return a copy of ``exception``."""
@@ -146,12 +150,19 @@ class _Copier:
         if text is None:
             text = NO_TEXT
         args = tuple(self._plain(value, in_args=True) for value in args_of(exception))
-        made = self._bare(exception, type(exception), args)
+        cls = self._class_of(exception)
+        made = self._bare(exception, cls, args)
         if str_of(made) != text:
-            made = self._bare(exception, _saying(type(exception), text), args)
+            made = self._bare(exception, _saying(cls, text), args)
         # Raises where its class leaves no way to look at it: then its text must do.
         traceback.format_exception(type(made), made, None)
         return made
+
+    def _class_of(self, exception: BaseException) -> type[BaseException]:
+        cls = type(exception)
+        if id(cls) not in self._classes:
+            self._classes[id(cls)] = cls if holds_nothing(cls, _PLAIN) else look_alike(cls)
+        return self._classes[id(cls)]
 
     def _bare(
         self, exception: BaseException, cls: type[BaseException], args: tuple[Any, ...]
@@ -178,13 +189,19 @@ class _Copier:
                 # Some have no value, some cannot be set, some take no stand-in.
                 with contextlib.suppress(Exception):
                     value = slot.__get__(exception)
-                    if value is not slot.__get__(made):
+                    if base not in type(made).__mro__:  # a look-alike, which has no slots
+                        attributes_of(made)[slot.__name__] = self._plain(value)
+                    elif value is not slot.__get__(made):
                         slot.__set__(made, self._plain(value))
 
     def _plain(self, value: Any, depth: int = 0, *, in_args: bool = False) -> Any:
         """Return plain data as it is, and a stand-in for anything that may hold tensors."""
         kind = type(value)
-        if kind in _PLAIN or issubclass(kind, (type, enum.Enum)) or _is_numpy_scalar(kind):
+        if kind in _PLAIN or _is_numpy_scalar(kind):
+            return value
+        if issubclass(kind, type) and holds_nothing(value, _PLAIN):
+            return value
+        if issubclass(kind, enum.Enum) and holds_nothing(kind, _PLAIN):
             return value
         if kind in (bytes, bytearray):
             return value[:_MAX_BYTES]

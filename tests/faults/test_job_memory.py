@@ -47,6 +47,16 @@ def by_context(model, loss):
         raise RuntimeError("while clearing up")
 
 
+def by_local_class(model, loss):
+    class Local(ValueError):
+        last = model
+
+        def __str__(self):
+            return f"loss {loss}"
+
+    raise Local(Local)
+
+
 def by_missing_attribute(model, loss):
     model.held = loss
     return model.no_such_attribute
@@ -87,6 +97,7 @@ WAYS = [
     by_cause,
     by_context,
     by_loaders,
+    by_local_class,
     by_missing_attribute,
     by_shared,
     by_thread,

@@ -123,7 +123,20 @@ def by_loaders(model, loss):
     current_job().loaders(factory, model)
 
 
-@pytest.mark.parametrize("fail", [by_args, by_attribute, by_exit, by_loaders, by_missing_attribute])
+def by_local_class(model, loss):
+    class Local(ValueError):
+        last = model
+
+        def __str__(self):
+            return f"loss {loss}"
+
+    raise Local(Local)
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [by_args, by_attribute, by_exit, by_loaders, by_local_class, by_missing_attribute],
+)
 @pytest.mark.parametrize("sweeper", ["junky", "basic"])
 def test_failed_jobs_let_go_of_their_tensors(tmp_path, fail, sweeper):
     held, left, lock = [], [], threading.Lock()
