@@ -21,7 +21,7 @@ from junky_core.errors import BestModelError, ForkedChildError, JobStopped
 from junky_core.events import Event, ScoreReported
 from junky_core.files import file_sha256
 from junky_core.job.best import BestModel, Standing
-from junky_core.job.exception_links import cause_of, context_of
+from junky_core.job.exception_links import chain
 from junky_core.job.forks import OwnProcess
 from junky_core.job.loaders import LoaderSets, SharedData
 from junky_core.job.scopes import current_scope
@@ -89,9 +89,7 @@ class JobContext:
         self._rng = rng
         self._emit = emit
         self._warn = warn
-        self._looked_at: set[int] = (
-            set()
-        )  # models and loaders that were looked at for a seed's sake
+        self._looked_at: set[int] = set()  # models and loaders checked for reproducibility
         self._timeout_s = timeout_s
         self._started = time.monotonic()
         self._seen_sets: list[Any] = []
@@ -246,14 +244,7 @@ class JobContext:
         if self._loader_failure is None:
             return None
         failure, self._loader_failure = self._loader_failure, None  # it holds what it was given
-        seen: set[int] = set()
-        link: BaseException | None = error
-        while link is not None and id(link) not in seen:
-            if link is failure[0]:
-                return failure[1]
-            seen.add(id(link))
-            link = cause_of(link) or context_of(link)
-        return None
+        return failure[1] if any(link is failure[0] for link in chain(error)) else None
 
     def _look_at(self, what: Any, **kind: Any) -> None:
         """With a seed, warn of what may make the result differ all the same; once each."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import builtins
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -31,34 +31,14 @@ _KEPT: Any = vars(BaseException)
 _Group: Any = getattr(builtins, "BaseExceptionGroup", None)  # Python 3.11
 
 
-def args_of(exception: BaseException) -> tuple[Any, ...]:
-    """Return ``exception.args``."""
-    args: tuple[Any, ...] = _KEPT["args"].__get__(exception)
-    return args
-
-
-def attributes_of(exception: BaseException) -> dict[str, Any]:
-    """Return ``exception.__dict__``, the very one."""
-    attributes: dict[str, Any] = _KEPT["__dict__"].__get__(exception)
-    return attributes
-
-
-def cause_of(exception: BaseException) -> BaseException | None:
-    """Return what ``exception`` was raised from."""
-    cause: BaseException | None = _KEPT["__cause__"].__get__(exception)
-    return cause
-
-
-def context_of(exception: BaseException) -> BaseException | None:
-    """Return the exception that was being handled when ``exception`` was raised."""
-    context: BaseException | None = _KEPT["__context__"].__get__(exception)
-    return context
-
-
-def traceback_of(exception: BaseException) -> TracebackType | None:
-    """Return ``exception.__traceback__``."""
-    tb: TracebackType | None = _KEPT["__traceback__"].__get__(exception)
-    return tb
+# Each returns what the interpreter keeps of an exception: ``exception.args``, the ``__dict__``
+# itself (not a copy), what it was raised from, what was being handled when it was raised, and
+# its traceback.
+args_of: Callable[[BaseException], tuple[Any, ...]] = _KEPT["args"].__get__
+attributes_of: Callable[[BaseException], dict[str, Any]] = _KEPT["__dict__"].__get__
+cause_of: Callable[[BaseException], BaseException | None] = _KEPT["__cause__"].__get__
+context_of: Callable[[BaseException], BaseException | None] = _KEPT["__context__"].__get__
+traceback_of: Callable[[BaseException], TracebackType | None] = _KEPT["__traceback__"].__get__
 
 
 def set_traceback(exception: BaseException, tb: TracebackType | None) -> None:

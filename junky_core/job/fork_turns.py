@@ -10,13 +10,11 @@ the import's thread does not exist there. See :mod:`junky_core.job.turns`.
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from collections.abc import Iterator
-from typing import Any
 
 from junky_core.job.patches import replaced, shared
-from junky_core.job.turns import turn
+from junky_core.job.turns import in_turn
 
 __all__ = ["forks_in_turn"]
 
@@ -33,14 +31,5 @@ def forks_in_turn() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for name in _FUNCTIONS:
             if hasattr(os, name):
-                stack.enter_context(replaced(os, name, _in_turn(getattr(os, name))))
+                stack.enter_context(replaced(os, name, in_turn(getattr(os, name))))
         yield
-
-
-def _in_turn(plain: Any) -> Any:
-    @functools.wraps(plain)
-    def in_turn() -> object:
-        with turn():
-            return plain()
-
-    return in_turn

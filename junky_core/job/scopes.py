@@ -144,9 +144,10 @@ def inherit_scopes() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         start = _starting_in_scope(threading.Thread.start)
         stack.enter_context(replaced(threading.Thread, "start", start))
-        for pool, name, functions in _TAKE_WORK:
-            give = _bound_to_giver(getattr(pool, name), functions)
-            stack.enter_context(replaced(pool, name, give))
+        for pool, names in _TAKE_WORK:
+            for name in names:
+                give = _bound_to_giver(getattr(pool, name))
+                stack.enter_context(replaced(pool, name, give))
         yield
 
 
@@ -206,25 +207,17 @@ def _in_scope(
     return value
 
 
-_FUTURES = ("fn", "initializer")
-_POOLS = ("callback", "error_callback", "func", "initializer")
-# What takes a function to call later: the names of its arguments that are functions.
-_TAKE_WORK: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
-    (concurrent.futures.ThreadPoolExecutor, "__init__", _FUTURES),
-    (concurrent.futures.ThreadPoolExecutor, "submit", _FUTURES),
-    (concurrent.futures.Future, "add_done_callback", _FUTURES),
-    (multiprocessing.pool.ThreadPool, "__init__", _POOLS),
-    (multiprocessing.pool.ThreadPool, "apply_async", _POOLS),
-    (multiprocessing.pool.ThreadPool, "imap", _POOLS),
-    (multiprocessing.pool.ThreadPool, "imap_unordered", _POOLS),
-    (multiprocessing.pool.ThreadPool, "map", _POOLS),
-    (multiprocessing.pool.ThreadPool, "map_async", _POOLS),
-    (multiprocessing.pool.ThreadPool, "starmap", _POOLS),
-    (multiprocessing.pool.ThreadPool, "starmap_async", _POOLS),
+# What takes a function to call later, and the names of arguments that are such functions.
+_TAKE_WORK: tuple[tuple[Any, tuple[str, ...]], ...] = (
+    (concurrent.futures.ThreadPoolExecutor, ("__init__", "submit")),
+    (concurrent.futures.Future, ("add_done_callback",)),
+    (multiprocessing.pool.ThreadPool, ("__init__", "apply_async", "imap", "imap_unordered")),
+    (multiprocessing.pool.ThreadPool, ("map", "map_async", "starmap", "starmap_async")),
 )
+_FUNCTIONS = ("callback", "error_callback", "fn", "func", "initializer")
 
 
-def _bound_to_giver(plain: Callable[..., Any], functions: Sequence[str]) -> Callable[..., Any]:
+def _bound_to_giver(plain: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a pool's method: what is given to the pool belongs to the job that gave it."""
     signature = inspect.signature(plain)
 
@@ -236,7 +229,7 @@ def _bound_to_giver(plain: Callable[..., Any], functions: Sequence[str]) -> Call
             given = signature.bind(*args, **kwargs)
         except TypeError:
             return plain(*args, **kwargs)  # its own error says what is wrong
-        for argument in functions:
+        for argument in _FUNCTIONS:
             if given.arguments.get(argument) is not None:
                 given.arguments[argument] = bound(given.arguments[argument])
         with outside_scopes():  # for the threads that it may start

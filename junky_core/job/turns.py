@@ -13,13 +13,15 @@ job, such as the one that watches the sweep, goes on after a second.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from junky_core.job.scopes import JobScope, current_scope, slot_facets
 
-__all__ = ["turn"]
+__all__ = ["in_turn", "turn"]
 
 _WAIT_AT_MOST_S = 60.0
 _OTHERS_WAIT_AT_MOST_S = 1.0
@@ -67,6 +69,17 @@ def turn() -> Iterator[None]:
                 if turns.depth == 0:
                     turns.holder = None
                     turns.changed.notify_all()
+
+
+def in_turn(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``function``, to be called by one job at a time."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with turn():
+            return function(*args, **kwargs)
+
+    return call
 
 
 def _who() -> object:

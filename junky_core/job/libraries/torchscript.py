@@ -9,14 +9,12 @@ redefine method``. While a sweep runs on several slots, jobs take turns
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import torch.jit
 
 from junky_core.job.patches import replaced, shared
-from junky_core.job.turns import turn
+from junky_core.job.turns import in_turn
 
 __all__ = ["scripts_in_turn"]
 
@@ -36,14 +34,5 @@ def scripts_in_turn() -> Iterator[None]:
     if plain is None:
         yield
         return
-    with replaced(module, _FUNCTION, _in_turn(plain)):
+    with replaced(module, _FUNCTION, in_turn(plain)):
         yield
-
-
-def _in_turn(plain: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(plain)
-    def function(*args: Any, **kwargs: Any) -> Any:
-        with turn():
-            return plain(*args, **kwargs)
-
-    return function

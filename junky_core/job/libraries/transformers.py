@@ -26,7 +26,7 @@ from torch.overrides import TorchFunctionMode
 
 from junky_core.job.libraries.imports import when_imported
 from junky_core.job.patches import replaced, shared
-from junky_core.job.turns import turn
+from junky_core.job.turns import in_turn, turn
 
 __all__ = ["builds_apart"]
 
@@ -88,7 +88,7 @@ def _patches(modeling: ModuleType) -> list[tuple[Any, str, Callable[[Any], Any]]
         (modeling, "local_torch_dtype", lambda plain: functools.partial(_local_dtype, plain)),
         (initialization, "no_tie_weights", lambda _plain: _no_tie_weights),
         (initialization, "meta_device_safe_creation_ops", _block_in_turn),
-        (model, "initialize_weights", _method_in_turn),
+        (model, "initialize_weights", in_turn),
         (model, "tie_weights", _unless_untied),
     ]
 
@@ -100,15 +100,6 @@ def _block_in_turn(plain: Callable[[], Any]) -> Callable[[], Any]:
             yield
 
     return block
-
-
-def _method_in_turn(plain: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(plain)
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with turn():
-            return plain(self, *args, **kwargs)
-
-    return method
 
 
 def _unless_untied(plain: Callable[..., Any]) -> Callable[..., Any]:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import sys
 import types
@@ -65,7 +66,7 @@ class LoaderState:
         True
     """
 
-    def __init__(self, restorers: list[Callable[[], None]], loaders: list[DataLoader[Any]]) -> None:
+    def __init__(self, restorers: list[Callable[[], Any]], loaders: list[DataLoader[Any]]) -> None:
         self._restorers = restorers
         self._loaders = loaders
 
@@ -96,13 +97,13 @@ class LoaderState:
                 _stop_workers(loader)
 
 
-def _restorer(found: Any) -> Callable[[], None] | None:
+def _restorer(found: Any) -> Callable[[], Any] | None:
     """Return what puts ``found`` back into the state it is in, ``None`` if it has none."""
     if isinstance(found, torch.Generator):
         defaults = (torch.default_generator, *torch.cuda.default_generators)
         if any(found is default for default in defaults):
             return None  # a job's stream stands for it
-        return partial(_restore_generator, found, found.get_state())
+        return partial(found.set_state, found.get_state())
     if isinstance(found, random.Random):
         if found is random._inst or isinstance(found, random.SystemRandom):
             return None
@@ -112,7 +113,7 @@ def _restorer(found: Any) -> Callable[[], None] | None:
     return _numpy_restorer(found)
 
 
-def _numpy_restorer(found: Any) -> Callable[[], None] | None:
+def _numpy_restorer(found: Any) -> Callable[[], Any] | None:
     numpy = sys.modules.get("numpy")
     if numpy is None:
         return None
@@ -129,10 +130,6 @@ def _is_global(found: Any) -> bool:
     """Return whether it is NumPy's global object, or what stands for it meanwhile."""
     mtrand = sys.modules["numpy.random.mtrand"]
     return found is mtrand._rand or type(found).__name__ == "JobRandomState"
-
-
-def _restore_generator(found: torch.Generator, state: torch.Tensor) -> None:
-    found.set_state(state)
 
 
 def _stop_workers(loader: DataLoader[Any]) -> None:
@@ -173,11 +170,9 @@ def _reachable(start: Any) -> Iterator[Any]:
 
 def _parts(found: Any) -> Iterator[Any]:
     if isinstance(found, Mapping) and type(found).__module__ in ("builtins", "collections"):
-        for _, value in zip(range(MAX_ITEMS), found.values(), strict=False):
-            yield value
+        yield from itertools.islice(found.values(), MAX_ITEMS)
     elif isinstance(found, (list, tuple, set, frozenset, deque)):
-        for _, value in zip(range(MAX_ITEMS), found, strict=False):
-            yield value
+        yield from itertools.islice(found, MAX_ITEMS)
     elif isinstance(found, partial):
         yield from (found.func, found.args, found.keywords)
     elif isinstance(found, types.MethodType):
