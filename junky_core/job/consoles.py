@@ -21,6 +21,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from junky_core.job.fork_locks import free_in_children
 from junky_core.job.patches import shared
 from junky_core.job.scopes import current_scope
 
@@ -31,7 +32,7 @@ __all__ = ["consoles_apart"]
 
 FACET = "rich"  # where a job's console is kept in its JobScope
 
-_lock = threading.Lock()  # guards the consoles of jobs
+_lock = free_in_children(threading.Lock())  # guards the consoles of jobs
 
 
 @shared

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
+
+from junky_core.job.fork_locks import free_in_children
 
 __all__ = ["replaced", "shared"]
 
@@ -48,7 +49,8 @@ def shared(
     used
     gone
     """
-    lock = threading.Lock()  # guards the two below, and is held while the block is entered or left
+    # Guards the two below, and is held while the block is entered or left.
+    lock = free_in_children(threading.Lock())
     holders = 0
     entered = contextlib.ExitStack()
 
@@ -68,13 +70,6 @@ def shared(
                 if holders == 0:
                     entered.close()
 
-    def renew_lock() -> None:
-        # Another thread, which does not exist in the child, may have held it.
-        nonlocal lock
-        lock = threading.Lock()
-
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=renew_lock)
     return held
 
 

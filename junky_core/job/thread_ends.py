@@ -25,13 +25,15 @@ import threading
 import time
 from collections.abc import Iterable
 
+from junky_core.job.fork_locks import free_in_children
+
 __all__ = ["leave_behind", "note_this_thread", "wait_until_gone"]
 
 _WITHIN_S = 1.0
 _TASKS = "/proc/self/task"
 _MANY = 256
 
-_lock = threading.Lock()  # guards the two below
+_lock = free_in_children(threading.Lock())  # guards the two below
 _noted: set[int] = set()  # system's numbers of threads in which torch keeps Python objects
 _left: list[tuple[threading.Thread, int]] = []  # at work when left, and the process's status
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch._weights_only_unpickler as unpickler
 
+from junky_core.job.fork_locks import free_in_children
 from junky_core.job.patches import replaced, shared
 from junky_core.job.scopes import current_scope
 
@@ -51,7 +52,8 @@ class _Counted:
 
     def __init__(self) -> None:
         self._plain: dict[str, Any] = {name: getattr(unpickler, name) for name in NAMES}
-        self._lock = threading.Lock()  # guards all below, what jobs added, and torch's list
+        # Guards all below, what jobs added, and torch's list.
+        self._lock = free_in_children(threading.Lock())
         self._before = set(self._plain[GET]())  # what was there before the sweep
         self._elsewhere: set[Any] = set()  # what threads of no job added
         self._times = collections.Counter(self._before)  # how many have added each entry

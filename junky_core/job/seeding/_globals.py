@@ -31,6 +31,7 @@ from typing import Any
 import torch
 
 from junky_core.errors import ConfigError
+from junky_core.job.fork_locks import free_in_children
 from junky_core.job.patches import shared
 from junky_core.job.seeding._cuda import cuda_replacements
 from junky_core.job.seeding._current import current_streams
@@ -194,6 +195,7 @@ def _numpy_replacements() -> list[tuple[Any, Any]]:
     except ImportError:
         return []
     hidden: Any = np.random.mtrand._rand
+    free_in_children(hidden._bit_generator.lock)  # a DataLoader worker seeds it first of all
 
     def own(method: str) -> Any:
         streams = current_streams()

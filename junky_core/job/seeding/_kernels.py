@@ -15,7 +15,6 @@ for what it calls in turn.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import _C
 
+from junky_core.job.fork_locks import free_in_children
 from junky_core.job.seeding._current import KEY, current_streams, hidden_streams
 
 if TYPE_CHECKING:
@@ -51,13 +51,8 @@ _Tensor = torch.Tensor
 _after_key: Any = _C._dispatch_keyset_full_after(DISPATCH_KEY)
 _default: torch.Generator = torch.default_generator
 
-_lend_lock = threading.RLock()  # guards the states of torch's default generators while lent
-
-
-def _renew_lend_lock() -> None:
-    """In a forked child: whoever held the lock stayed behind."""
-    global _lend_lock
-    _lend_lock = threading.RLock()
+# Guards the states of torch's default generators while lent.
+_lend_lock = free_in_children(threading.RLock())
 
 
 def hold_default_generators() -> None:
@@ -68,10 +63,6 @@ def hold_default_generators() -> None:
 def release_default_generators() -> None:
     """Let jobs draw from them again."""
     _lend_lock.release()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lend_lock)
 
 
 def _address(generator: Any) -> int:

@@ -45,7 +45,6 @@ from torch import _C
 
 from junky_core.job.scopes import outside_scopes
 from junky_core.job.seeding._current import entered, several_inside
-from junky_core.job.seeding._fork_locks import hold_locks, release_locks
 from junky_core.job.seeding._kernels import (
     DISPATCH_KEY,
     DISPATCH_KEY_NAME,
@@ -97,7 +96,6 @@ def _before_fork() -> None:
     """
     if several_inside():
         register()
-    hold_locks()
     _register_lock.acquire()
     hold_default_generators()
 
@@ -105,19 +103,13 @@ def _before_fork() -> None:
 def _after_fork_in_parent() -> None:
     release_default_generators()
     _register_lock.release()
-    release_locks()
-
-
-def _after_fork_in_child() -> None:
-    _register_lock.release()
-    release_locks()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_before_fork,
         after_in_parent=_after_fork_in_parent,
-        after_in_child=_after_fork_in_child,
+        after_in_child=_register_lock.release,
     )
 
 

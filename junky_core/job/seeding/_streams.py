@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from junky_core.job.fork_locks import free_in_children
 from junky_core.job.seeding._current import current_streams, entered, hidden_streams, leave_streams
 from junky_core.job.seeding._globals import at_end, installed_streams, intercept_operators
 
@@ -275,7 +276,8 @@ def _drawing_from(streams: JobStreams) -> Iterator[None]:
             yield
 
 
-_begin_lock = threading.Lock()  # guards the beginning of streams, and _copied
+# Guards the beginning of streams, and _copied.
+_begin_lock = free_in_children(threading.Lock())
 # The last state copied of each kind, and how often, in the sweeps that run.
 _copied: dict[str, tuple[bytes, int]] = {}
 at_end(_copied.clear)
@@ -305,13 +307,11 @@ def _seed_of_copy(kind: str, state: bytes) -> int | None:
 
 
 def _after_fork_in_child() -> None:
-    """Renew the lock, for whoever held it stayed behind.
+    """Leave a job that seeded nothing.
 
-    And leave a job that seeded nothing: the child has the process-wide generators to itself, and
-    a DataLoader worker seeds them first of all.
+    The child has the process-wide generators to itself, and a DataLoader worker seeds them first
+    of all.
     """
-    global _begin_lock
-    _begin_lock = threading.Lock()
     streams = current_streams()
     if streams is not None and not streams.begun:
         leave_streams()

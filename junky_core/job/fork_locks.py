@@ -1,0 +1,66 @@
+"""Locks that a forked child finds free.
+
+``os.fork`` copies every lock as it is, but of the threads only the one that
+forks. A lock that another job's thread held stays locked in the child for ever:
+a ``DataLoader`` worker that needs it never answers, and its job waits for it.
+
+    thread 1   starts a forkserver ─► has tempfile's lock ────────────► releases it
+    thread 2                              forks ─► worker ─► waits for tempfile's lock
+
+So a child makes such locks anew. The thread that held one may have stopped
+halfway. That does no harm where the lock guards something that is made when it
+is first needed, for the child makes it again, or a random state, for a worker
+seeds it.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import sys
+import weakref
+from typing import Any, TypeVar
+
+__all__ = ["free_in_children"]
+
+_Lock = TypeVar("_Lock")
+
+# By module, the locks of others that workers and processes started by workers need. None has a
+# public name; one that is renamed stays as it was at the fork.
+_OTHERS = (
+    ("tempfile", "_once_lock"),  # held while it looks for a folder that it can write to
+    ("multiprocessing.resource_tracker", "_resource_tracker._lock"),  # while it starts a process
+    ("multiprocessing.forkserver", "_forkserver._lock"),  # likewise
+    ("torch.cuda", "_initialization_lock"),  # this and the next two: for seeding
+    ("torch.xpu", "_initialization_lock"),
+    ("torch.mtia", "_initialization_lock"),
+)
+_ours: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def free_in_children(lock: _Lock) -> _Lock:
+    """Return ``lock``, which is free in each child that is forked from now on.
+
+    Args:
+        lock: A ``threading.Lock``, ``RLock`` or ``Condition``. The thread that forks must not have
+            it.
+    """
+    _ours.add(lock)
+    return lock
+
+
+def _after_fork_in_child() -> None:
+    locks = list(_ours)
+    for module, name in _OTHERS:
+        try:
+            locks.append(operator.attrgetter(name)(sys.modules[module]))
+        except (AttributeError, KeyError):
+            continue
+    for lock in locks:
+        renew = getattr(lock, "_at_fork_reinit", None)  # what the standard library itself calls
+        if renew is not None:
+            renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
