@@ -1,8 +1,8 @@
-"""Context variables: each job finds those of the script, and what it sets ends with it.
+"""Context variables: each job sees those of the script, and its changes end with it.
 
-A new thread starts without any, so that jobs would not see what a script has set
-before the sweep, and a slot's thread would hand what one job sets to the next. NumPy
-keeps ``np.seterr`` and its print options there, ``decimal`` its precision.
+A new thread starts without any. So jobs would not see what a script set before the
+sweep, and each job of a slot would see what the job before it set. NumPy keeps
+``np.seterr`` and its print options there, ``decimal`` its precision.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["ScriptContext"]
 
 
 class ScriptContext:
-    """The context variables of the thread that makes it.
+    """The context variables of the thread that creates it.
 
     Thread-safe.
 
@@ -34,5 +34,5 @@ class ScriptContext:
 
 
 def _with_own_decimal(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    decimal.setcontext(decimal.getcontext().copy())  # the one in the variable can be changed
+    decimal.setcontext(decimal.getcontext().copy())  # it is changed in place
     return function(*args)

@@ -1,8 +1,8 @@
-"""How exceptions hang together, read past anything that their classes do.
+"""How exceptions are linked, whatever their classes override.
 
 A user's exception may have a property ``args``, a ``__setattr__`` that refuses
-(a frozen dataclass does), a ``__getattribute__`` that raises. What Python itself
-keeps is read, and written, through the descriptors of ``BaseException``.
+(as in a frozen dataclass), or a ``__getattribute__`` that raises. So what Python itself
+keeps is read and written through the descriptors of ``BaseException``.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def join(
     context: BaseException | None,
     like: BaseException,
 ) -> None:
-    """Set cause and context of ``exception``; which of them is shown, as with ``like``."""
+    """Set cause and context of ``exception``, and show the same one of them as ``like``."""
     _KEPT["__cause__"].__set__(exception, cause)
     _KEPT["__context__"].__set__(exception, context)
     suppressed = _KEPT["__suppress_context__"]
@@ -82,7 +82,7 @@ def causes(exception: BaseException) -> Iterator[BaseException]:
 
 
 def chain(exception: BaseException) -> Iterator[BaseException]:
-    """Yield the exception and all that it hangs together with, members of groups included."""
+    """Yield the exception and all exceptions that it is linked to, members of groups included."""
     seen: set[int] = set()
     waiting: list[BaseException | None] = [exception]
     while waiting:
@@ -109,7 +109,7 @@ def stand_in(tb: TracebackType | None) -> TracebackType | None:
         look_alike = _nowhere.__code__.replace(
             co_filename=code.co_filename, co_name=code.co_name, co_firstlineno=link.tb_lineno
         )
-        # How source is found that is not in a file of its own.
+        # These find source that is not in a file, as in a notebook.
         finders: dict[str, Any] = {
             name: names[name] for name in ("__name__", "__loader__") if name in names
         }

@@ -1,20 +1,20 @@
 """First imports of several jobs, one at a time.
 
-Python locks each module by itself. Two threads that enter a circle of modules
-at two places would wait for each other, so it lets one of them go on with a
-module that is half imported: ``ImportError``, ``AttributeError``. What such an
-import leaves in ``sys.modules`` may break every later one, also that of a
-retry: of ``torch._dynamo``, which ``torch.compile``, checkpointing and some
-optimizers import when they are first used, of scipy, and of an app's own
-modules. See :mod:`junky_core.job.turns`.
+Python has a lock for each module. Two threads that import a cycle of modules from
+different ends would wait for each other, so Python lets one of them continue with a
+half-imported module: ``ImportError``, ``AttributeError``. What such an import leaves
+in ``sys.modules`` may break every later import of it, including that of a retry. This
+happens with ``torch._dynamo`` (``torch.compile``, checkpointing and some optimizers
+import it when they are first used), with scipy, and with an app's own modules. See
+:mod:`junky_core.job.turns`.
 
     thread 1   imports a ─► has a's lock ─► a imports b ─► waits for b's ─► goes on with half a b
     thread 2   imports b ─► has b's lock ─► b imports a ─► waits for a's
 
 A module that puts another object in its place in ``sys.modules`` (the lazy
-modules of Hugging Face do) is a second trap: a thread that waited for it goes
-on with the object that was there before. That object passes on what it is
-asked for.
+modules of Hugging Face do) is a second trap: a thread that waited for it continues
+with the object that was there before. So that object forwards attribute access to
+the new one.
 
 Modules that are imported already cost nothing: neither function replaced here
 is called for them.
@@ -68,7 +68,7 @@ def _waiting_for_a_whole_module(plain: Any) -> Any:
         plain(name)
         there = sys.modules.get(name)
         if there is None and isinstance(found, ModuleType):
-            # Its import failed in another thread, and ``found`` is but half of it.
+            # Its import failed in another thread, and ``found`` is half imported.
             there = _BOOTSTRAP._gcd_import(name)
             if isinstance(there, ModuleType):
                 found.__dict__.update(there.__dict__)

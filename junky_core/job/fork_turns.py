@@ -2,9 +2,9 @@
 
 ``filelock``, which torch needs, refuses ``os.fork`` while another thread forks
 (4.2.11 and 4.2.12, on Python 3.12 and newer), so that ``DataLoader`` workers
-started on several slots died. And a child that was forked while another job
-imported a module for the first time waits for ever when it needs that module:
-the import's thread does not exist there. See :mod:`junky_core.job.turns`.
+started on several slots died. And a child that is forked while another job imports
+a module for the first time waits for ever when it needs that module, because the
+thread that imports it does not exist in the child. See :mod:`junky_core.job.turns`.
 """
 
 from __future__ import annotations

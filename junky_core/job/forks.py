@@ -1,6 +1,6 @@
-"""Forked children of a job: they end when the job's code does, and write nothing of the sweep's.
+"""Forked children of a job: they end when the job's code does, and never write the sweep's files.
 
-``os.fork`` copies the thread that calls it, with all that the thread has yet to
+``os.fork`` copies the thread that calls it, with everything the thread still has to
 do. A child whose code returns, raises or calls ``sys.exit`` would go on as the
 slot it was forked in: take jobs, write the same journal, and its parent would
 wait for its end. So it ends where the job's code ends, as a script would:
@@ -14,8 +14,8 @@ Functions registered with ``atexit`` do not run in it: many wait for threads tha
 the child does not have. Children of ``multiprocessing``, and so DataLoader's
 workers, end by themselves.
 
-Whatever writes to the sweep's files, or holds them, has an :class:`OwnProcess`
-and does nothing in a child.
+Every object that writes to the sweep's files, or keeps them open, has an
+:class:`OwnProcess` and does nothing in a child.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _held_for_fork = threading.local()  # .lock: the forking thread has the lock
 
 
 class OwnProcess:
-    """Is true in the process that made it, false in a forked child.
+    """True in the process that created it, false in a forked child.
 
     >>> bool(OwnProcess())
     True
@@ -53,10 +53,10 @@ class OwnProcess:
 
 @contextlib.contextmanager
 def writing_to_streams() -> Iterator[None]:
-    """Let no fork come in between, inside the ``with`` block.
+    """Delay forks until the end of the ``with`` block.
 
-    A stream has a lock of its own. Were it held by another thread at the fork,
-    the child would wait for ever as soon as it prints, or flushes at its end.
+    A stream has its own lock. If another thread held it during the fork, the child
+    would hang as soon as it prints, or flushes at exit.
     """
     with _streams_lock:
         yield
@@ -83,10 +83,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def leave_if_forked(own: OwnProcess, error: BaseException | None = None) -> None:
-    """End the process if it is a forked child; to be called where a job's code has ended.
+    """End the process if it is a forked child; call it where a job's code has ended.
 
     Args:
-        own: Made before the job's code began.
+        own: Created before the job's code began.
         error: What it raised.
     """
     if own:

@@ -6,11 +6,11 @@ the scope of the thread that started it: a DataLoader's pin-memory thread, a
 ``Timer``.
 
 The threads of a pool (``ThreadPoolExecutor``, ``multiprocessing.pool.ThreadPool``)
-belong to no job, for a pool may outlive the job that first used it. What a pool
-is given to do belongs to the job that gave it.
+belong to no job, because a pool may outlive the job that first used it. Work given
+to a pool belongs to the job that gave it.
 
-Any other thread that was running before the job belongs to no job, whoever gives
-it work; one that outlives its job stays with it.
+Any other thread that was started before the job belongs to no job, no matter who gives
+it work. A thread that outlives its job still belongs to it.
 
 Context variables would not do: a new thread starts with an empty context on
 Python up to 3.13.
@@ -52,17 +52,17 @@ class JobScope:
         parent: The scope that a sweep inside a job was started in.
         facets: What other modules keep for each job, by name.
         slot_facets: What they keep for all jobs of its slot, by name.
-        thread_setups: Context managers (made anew for each thread) that every
+        thread_setups: Functions that return a context manager, which every
             thread of the job enters, the slot's own thread first.
-        work_setups: Called in the thread that gives work to a pool. What they
-            return makes a context manager, for a pool's thread to enter round each
-            piece of that work.
+        work_setups: Called in the thread that gives work to a pool. Each returns
+            a function that makes a context manager, which the pool's thread enters
+            around each piece of that work.
 
     Args:
         job: The job.
-        parent: As above; its facets hold here too (such a job still has its outer job's
+        parent: As above; its facets apply here too (such a job still has its outer job's
             Hydra config).
-        slot_facets: Those of its slot; by default it is on a slot of its own.
+        slot_facets: Those of its slot; by default, it has its own slot.
     """
 
     __slots__ = ("facets", "job", "parent", "slot_facets", "thread_setups", "work_setups")
@@ -101,9 +101,9 @@ def enter_scope(scope: JobScope) -> Iterator[JobScope]:
 
 
 def slot_facets() -> dict[str, Any] | None:
-    """Return what other modules keep for the slot that the calling thread is on.
+    """Return what other modules keep for the slot of the calling thread.
 
-    ``None`` for a thread that is on no slot.
+    ``None`` in a thread that belongs to no slot.
     """
     scope = current_scope()
     facets: dict[str, Any] | None = getattr(_local, "slot_facets", None)
@@ -112,7 +112,7 @@ def slot_facets() -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def enter_slot(facets: dict[str, Any]) -> Iterator[None]:
-    """Let the calling thread be on the slot of ``facets``, also between its jobs."""
+    """Assign the calling thread to the slot of ``facets``, between jobs too."""
     _local.slot_facets = facets
     try:
         yield

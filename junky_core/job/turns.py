@@ -5,9 +5,9 @@ not at all. While a sweep has several slots, jobs take turns.
 
 Threads of one job do not wait for one another: a module that starts threads as
 it is imported, and waits for them, works as it does in a plain script. Nor does
-a sweep inside a job wait for that job. A job that waited a minute goes on
-without its turn: a slow turn of another job must not be the end of it. A thread of no
-job, such as the one that watches the sweep, goes on after a second.
+a sweep inside a job wait for that job. A job that has waited a minute continues
+without its turn, so that a slow turn of another job does not block it for ever. A thread
+of no job, such as the one that watches the sweep, continues after a second.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def in_turn(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _who() -> object:
-    """Return whom the calling thread works for: a job, a slot, or nobody but itself (a number)."""
+    """Return the job or slot that the calling thread works for, or else the thread's number."""
     scope = current_scope()
     if scope is not None:
         return scope

@@ -1,13 +1,13 @@
-"""Other libraries, where a sweep has to know how they work inside.
+"""Other libraries whose internals a sweep has to know.
 
-One module for each library, and what they need in common:
+One module for each library, and what they have in common:
 
-- ``accelerate`` keeps its state by class; each slot gets its own;
+- ``accelerate`` keeps its state in classes; each slot gets its own;
 - ``accelerate_models`` and ``transformers`` change the whole process while they build a model;
 - ``safe_globals`` is torch's list of what ``torch.load`` accepts;
 - ``torchscript`` compiles for the whole process;
-- ``process_wide`` lists libraries whose state cannot be kept apart;
-- ``imports`` does something as soon as a library is imported.
+- ``process_wide`` lists libraries whose state slots have to share;
+- ``imports`` acts on a library as soon as it is imported.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["begin_job", "libraries_apart"]
 
 @contextlib.contextmanager
 def libraries_apart(warn: Callable[[str], None], *, slots: int) -> Iterator[None]:
-    """Keep apart what libraries hold for the whole process, for each slot, inside the block.
+    """Separate by slot what libraries keep for the whole process, inside the block.
 
     Process-wide while it lasts; several blocks may overlap.
 
@@ -47,5 +47,5 @@ def libraries_apart(warn: Callable[[str], None], *, slots: int) -> Iterator[None
 
 
 def begin_job(slot_facets: dict[str, Any]) -> None:
-    """Let a job begin on a slot without what the slot's last job left behind."""
+    """Clear what the last job of a slot left behind, before the next one starts."""
     accelerate.begin_job(slot_facets)

@@ -2,21 +2,21 @@
 
 ``PartialState``, ``AcceleratorState`` and ``GradientState`` are singletons by
 class: ``self.__dict__ = self._shared_state``, a dictionary of the class. Jobs
-that run at the same time would share them, and with them whether gradients are
-due (``sync_gradients``), the mixed precision and the loader in use. While a
-sweep runs, a descriptor stands in each class for that dictionary and gives the
-slot's own; a thread of no slot finds the process's, as ever.
+that run at the same time would share them: whether gradients are synchronized
+(``sync_gradients``), the mixed precision, the loader in use. While a sweep runs, a
+descriptor in each class replaces that dictionary and returns the slot's own. Threads
+of no slot still get the process's.
 
-A slot's dictionaries stay the same objects from job to job, emptied as each
-begins: a prepared loader that ``loaders()`` keeps holds them as the
-``__dict__`` of its state. What a factory itself put there (an ``Accelerator``
-of its own) is put back when a later job gets its loaders.
+A slot keeps the same dictionaries for all its jobs and empties them before each one,
+because a prepared loader that ``loaders()`` keeps uses them as the ``__dict__`` of its
+state. If a loader factory made an ``Accelerator``, its state is put back when a later
+job gets the same loaders.
 
-``PartialState`` alone begins as the process's: an app that makes one at its top,
-for accelerate's logging, finds it in its jobs too.
+Only ``PartialState`` starts as a copy of the process's: an app that creates one at
+import, for accelerate's logging, finds it in its jobs too.
 
-The classes were looked up in accelerate 0.20 to 1.15. Where they are not as
-described, nothing is replaced, and a sweep on several slots says so.
+This holds for accelerate 0.20 to 1.15. If the classes are different, nothing is
+replaced, and a sweep on several slots warns.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from junky_core.job.scopes import slot_facets
 
 __all__ = ["begin_job", "factory_states", "states_apart"]
 
-FACET = "accelerate"  # where a slot's dictionaries hang, by class name
+FACET = "accelerate"  # where a slot's dictionaries are kept, by class name
 MODULE = "accelerate.state"
 PARTIAL, ACCELERATOR, GRADIENT = CLASSES = ("PartialState", "AcceleratorState", "GradientState")
 ATTRIBUTE = "_shared_state"
@@ -42,21 +42,21 @@ ATTRIBUTE = "_shared_state"
 _stand_ins: Mapping[str, _SharedState] = {}
 
 ELSEWHERE = (
-    "accelerate: the Accelerator made before the sweep is not for its jobs. Each job begins "
-    "without one: make an Accelerator in the job"
+    "accelerate: jobs do not use the Accelerator that was made before the sweep. "
+    "Make one in each job"
 )
 UNKNOWN = (
-    "accelerate {version} is not known to hydra-junky: its state is that of the whole process, "
-    "and jobs that run at the same time share it. Use one slot, or a version from 0.20 to 1.15"
+    "accelerate {version} is not known to hydra-junky: jobs that run at the same time share its "
+    "state. Use one slot, or a version from 0.20 to 1.15"
 )
 
 
 class _SharedState:
-    """Stands for a class's ``_shared_state``; always gives a plain dictionary.
+    """Replaces a class's ``_shared_state``; always returns a plain dictionary.
 
     Args:
         owner: The class.
-        process: The dictionary that it stands for.
+        process: The dictionary that it replaces.
     """
 
     def __init__(self, owner: type, process: dict[str, Any]) -> None:
@@ -68,11 +68,11 @@ class _SharedState:
         return self.process if facets is None else self.of_slot(facets)
 
     def of_slot(self, facets: dict[str, Any]) -> dict[str, Any]:
-        """Return the slot's dictionary, making it if it has none yet."""
+        """Return the slot's dictionary, creating it if it has none yet."""
         states: dict[str, dict[str, Any]] = facets.setdefault(FACET, {})
         name = self.owner.__name__
         if name not in states:
-            states.setdefault(name, self.fresh())  # one of its job's threads may be as far
+            states.setdefault(name, self.fresh())  # another thread of the job may do so now
         return states[name]
 
     def fresh(self) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def states_apart(warn: Callable[[str], None], *, slots: int) -> Iterator[None]:
     be imported before or inside the block, or never.
 
     Args:
-        warn: Called with a message where jobs do share a state.
+        warn: Called with a message if jobs share a state after all.
         slots: How many slots run jobs at the same time.
     """
 
@@ -147,7 +147,7 @@ class FactoryStates:
         self.made: dict[str, dict[str, Any]] = {}
 
     def restore(self) -> None:
-        """Put it there again, where the running job has nothing yet."""
+        """Put it back where the running job has nothing yet."""
         states = _of_this_slot()
         for name, made in self.made.items():
             if name in states and not states[name]:
@@ -156,7 +156,7 @@ class FactoryStates:
 
 @contextlib.contextmanager
 def factory_states() -> Iterator[FactoryStates]:
-    """Note which of the slot's states are made inside the ``with`` block."""
+    """Record which of the slot's states are made inside the ``with`` block."""
     states = FactoryStates()
     before = {name for name, state in _of_this_slot().items() if state}
     yield states

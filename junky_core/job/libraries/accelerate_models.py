@@ -1,10 +1,10 @@
-"""Models that ``accelerate`` builds on another device, beside those of other jobs.
+"""Models that ``accelerate`` builds on the meta device while other jobs build theirs.
 
-``init_empty_weights`` and ``init_on_device`` replace ``nn.Module.register_parameter`` while
-they last, for the whole process: a model that another job builds would be on the meta
-device too, and two at a time would leave the replacement in place for good. While
-a sweep runs on several slots, it is in force in the thread that asked for it, and jobs
-take turns (:mod:`junky_core.job.turns`).
+``init_empty_weights`` and ``init_on_device`` replace ``nn.Module.register_parameter`` for the
+whole process: a model that another job builds would be on the meta device too, and two
+such blocks at a time would leave the replacement in place for good. While a sweep runs
+on several slots, only the thread that enters the block is affected, and jobs take turns
+(:mod:`junky_core.job.turns`).
 
 With ``include_buffers``, accelerate up to 0.20 replaces functions of ``torch`` as well; other
 threads see those.

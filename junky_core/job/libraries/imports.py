@@ -1,8 +1,8 @@
-"""Do something as soon as a module is imported, whoever imports it.
+"""Act on a module as soon as it is imported.
 
-An app may import a library at its top, or in a job while other jobs run. What
-has to be done with the library is done before anyone can use it: while its
-importer still holds the module's lock.
+An app may import a library at its top, or in a job while other jobs run. The
+action runs before any code can use the library: while the importing thread still
+holds the module's lock.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def when_imported(name: str, action: _Action) -> Iterator[None]:
 
 
 class _Finder:
-    """Finds nothing itself: has the loader that the other finders give call the actions."""
+    """Finds no module itself: makes the loader that another finder returns call the actions."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -93,13 +93,13 @@ def _call_after_exec(loader: Any, name: str) -> None:
 
     def exec_and_act(module: ModuleType) -> None:
         with contextlib.suppress(AttributeError):
-            del loader.exec_module  # the class's own shows again
+            del loader.exec_module  # uncovers the method of the class
         exec_module(module)
         for known, action in tuple(_actions):
             if known == name:
                 action(module)
 
-    with contextlib.suppress(AttributeError):  # a loader without attributes of its own
+    with contextlib.suppress(AttributeError):  # the loader has no instance attributes
         loader.exec_module = exec_and_act
 
 

@@ -1,4 +1,4 @@
-"""Libraries whose state is the whole process's, which slots cannot have each for itself."""
+"""Libraries whose state belongs to the whole process, so that slots have to share it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Library:
     """A library, and what its users should know on several slots.
 
     Attributes:
-        module: The module that shows that it is in use.
+        module: The module whose import shows that it is used.
         shared: What its jobs share, as a clause.
-        remedy: What to do other than to run one job at a time, if there is something.
+        remedy: What to do instead of running one job at a time, if anything.
     """
 
     module: str
@@ -28,7 +28,7 @@ class Library:
     remedy: str = ""
 
     def message(self, slots: int) -> str:
-        """Return the line for the log of a sweep on that many slots."""
+        """Return the warning for a sweep on that many slots."""
         one_slot = "run one job at a time (one slot in `devices`)"
         remedy = f"{self.remedy}, or {one_slot}" if self.remedy else one_slot
         return f"{self.module} on {slots} slots: {self.shared}. If jobs use it: {remedy}"
@@ -38,7 +38,7 @@ LIBRARIES = (
     Library(
         "aim",
         "runs that write to one repository at the same time damage it",
-        "give each job a repository of its own",
+        "give each job its own repository",
     ),
     Library("clearml", "a process has one main task, which jobs that run at the same time share"),
     Library(
@@ -51,7 +51,7 @@ LIBRARIES = (
         "jobs that run at the same time draw on one current figure",
         "use matplotlib.figure.Figure() and figure.savefig()",
     ),
-    Library("tensorflow", "its seed and the Keras session are the whole process's"),
+    Library("tensorflow", "all jobs share its seed and the Keras session"),
     Library("wandb", "jobs that run at the same time share wandb.run, and log to it together"),
 )
 

@@ -1,11 +1,11 @@
-"""torch's list of what ``torch.load`` accepts, where several jobs add to it and take from it.
+"""torch's list of classes that ``torch.load`` accepts, when several jobs change it.
 
-The list is the whole process's. ``with torch.serialization.safe_globals([...])`` takes away what it
-added as it ends, and ``accelerate`` empties the list after each load, although another job's
-``torch.load`` still needs the same: that one raises. ``accelerate`` catches the error, and goes on
-with other random numbers than those it saved; Trainer fails as it resumes. While a sweep runs on
-several slots, a job takes away only what it added itself, and an entry stays until every job that
-added it has taken it away.
+The list belongs to the whole process. ``with torch.serialization.safe_globals([...])`` removes at
+its end what it added, and ``accelerate`` empties the list after each load. If another job's
+``torch.load`` still needs those entries, it raises. ``accelerate`` catches the error and continues
+with other random numbers than it saved; Trainer fails to resume. While a sweep runs on several
+slots, a job removes only what it added itself, and an entry stays until every job that added it
+has removed it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from junky_core.job.scopes import current_scope
 
 __all__ = ["safe_globals_counted"]
 
-# What torch's own functions call; private, and so may be missing.
+# What torch's public functions call. They are private, so they may be missing.
 ADD, REMOVE = "_add_safe_globals", "_remove_safe_globals"
 CLEAR, GET = "_clear_safe_globals", "_get_safe_globals"
 NAMES = (ADD, REMOVE, CLEAR, GET)
@@ -48,7 +48,7 @@ def safe_globals_counted() -> Iterator[None]:
 
 
 class _Counted:
-    """Stands for torch's functions; knows who added what."""
+    """Replaces torch's functions, and records who added what."""
 
     def __init__(self) -> None:
         self._plain: dict[str, Any] = {name: getattr(unpickler, name) for name in NAMES}

@@ -2,13 +2,13 @@
 
 ``from_pretrained`` and ``from_config`` change the whole process while they build a
 model, and put it back: torch's default dtype, ``PreTrainedModel.tie_weights``,
-``torch.linspace``, the functions of ``torch.nn.init``. Two jobs at a time put back
-each other's changes: models stay untied, and the default dtype bfloat16, for
-good and without a word. While a sweep runs on several slots, the first two are the
-thread's own, and jobs take turns at the others (:mod:`junky_core.job.turns`).
+``torch.linspace``, the functions of ``torch.nn.init``. Two jobs at a time restore
+each other's changes: models stay untied and the default dtype stays bfloat16, silently
+and for good. While a sweep runs on several slots, each thread has its own version of
+the first two, and jobs take turns at the others (:mod:`junky_core.job.turns`).
 
-As in transformers 5. Where it is not as described, nothing is replaced, and the sweep
-says so.
+This holds for transformers 5. If a version differs, nothing is replaced, and the sweep
+warns.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _local_dtype(plain: Any, dtype: torch.dtype, model_class_name: str | None = 
     if dtype == torch.get_default_dtype():
         yield
     elif not dtype.is_floating_point:
-        with plain(dtype, model_class_name):  # raises, with its own words
+        with plain(dtype, model_class_name):  # raises its own error
             yield
     else:
         with _DefaultDtype(dtype):
@@ -136,20 +136,20 @@ def _functions(names: str) -> frozenset[Any]:
 
 
 class _DefaultDtype(TorchFunctionMode):
-    """Gives new tensors a default dtype, in one thread; ``torch.set_default_dtype`` does in all.
+    """Sets the default dtype of one thread; ``torch.set_default_dtype`` sets that of all.
 
     The legacy constructor ``torch.Tensor(...)`` cannot be reached this way: it
     gives the process's default dtype.
     """
 
-    # What is of the default dtype unless it is given one.
+    # Their results have the default dtype unless they are given one.
     FLOATS = _functions(
         "empty empty_permuted zeros ones rand randn eye linspace logspace normal "
         "bartlett_window blackman_window hamming_window hann_window kaiser_window"
     )
-    # What is so if it is made from Python's floats.
+    # The same, if they are made from Python's floats.
     BY_VALUE = _functions("arange as_tensor asarray full range scalar_tensor tensor")
-    # What asks for a dtype by its name or its arguments.
+    # Their name or their arguments say which dtype is wanted.
     CONVERSIONS = frozenset(
         {torch.Tensor.float, torch.Tensor.to, torch.Tensor.type, torch.Tensor.type_as}
     )
@@ -173,7 +173,7 @@ class _DefaultDtype(TorchFunctionMode):
             arrays = any(hasattr(value, "dtype") for value in given)
             return made if arrays else func(*args, **{**kwargs, "dtype": self.dtype})
         if tensors and not any(tensor.is_floating_point() for tensor in tensors):
-            # Numbers that torch makes of the default dtype for the sake of the operation.
+            # torch converts integers to the default dtype for this operation.
             return func(*(self._as_number(value) for value in args), **kwargs)
         return made
 
