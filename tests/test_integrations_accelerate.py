@@ -20,7 +20,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState, Thre
 
 sys.path.append(str(Path(__file__).parent / "apps"))
 import accelerate_script
-from running import run_script, run_sweep
+from running import run_plain, run_sweep
 
 CLASSES = (PartialState, AcceleratorState, GradientState)
 # Each slot gets several, so that the next job there has another precision and accumulation.
@@ -76,7 +76,9 @@ def sweep(train, jobs, slots, **settings):
 @pytest.fixture(scope="module")
 def alone():
     """What the plain script gives for each kind of job."""
-    return {job: run_script("accelerate_script", *job) for job in sorted(set(JOBS))}
+    return {
+        job: run_plain("accelerate_script", *job, module="accelerate") for job in sorted(set(JOBS))
+    }
 
 
 @pytest.mark.parametrize("slots", [1, 2, 4])

@@ -17,7 +17,7 @@ pytest.importorskip("transformers", reason="needs the extra huggingface")
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, WhisperConfig, WhisperModel
 
 sys.path.append(str(Path(__file__).parent / "apps"))
-from running import run_script, run_sweep
+from running import run_plain, run_sweep
 
 CONFIG = GPT2Config(vocab_size=64, n_positions=16, n_embd=32, n_layer=2, n_head=2)
 
@@ -40,7 +40,10 @@ def the_process_stays_as_it_is(monkeypatch, tmp_path):
 
 def test_trainer_trains_as_the_plain_script_does():
     jobs = [0, 1, 2, 3, 3, 2, 1, 0]
-    alone = {number: run_script("trainer_script", number) for number in sorted(set(jobs))}
+    alone = {
+        number: run_plain("trainer_script", number, module="transformers.trainer")
+        for number in sorted(set(jobs))
+    }
     # transformers is imported by the jobs, all at the same time.
     assert run_sweep("trainer_script", 4, [[number] for number in jobs]) == [
         alone[number] for number in jobs

@@ -7,6 +7,7 @@ should have. Each start of a job is noted in a file of its own, beside the journ
 
 import faulthandler
 import json
+import math
 import os
 import shutil
 import signal
@@ -58,8 +59,11 @@ def train(device, loaders, model, ab, save_best, log_prefix):
         fault = FAULTS.get(OPTIONS.get("fault"))
         if fault is not None:
             fault(a, b, epoch)
+    while a * OPTIONS["b"] + b >= OPTIONS.get("endless_from", math.inf):
+        model(inputs)  # a cancellation point
+        time.sleep(0.005)
     if OPTIONS.get("block") and b == OPTIONS["block"] - 1:
-        threading.Event().wait(60)  # never reaches a cancellation point
+        threading.Event().wait()  # never reaches a cancellation point
     return (score, {"a": a, "b": b})
 
 

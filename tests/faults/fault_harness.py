@@ -3,12 +3,12 @@
 import json
 import os
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import torch
+import warm_start
 
 from junky_core.record.reader import load_state, read_journal
 
@@ -37,20 +37,16 @@ class Child:
         self.stdout_path = self.path / "stdout.txt"
         self.errors = []
         self._reached = {"READY": threading.Event(), "RUNNING": threading.Event()}
-        with self.stdout_path.open("w") as stdout:
-            self.process = subprocess.Popen(
-                [sys.executable, str(CHILD), str(path)],
-                stdout=stdout,
-                stderr=subprocess.PIPE,
-                text=True,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-            )
+        readable, writable = os.pipe()
+        self._stderr = open(readable, encoding="utf-8")
+        with self.stdout_path.open("w") as stdout, open(writable, "wb") as stderr:
+            self.process = warm_start.start([CHILD, path], stdout, stderr)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         return self
 
     def _read(self):
-        for line in self.process.stderr:
+        for line in self._stderr:
             if line.strip() in self._reached:
                 self._reached[line.strip()].set()
             else:
@@ -62,6 +58,13 @@ class Child:
         assert self._reached[what].wait(TIMEOUT_S)
         return self
 
+    def wait_for_text(self, text):
+        deadline = time.monotonic() + TIMEOUT_S
+        while text not in self.output():
+            assert self.process.poll() is None, self.output()
+            assert time.monotonic() < deadline, self.output()
+            time.sleep(0.02)
+
     def wait(self, timeout=TIMEOUT_S):
         try:
             status = self.process.wait(timeout)
@@ -69,7 +72,7 @@ class Child:
             self.process.kill()
             raise
         self._reader.join(10)
-        self.process.stderr.close()
+        self._stderr.close()
         return status
 
     def run(self):

@@ -26,6 +26,9 @@ def main(cfg):
     with open(os.environ["STARTS"], "a") as file:
         file.write(json.dumps([cfg.a, cfg.b]) + "\\n")
     model = torch.nn.Linear(2, 1)
+    while cfg.a * 5 + cfg.b >= int(os.environ["ENDLESS_FROM"]):
+        model(torch.ones(1, 2))
+        time.sleep(0.005)
     for epoch in range(3):
         time.sleep(float(os.environ["EPOCH_S"]))
         model(torch.ones(1, 2))
@@ -46,7 +49,7 @@ if __name__ == "__main__":
 """
 
 
-def start(tmp_path, folder, *overrides, epoch_s=0.0):
+def start(tmp_path, folder, *overrides, epoch_s=0.0, endless_from=30):
     app = tmp_path / "app.py"
     app.write_text(APP)
     return subprocess.Popen(
@@ -67,6 +70,7 @@ def start(tmp_path, folder, *overrides, epoch_s=0.0):
             **os.environ,
             "OMP_NUM_THREADS": "1",
             "EPOCH_S": str(epoch_s),
+            "ENDLESS_FROM": str(endless_from),
             "STARTS": str(tmp_path / "starts"),
         },
     )
@@ -79,7 +83,7 @@ def finish(process):
 
 
 def wait_for_jobs(tmp_path, count):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     path = tmp_path / "starts"
     while time.monotonic() < deadline:
         if path.exists() and len(path.read_text().splitlines()) >= count:
@@ -141,13 +145,11 @@ def test_kill_and_resume(tmp_path, plain):
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_signal_and_resume(tmp_path, plain, signum):
     folder = tmp_path / "sweep"
-    process = start(tmp_path, folder, epoch_s=0.1)
+    process = start(tmp_path, folder, endless_from=2)
     wait_for_jobs(tmp_path, 4)
-    sent = time.monotonic()
     process.send_signal(signum)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=180)
     assert process.returncode == 128 + signum, out
-    assert time.monotonic() - sent < 5
     assert "hydra.launcher.resume=true" in out
     finish(start(tmp_path, folder, "hydra.launcher.resume=true"))
     check(tmp_path, folder, plain)

@@ -1,7 +1,6 @@
 """Ctrl-C, SIGTERM and SIGHUP end a sweep soon, with all of it written down, and it can be resumed."""
 
 import signal
-import time
 
 import pytest
 from fault_harness import Child, check_best_file, check_complete
@@ -13,18 +12,14 @@ STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 EACH = pytest.mark.parametrize("signum", STATUS)
 
 
-@EACH
-@pytest.mark.parametrize("slots", [1, 4])
+@pytest.mark.parametrize(
+    ("signum", "slots"), [(signal.SIGINT, 4), (signal.SIGTERM, 1), (signal.SIGHUP, 4)]
+)
 def test_signal_ends_the_sweep_soon_and_it_resumes(tmp_path, undisturbed, signum, slots):
-    child = Child(tmp_path, **SIZE, slots=slots, epoch_s=0.05, announce=2 + slots).start()
+    child = Child(tmp_path, **SIZE, slots=slots, endless_from=2, announce=2 + slots).start()
     child.wait_until("RUNNING")
-    sent = time.monotonic()
     child.process.send_signal(signum)
-    status = child.wait()
-    took = time.monotonic() - sent
-    print(f"{signum.name} to exit: {took:.2f} s")
-    assert status == STATUS[signum], child.output()
-    assert took < 5
+    assert child.wait() == STATUS[signum], child.output()
     assert "\nTraceback" not in child.output()  # its own end is no error
     assert "resume=True" in child.output()
     assert str(child.folder) in child.output()
@@ -47,20 +42,16 @@ def test_second_signal_leaves_at_once(tmp_path, signum):
     child = Child(tmp_path, a=1, b=1, block=1, announce=1, epochs=0).start()
     child.wait_until("RUNNING")
     child.process.send_signal(signum)
-    deadline = time.monotonic() + 10
-    while "Interrupt again" not in child.output() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    child.wait_for_text("Interrupt again")
     assert child.process.poll() is None  # its job is blocked
-    sent = time.monotonic()
     child.process.send_signal(signum)
     assert child.wait() == STATUS[signum]
-    assert time.monotonic() - sent < 2
     resumed = Child(tmp_path, a=1, b=1, epochs=1, resume=True)
     assert len(resumed.run()["stats"]) == 1
 
 
 def test_signal_while_nothing_is_finished_yet(tmp_path, undisturbed):
-    child = Child(tmp_path, **SIZE, epoch_s=0.3, announce=1).start()
+    child = Child(tmp_path, **SIZE, endless_from=0, announce=1).start()
     child.wait_until("RUNNING")
     child.process.send_signal(signal.SIGINT)
     assert child.wait() == 130, child.output()
@@ -69,9 +60,8 @@ def test_signal_while_nothing_is_finished_yet(tmp_path, undisturbed):
     check_complete(resumed, undisturbed(**SIZE))
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_signals_again_and_again(tmp_path, undisturbed, signum):
-    for number in range(3):
+def test_signals_again_and_again(tmp_path, undisturbed):
+    for number, signum in enumerate(STATUS):
         child = Child(tmp_path, **SIZE, epoch_s=0.02, announce=3, resume=number > 0).start()
         child.wait_until("RUNNING")
         child.process.send_signal(signum)

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm_start
 import yaml
 from omegaconf import OmegaConf
 
@@ -297,15 +298,7 @@ def test_accelerate_on_four_slots_trains_as_the_app_alone_does(tmp_path):
     swept = scores(folder)
     losses = {}
     for num, (steps, precision) in enumerate(jobs):
-        done = subprocess.run(
-            [sys.executable, "app.py", f"accumulation={steps}", f"precision={precision}"],
-            cwd=folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=True,
-        )
-        losses[num] = float(done.stdout.rpartition("loss ")[2])
+        command = ["app.py", f"accumulation={steps}", f"precision={precision}"]
+        losses[num] = float(warm_start.run(command, "accelerate", folder).rpartition("loss ")[2])
     assert swept == losses
     assert len(set(losses.values())) == len(jobs)
