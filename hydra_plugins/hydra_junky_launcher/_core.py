@@ -394,18 +394,11 @@ def _close(sweep: Sweep, record: SweepRecord) -> None:
 def task_digest(config: DictConfig) -> str:
     """Return the identity of a job: its composed config, but for the ``hydra`` node."""
     content = {
-        key: OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node
-        for key in config
+        key: OmegaConf.to_container(value, resolve=False) if OmegaConf.is_config(value) else value
+        for key, value in config.items_ex(resolve=False)  # interpolations as text
         if key != "hydra"
-        for node in (_raw(config, key),)
     }
     return digest(content)
-
-
-def _raw(config: DictConfig, key: Any) -> Any:
-    """Return a value as it is written: an interpolation or ``???`` as its text."""
-    node: Any = config._get_node(key)  # noqa: SLF001 - what is public resolves
-    return node if OmegaConf.is_config(node) else node._value()  # noqa: SLF001
 
 
 def _params(overrides: list[str], parser: OverridesParser) -> Mapping[str, Any]:

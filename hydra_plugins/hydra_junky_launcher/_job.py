@@ -29,6 +29,7 @@ from hydra_plugins.hydra_junky_launcher._isolation import (
 from hydra_plugins.hydra_junky_launcher._quick import same_config
 from hydra_plugins.hydra_junky_launcher._returns import (
     CompactReturn,
+    outcome_of,
     split_config,
     taken_from_process,
 )
@@ -86,8 +87,8 @@ def compose_job(composer: JobComposer, overrides: Sequence[str], num: int) -> Di
 def number_job(composed: DictConfig, num: int) -> DictConfig:
     """Write a job's number into its config, and return it."""
     job = composed.hydra.job
-    for key, value in (("id", str(num)), ("num", num)):
-        job._get_node(key)._set_value(value)  # noqa: SLF001  # Hydra's schema has both
+    with read_write(job):
+        job.id, job.num = str(num), num
     return composed
 
 
@@ -108,7 +109,7 @@ def set_device(config: DictConfig, key: str, device: str, num: int) -> None:
             f"hydra.launcher.device_key={key}: the config of job #{num} has no such key. It must "
             "name the key that takes the device, trainer.device say"
         )
-    held = node._get_node(last)  # noqa: SLF001  # as it is: an interpolation is not resolved
+    ((_, held),) = node.items_ex(resolve=False, keys=[last])
     value: Any = device
     if OmegaConf.is_list(held) and not OmegaConf.is_interpolation(node, last):
         value = [device]
@@ -186,14 +187,14 @@ class JobRunner:
         with isolated_job(self._launch):
             ret = self._context.copy().run(self._run, attempt, job)
         self.returns[num] = ret
-        error = ret._return_value  # noqa: SLF001  # the property would raise, and write to stderr
+        outcome = outcome_of(ret)
         if ret.status is JobStatus.COMPLETED:
-            return error
-        assert isinstance(error, BaseException)
+            return outcome
+        assert isinstance(outcome, BaseException)
         if ret.hydra_cfg is not None:
             job.folder = Path(str(ret.hydra_cfg.hydra.runtime.output_dir))
-        self._tracebacks[num] = stand_in(traceback_of(error))
-        raise error
+        self._tracebacks[num] = stand_in(traceback_of(outcome))
+        raise outcome
 
     def keep(self, attempt: Attempt, exception: BaseException) -> None:
         """Put what is kept of the exception in the place of the one that ended the attempt."""
@@ -205,8 +206,10 @@ class JobRunner:
         """Hand out, and forget, the ``JobReturn`` of a job; ``None`` if it did not run."""
         ret = self.returns.pop(num, None)
         tb = self._tracebacks.pop(num, None)
-        error = None if ret is None else ret._return_value  # noqa: SLF001
-        if ret is not None and ret.status is JobStatus.FAILED and isinstance(error, BaseException):
+        if ret is None or ret.status is not JobStatus.FAILED:
+            return ret
+        error = outcome_of(ret)
+        if isinstance(error, BaseException):
             # Hydra 1.4 shows a job's own frames, and finds them in a local variable of run_job;
             # frames were cleared to let go of tensors. It rebuilds them from this text instead.
             # Its causes are there as they were; Hydra would put look-alikes in their place.
@@ -352,7 +355,7 @@ class _JobCallbacks(SerialCallbacks):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if not self._own:  # a forked child of the job's code, which has ended
             failed = job_return.status is JobStatus.FAILED
-            leave_if_forked(self._own, job_return._return_value if failed else sys.exc_info()[1])  # noqa: SLF001
+            leave_if_forked(self._own, outcome_of(job_return) if failed else sys.exc_info()[1])
         _take_exit_as_end(job_return, self._here.num)
         self._here.ended = job_return
         super().on_job_end(config, job_return, **kwargs)
@@ -360,16 +363,12 @@ class _JobCallbacks(SerialCallbacks):
 
 def _left_unchanged(config: DictConfig, task: DictConfig | None) -> bool:
     """Say whether a job's task config is as it was composed."""
-    keys = [key for key in config if key != "hydra"]
+    if task is None:
+        return False
     try:
-        return (
-            task is not None
-            and list(task) == keys
-            and all(
-                same_config(config._get_node(key), task._get_node(key))  # noqa: SLF001
-                for key in keys
-            )
-        )
+        composed = dict(config.items_ex(resolve=False))
+        del composed["hydra"]
+        return same_config(composed, dict(task.items_ex(resolve=False)))
     except Exception:  # noqa: BLE001 - the job put an object there that cannot be compared
         return False
 
@@ -385,7 +384,7 @@ def _check_own_config(num: int) -> None:
 
 def _take_exit_as_end(ret: JobReturn, num: int) -> None:
     """Let ``sys.exit()`` end its job alone: with 0 it is done, with anything else it failed."""
-    error = ret._return_value  # noqa: SLF001
+    error = outcome_of(ret)
     if ret.status is not JobStatus.FAILED or not issubclass(type(error), SystemExit):
         return
     code: Any = vars(SystemExit)["code"].__get__(error)

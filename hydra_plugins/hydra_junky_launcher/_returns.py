@@ -13,12 +13,12 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from hydra_plugins.hydra_junky_launcher._isolation import scratch_job
 
-__all__ = ["CompactReturn", "split_config", "taken_from_process"]
+__all__ = ["CompactReturn", "outcome_of", "split_config", "taken_from_process"]
 
 _Configs = tuple[DictConfig, DictConfig]
 
@@ -28,6 +28,18 @@ _RESOLVES_ENV_SET = not hydra.__version__.startswith("1.3.")
 
 # What Hydra took from the process when the job was composed; the process may have changed since.
 _FROM_PROCESS = ("job.name", "runtime.version", "runtime.version_base", "runtime.cwd")
+
+
+def outcome_of(ret: JobReturn) -> Any:
+    """Return what a job returned, or the exception that ended it.
+
+    ``ret.return_value`` raises that exception, after writing to stderr.
+    """
+    status, ret.status = ret.status, JobStatus.COMPLETED
+    try:
+        return ret.return_value
+    finally:
+        ret.status = status
 
 
 def taken_from_process(hydra_config: Any) -> dict[str, Any]:
@@ -70,8 +82,8 @@ class CompactReturn(JobReturn):
             working_dir=full.working_dir,
             task_name=full.task_name,
             status=full.status,
-            _return_value=full._return_value,  # noqa: SLF001 - the property would raise
         )
+        self.return_value = outcome_of(full)
 
     def _config(self, which: int) -> DictConfig:
         if self._configs is None:

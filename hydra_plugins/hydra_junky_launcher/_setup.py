@@ -130,7 +130,7 @@ def _read_resume(given: Any) -> bool | str:
     if given == REPAIR:
         return REPAIR
     try:
-        return bool(BooleanNode(given)._value())  # noqa: SLF001 - all that a flag can be in YAML
+        return bool(OmegaConf.create({"resume": BooleanNode(given)}).resume)  # true, "on", 1, ...
     except ValidationError as error:
         raise HydraConfigError(
             f"hydra.launcher.resume={given}: it must be true, false or {REPAIR}"

@@ -18,8 +18,9 @@ The sweeper reads the grammar from its config in ``setup``, on every version.
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 from hydra.core.plugins import Plugins
@@ -52,9 +53,7 @@ def check_plugins(sweeper: str) -> None:
         from hydra_plugins.hydra_junky_launcher._reading import check_values, reading
 
         prefix = "hydra.launcher" if target == _LAUNCHER else "hydra.sweeper"
-        with reading(prefix):
-            if target == sweeper:
-                config = _without_grid(config)
+        with reading(prefix), _without_grid(config):
             check_values(config, prefix)
             return plain(self, config)
 
@@ -62,10 +61,14 @@ def check_plugins(sweeper: str) -> None:
     Plugins._instantiate = instantiate  # type: ignore[method-assign]  # noqa: SLF001 - see above
 
 
-def _without_grid(config: DictConfig) -> DictConfig:
-    parent = config._get_parent()  # noqa: SLF001 - interpolations elsewhere in it need it
-    config = copy.deepcopy(config)
-    config._set_parent(parent)  # noqa: SLF001
+@contextlib.contextmanager
+def _without_grid(config: DictConfig) -> Iterator[None]:
+    """Empty the key of the grammar, if ``config`` has it, inside the ``with`` block."""
+    grid = config.items_ex(resolve=False, keys=["fit_params"])
     with flag_override(config, ["readonly", "struct"], [False, False]):
-        config["fit_params"] = None
-    return config
+        config.update({key: None for key, _ in grid})
+    try:
+        yield
+    finally:
+        with flag_override(config, ["readonly", "struct"], [False, False]):
+            config.update(dict(grid))
