@@ -17,12 +17,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from hydra_plugins.hydra_junky_launcher._compose import JobComposer
+from hydra_plugins.hydra_junky_launcher._environment import env_error
 from hydra_plugins.hydra_junky_launcher._errors import HydraConfigError
-from hydra_plugins.hydra_junky_launcher._isolation import (
-    env_error,
-    folders_per_thread,
-    scratch_job,
-)
+from hydra_plugins.hydra_junky_launcher._folders import folders_per_thread
+from hydra_plugins.hydra_junky_launcher._isolation import scratch_job
 from hydra_plugins.hydra_junky_launcher._job import compose_job, set_device
 from hydra_plugins.hydra_junky_launcher._reading import usable_folder
 

@@ -28,6 +28,7 @@ import contextlib
 import functools
 import importlib
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -35,9 +36,16 @@ from typing import Any
 from junky_core.job.patches import replaced, shared
 from junky_core.job.turns import turn
 
-__all__ = ["first_imports_in_turn"]
+__all__ = ["first_imports_in_turn", "importing"]
 
 _BOOTSTRAP: Any = importlib._bootstrap
+
+
+class _Local(threading.local):
+    imports = 0  # that this thread is in the middle of
+
+
+_local = _Local()
 
 
 @shared
@@ -54,10 +62,22 @@ def first_imports_in_turn() -> Iterator[None]:
         yield
 
 
+def importing() -> bool:
+    """Say whether the calling thread runs the code of a module that is being imported.
+
+    Only imports that began inside :func:`first_imports_in_turn` count.
+    """
+    return _local.imports > 0
+
+
 def _loading_in_turn(plain: Any) -> Any:
     def _find_and_load(name: str, import_: Any) -> Any:
         with turn():
-            return plain(name, import_)
+            _local.imports += 1
+            try:
+                return plain(name, import_)
+            finally:
+                _local.imports -= 1
 
     return _find_and_load
 

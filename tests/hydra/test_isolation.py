@@ -22,16 +22,16 @@ from hydra.core.utils import JobRuntime, setup_globals
 from omegaconf import OmegaConf
 from omegaconf.basecontainer import BaseContainer
 
-from hydra_plugins.hydra_junky_launcher import _isolation
+from hydra_plugins.hydra_junky_launcher import _folders, _job_logging
+from hydra_plugins.hydra_junky_launcher._folders import folders_per_thread
 from hydra_plugins.hydra_junky_launcher._isolation import (
     check_isolation,
-    folders_per_thread,
     isolated_job,
     isolated_launch,
     private_log_config,
 )
 from junky_core.errors import ConfigError, IsolationError
-from junky_core.job.scopes import JobScope, enter_scope, inherit_scopes
+from junky_core.job.scopes import JobScope, current_scope, enter_scope, inherit_scopes
 
 # OmegaConf 2.4 gave it the name of the legacy one, and deprecates this.
 register_resolver = (
@@ -95,7 +95,7 @@ def process_state():
         type(Singleton._instances),
         type(BaseContainer._resolvers),
         hydra_utils.env_override,
-        logging._addHandlerRef,
+        logging.Handler.__init__,
         logging.config._clearExistingHandlers,
         logging.Logger.addHandler,
         sorted(set(vars(logging.Logger)) & {"handlers", "level", "_cache"}),
@@ -362,21 +362,21 @@ def test_a_thread_that_outlives_its_job_is_not_moved_by_the_next_one(tmp_path):
 
 
 def test_without_folders_per_thread_one_slot_comes_back_to_where_it_began(tmp_path, monkeypatch):
-    monkeypatch.setattr(_isolation, "_folders", False)
+    monkeypatch.setattr(_folders, "_found", False)
     before = os.getcwd()
     in_jobs(lambda number, meet: os.chdir(tmp_path), 1)
     assert os.getcwd() == before
 
 
 def test_a_system_that_forbids_it_is_found_out(monkeypatch):
-    monkeypatch.setattr(_isolation, "_folders", None)
-    monkeypatch.setattr(_isolation, "_unshare_folder", lambda: False)
+    monkeypatch.setattr(_folders, "_found", None)
+    monkeypatch.setattr(_folders, "unshare_folder", lambda: False)
     assert not folders_per_thread()
 
 
 def test_a_system_that_only_pretends_is_found_out(monkeypatch):
-    monkeypatch.setattr(_isolation, "_folders", None)
-    monkeypatch.setattr(_isolation, "_unshare_folder", lambda: True)
+    monkeypatch.setattr(_folders, "_found", None)
+    monkeypatch.setattr(_folders, "unshare_folder", lambda: True)
     before = os.getcwd()
     assert not folders_per_thread()
     assert os.getcwd() == before
@@ -537,8 +537,7 @@ def test_a_hydra_that_keeps_its_state_elsewhere_is_found_out(broken, monkeypatch
         monkeypatch.setattr(HydraConfig, "instance", staticmethod(lambda: elsewhere))
         named = "HydraConfig"
     elif broken == "loggers":
-        others = tuple(name for name in _isolation._LOGGER_STATE if name != "handlers")
-        monkeypatch.setattr(_isolation, "_LOGGER_STATE", others)
+        monkeypatch.delitem(_job_logging.LOGGER_STATE, "handlers")
         monkeypatch.setattr(logging.getLogger(), "handlers", list(logging.getLogger().handlers))
         named = "state of loggers"
     else:
@@ -557,7 +556,7 @@ def test_the_check_passes_and_leaves_no_trace():
 def test_a_job_inside_a_job_keeps_the_outer_jobs_config():
     def work(number, meet):
         HydraConfig.instance().cfg = fake_cfg(str(number))
-        inner = JobScope(None, parent=_isolation.current_scope())
+        inner = JobScope(None, parent=current_scope())
 
         def inner_job():
             with enter_scope(inner):

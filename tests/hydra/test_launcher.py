@@ -24,7 +24,7 @@ from hydra.experimental.callback import Callback
 from launching import ON_1_4, multirun
 from omegaconf import OmegaConf
 
-from hydra_plugins.hydra_junky_launcher import _isolation, junky_launcher
+from hydra_plugins.hydra_junky_launcher import _folders, junky_launcher
 from hydra_plugins.hydra_junky_launcher._core import read_devices
 from junky_core import current_job
 from junky_core.errors import (
@@ -492,13 +492,13 @@ def test_variables_that_differ_are_fine_with_one_slot(tmp_path):
 
 
 def test_chdir_where_threads_share_a_folder_is_an_error_before_training(tmp_path, monkeypatch):
-    monkeypatch.setattr(_isolation, "_folders", False)
+    monkeypatch.setattr(_folders, "_found", False)
     with pytest.raises(ConfigError, match=r"2 jobs may run at once.*hydra\.job\.chdir=false"):
         run(never, [TWO, "a=1,2", "hydra.job.chdir=true"], tmp_path)
 
 
 def test_chdir_where_threads_share_a_folder_works_with_one_slot(tmp_path, monkeypatch):
-    monkeypatch.setattr(_isolation, "_folders", False)
+    monkeypatch.setattr(_folders, "_found", False)
     before = os.getcwd()
     returns = run(lambda _cfg: os.getcwd(), ["a=1,2", "hydra.job.chdir=true"], tmp_path)
     assert [Path(ret.return_value).name for ret in returns] == ["0", "1"]
@@ -506,7 +506,7 @@ def test_chdir_where_threads_share_a_folder_works_with_one_slot(tmp_path, monkey
 
 
 def test_without_chdir_the_folder_of_all_is_the_processes(tmp_path, monkeypatch):
-    monkeypatch.setattr(_isolation, "_folders", False)
+    monkeypatch.setattr(_folders, "_found", False)
     returns = run(lambda _cfg: os.getcwd(), [TWO, "a=1,2"], tmp_path)
     assert {ret.return_value for ret in returns} == {os.getcwd()}
 

@@ -14,7 +14,7 @@ from launching import multirun
 from omegaconf import OmegaConf
 from sizes import LONG
 
-from hydra_plugins.hydra_junky_launcher._isolation import folders_per_thread
+from hydra_plugins.hydra_junky_launcher._folders import folders_per_thread
 
 ROUNDS = 4 if LONG else 1
 JOBS, SLOTS, LOOKS = (200, 16, 200) if LONG else (20, 16, 12)
