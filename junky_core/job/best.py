@@ -1,17 +1,16 @@
 """The one best model over all jobs of a sweep, on disk.
 
-A job that beats the best pays for a copy of its weights and goes on; a writer
-thread puts the copy on disk. While it writes, later and better models only
-replace the one that waits, so memory holds at most three copies, and a burst
-of improvements costs one or two writes.
+A job that beats the best copies its weights and continues; a writer thread puts
+the copy on disk. While it writes, better models only replace the one that waits.
+So memory holds at most three copies, and a burst of improvements costs one or two
+writes.
 
     offered ──copy──> waiting (the newest best) ──writer──> temp file ──rename──> on disk
 
 The file is replaced as a whole: a reader, or a crash at any instant, sees the
-old one or the new one. Which score belongs to it is told twice, by
-``BestSaving`` just before the rename and ``BestSaved`` just after, both with
-the content's SHA-256, so that whoever reads the journal after a crash knows
-which of the two it was.
+old one or the new one. Its score is recorded twice, by ``BestSaving`` just before
+the rename and by ``BestSaved`` just after. Both have the content's SHA-256, so the
+journal shows after a crash which file it was.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ __all__ = ["Best", "BestModel", "Standing"]
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """A best model: whose it is, its ``score``, and its place in the order of saves."""
+    """A best model: its job and attempt, its ``score``, and its place in the order of saves."""
 
     job: int
     name: str
@@ -50,11 +49,11 @@ class Best:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How an offered score stands: whether it leads, and who leads now."""
+    """The answer to an offer: whether it is the best, and which model is best now."""
 
     leads: bool
     best: Best | None
-    serial: int  # of the save it led to; 0 for none
+    serial: int  # of the save that follows; 0 for none
 
 
 class BestModel:
@@ -63,7 +62,7 @@ class BestModel:
     Thread-safe. ``emit`` is called from the writer thread.
 
     Args:
-        path: The file. Its folder is made if need be.
+        path: The file. Its folder is created if needed.
         direction: ``"maximize"`` or ``"minimize"``.
         emit: Where its events go.
 
@@ -89,7 +88,7 @@ class BestModel:
         self._saved: Best | None = None
         self._saved_file = FileContent()
         self._writing = False
-        self._trouble = ""  # the last write's error, said once
+        self._trouble = ""  # the last write's error, reported once
         self._problem = ""
         self._lost = ""  # how the file on disk was lost, until the next save
         self._retry = False
@@ -113,12 +112,12 @@ class BestModel:
 
     @property
     def problem(self) -> str:
-        """What the last :meth:`flush` found wrong: why the leader is not on disk, and what is."""
+        """What the last :meth:`flush` found wrong: why the best is not on disk, and what is."""
         with self._changed:
             return self._problem
 
     def check_folder(self) -> None:
-        """Make sure that the file can be written, leaving nothing behind.
+        """Check that the file can be written, leaving nothing behind.
 
         Raises:
             ConfigError: It cannot; says why.
@@ -149,7 +148,7 @@ class BestModel:
             self._kept.hold()
 
     def miss(self, problem: str) -> None:
-        """Take note that the best so far is not on disk (a resumed sweep), until the next save."""
+        """Record that the best so far is not on disk (a resumed sweep), until the next save."""
         with self._changed:
             self._lost = problem
 
@@ -222,7 +221,7 @@ class BestModel:
         callback()
 
     def flush(self) -> bool:
-        """Wait until what waits is written; return whether the leader is on disk.
+        """Wait until the waiting model is written; return whether the best is on disk.
 
         A write that failed before is tried once more; a file that was deleted
         after its save is written again. :attr:`problem` says what is wrong.
@@ -241,7 +240,7 @@ class BestModel:
             return not self._problem
 
     def close(self) -> None:
-        """End the writer thread. What could not be written by now is given up."""
+        """End the writer thread. What has not been written by now is lost."""
         if not self._own:
             return
         with self._changed:
@@ -259,13 +258,13 @@ class BestModel:
         return mine < rank_key(self._best.score, self._best.job, self.direction)
 
     def _try_again(self) -> None:
-        """Let the writer try what it could not write before. Under the lock."""
+        """Let the writer retry what it could not write before. Call it under the lock."""
         if self._waiting is not None:
             self._retry = True
             self._changed.notify_all()
 
     def _not_written(self) -> str:
-        """Say what is not on disk, ``""`` if all is. Under the lock."""
+        """Return what is not on disk, ``""`` if everything is. Call it under the lock."""
         if self._waiting is None:
             return ""
         best = self._waiting[0]
@@ -293,7 +292,7 @@ class BestModel:
                 self._write_one(best, weights)
             finally:
                 del weights
-                with self._changed:  # only now: who flushes must find the callbacks done
+                with self._changed:  # only now: flush() returns after the callbacks
                     self._writing = False
                     self._changed.notify_all()
 
@@ -319,7 +318,7 @@ class BestModel:
             call()
 
     def _write(self, best: Best, weights: Mapping[str, Any]) -> tuple[str, FileContent | None]:
-        """Write one model; return what went wrong, if anything, and the file if it is in place."""
+        """Write one model; return the error, if any, and the file if it is in place."""
         facts: dict[str, Any] = {
             "job": best.job,
             "name": best.name,
@@ -350,7 +349,7 @@ class BestModel:
         return trouble, FileContent.of(self.path, digest) if in_place else None
 
     def _look_at_the_file(self) -> None:
-        """Write the saved file again if it was deleted; take note if it is lost all the same."""
+        """Write the saved file again if it was deleted; record it if it is lost anyway."""
         with self._changed:
             saved, file = self._saved, self._saved_file
         if saved is None:
@@ -385,7 +384,7 @@ class BestModel:
             level="error",
             message=f"THE BEST MODEL COULD NOT BE SAVED to {self.path}: {error}. Training goes on; "
             "the file there, if any, is the last one that was saved whole. "
-            "It is tried again with the next save and at the end",
+            "It will be retried with the next save and at the end",
         )
 
 

@@ -43,13 +43,14 @@ class JobContext:
         device: The slot's ``torch.device``.
         name: ``Thread-<slot>_<n>``, the n-th attempt of that slot, from 0.
         num: The job's number in the sweep, from 0.
-        params: The varying parameters, a dict of its own.
-        log_prefix: ``"<name>: "``, for the beginning of each line it prints.
+        params: The varying parameters, in a dict that belongs to this job.
+        log_prefix: ``"<name>: "``, to start each printed line with.
         seed: The sweep's seed, ``None`` if it has none.
         slot: The slot's number, from 1.
         attempt: 1, or more if the job runs again.
-        folder: Under Hydra the job's folder, once the job has ended; else the sweep's, ``None``
-            if it has none. The whole text of an error that is cut elsewhere goes there.
+        folder: Under Hydra the job's folder, once the job has ended; otherwise the sweep's, or
+            ``None`` if it has none. If the text of an error is cut elsewhere, its full text is
+            written there.
     """
 
     def __init__(
@@ -104,12 +105,12 @@ class JobContext:
 
     @property
     def rng(self) -> random.Random:
-        """Random numbers of this job alone, made from ``seed`` if there is one."""
+        """This job's own random number generator, seeded with ``seed`` if there is one."""
         return self._rng
 
     @property
     def score(self) -> float | None:
-        """The best score this job gave so far, ``None`` if none."""
+        """The best score that this job has reported so far, ``None`` if none."""
         with self._lock:
             return self._score
 
@@ -117,14 +118,14 @@ class JobContext:
         """Return ``factory(*args, **kwargs)``, built once on this slot for the same call.
 
         The same call is the same code with the same closure values and the
-        same arguments, configs compared by content: a lambda in the task
-        function matches itself. The last two sets stay. Each job finds the set in
-        the state it was built in. With a sweep's seed the factory draws from a stream
-        of its own; in a job that seeds itself, from the job's, and another job gets the
-        set only if it seeded alike.
+        same arguments; configs are compared by content. So a lambda in the task
+        function matches itself. The last two sets are kept. Each job gets the set in
+        the state it was built in. If the sweep has a seed, the factory draws from its own
+        stream. In a job that seeds itself, the factory draws from the job's stream, and
+        another job gets the set only if it used the same seed.
 
         Raises:
-            Whatever the factory raises; the job is then handed to another slot.
+            Whatever the factory raises; the job then runs on another slot.
         """
         self.check()
         call = Call(factory, args, kwargs)
@@ -140,7 +141,7 @@ class JobContext:
         """Return ``factory(*args, **kwargs)``, built once in the process, for all slots.
 
         For data that is only read: a data set in memory, a vocabulary. Loaders
-        belong in :meth:`loaders`, for two threads must not share one.
+        belong in :meth:`loaders`, because two threads must not share one.
         """
         self._check_process("shared")
         self.check()
@@ -149,26 +150,26 @@ class JobContext:
     def save_best(self, model: Any, score: float) -> bool:
         """Report ``score``, and save ``model`` if it is the best of the whole sweep.
 
-        Costs a copy of the weights if it is the best, else next to nothing;
-        the file is written by another thread.
+        Costs a copy of the weights if it is the best, and almost nothing otherwise.
+        Another thread writes the file.
 
         Args:
             model: The ``torch.nn.Module``.
-            score: Any number; a tensor or an array with one element. NaN and
-                infinities are recorded, but never best.
+            score: Any number, or a tensor or array with one element. NaN and
+                infinities are recorded, but are never best.
 
         Returns:
             Whether it is the best of the sweep so far.
 
         Raises:
-            TypeError: ``score`` is no number.
+            TypeError: ``score`` is not a number.
             ForkedChildError: This is a forked child of the job.
             ModelError: ``model`` has no ``state_dict()``, or its weights could
                 not be loaded again with ``weights_only=True``.
         """
         self._check_process("save_best")
         self.check()
-        with self._on_device():  # the caller may be a thread of no job: copies follow the work
+        with self._on_device():  # also in a thread of no job: the copy must come after the work
             value = _as_float(score)
             self._look_at(model, model=model)
             with self._lock:
@@ -190,17 +191,17 @@ class JobContext:
         if not self._own:
             raise ForkedChildError(
                 f"{method} was called in a forked child of job {self.num}. Only the job's own "
-                "process can do that: let the child pass on what it found (a pipe, a queue, its "
-                "exit status), and call it there"
+                "process can do that: send the child's result to it (with a pipe, a queue or the "
+                f"exit status), and call {method} there"
             )
 
     def check(self) -> None:
-        """End this job here if it is over its time or the sweep is ending.
+        """End this job here if it has exceeded its time limit or the sweep is ending.
 
         Call it in loops that use neither a model nor a loader.
 
         Raises:
-            JobStopped: The job has to end; let it pass.
+            JobStopped: The job has to end; do not catch it.
         """
         if self._stop is None:
             if self._timeout_s is None or time.monotonic() - self._started < self._timeout_s:
@@ -230,12 +231,12 @@ class JobContext:
 
     @property
     def deadline(self) -> float | None:
-        """When its time is over, on ``time.monotonic()``'s clock."""
+        """When its time limit is reached, as a value of ``time.monotonic()``."""
         return None if self._timeout_s is None else self._started + self._timeout_s
 
     @property
     def save_serial(self) -> int:
-        """Number of its last save that led, 0 for none; see ``BestModel.when_saved``."""
+        """Number of its last save that was the best, 0 for none; see ``BestModel.when_saved``."""
         with self._lock:
             return self._serial
 
@@ -247,7 +248,7 @@ class JobContext:
         return failure[1] if any(link is failure[0] for link in chain(error)) else None
 
     def _look_at(self, what: Any, **kind: Any) -> None:
-        """With a seed, warn of what may make the result differ all the same; once each."""
+        """If there is a seed, warn once of each thing that may still change the result."""
         if self.seed is None or id(what) in self._looked_at:
             return
         self._looked_at.add(id(what))
@@ -281,9 +282,9 @@ def _as_float(score: Any) -> float:
 def current_job() -> JobContext:
     """Return the job that the calling thread works for.
 
-    Outside a sweep (``python train.py``, a notebook cell) it is a job of its
-    own, on the first configured device, else the first GPU, else the CPU;
-    ``save_best`` works there too.
+    Outside a sweep (``python train.py``, a notebook cell) it is a stand-alone job on
+    the first configured device, or else the first GPU, or else the CPU. ``save_best``
+    works there too.
 
     >>> current_job().name
     'Thread-1_0'
@@ -331,7 +332,7 @@ def _standalone() -> JobContext:
 
 
 class _StandaloneJob(JobContext):
-    """A job with no sweep round it: its saves are on disk when ``save_best`` returns."""
+    """A job outside a sweep: its saves are on disk when ``save_best`` returns."""
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
@@ -339,14 +340,14 @@ class _StandaloneJob(JobContext):
         self._released = False
 
     def release(self) -> None:
-        """End the best model's thread and close its file; for when another run began."""
+        """End the best model's thread and close its file, because another run has begun."""
         with self._saving:
             self._released = True
             self._best.close()
 
     def save_best(self, model: Any, score: float) -> bool:
         with self._saving:
-            if self._released:  # somebody held on to a job whose run is over
+            if self._released:  # a job whose run is over is still in use
                 self._best = _opened_again(self._best)
             try:
                 leads = super().save_best(model, score)
@@ -373,7 +374,7 @@ def _front_ends() -> tuple[Callable[[], Mapping[str, Any] | None], ...]:
 
 
 def _standalone_settings() -> Mapping[str, Any]:
-    """Ask the installed front ends (entry points) whether they have a run going on."""
+    """Ask the installed front ends (entry points) whether one of their runs is active."""
     for settings_of_run in _front_ends():
         settings = settings_of_run()
         if settings is not None:

@@ -107,7 +107,7 @@ def detached(exception: BaseException) -> BaseException:
 
 
 class _Copier:
-    """Copies what hangs together; one for each exception that ended an attempt."""
+    """Copies linked exceptions; one instance for each exception that ended an attempt."""
 
     def __init__(self) -> None:
         # By id, with the exception, so that no other gets that id; None while it is being copied.

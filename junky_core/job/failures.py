@@ -1,4 +1,4 @@
-"""What an exception that ended an attempt means, and how to let go of its memory."""
+"""What an exception that ended an attempt means, and how to free its memory."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _OWN_FOLDER = str(Path(__file__).parents[1])
 # backends use small numbers of their own: MPS 1, for an index out of bounds.
 _OUT_OF_MEMORY_CODE = 2
 _POISONED_CODES = frozenset(
-    # Of each of these the runtime's manual says that the process must be started again.
+    # For each of these, the runtime's manual says that the process must be restarted.
     {214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 810, 911}
 )
 _OUT_OF_MEMORY = re.compile(
@@ -70,14 +70,14 @@ _POISONED = re.compile(
     r"|uncorrectable (ECC|NVLink) error|hardware stack error|context is destroyed"
     r"|UR_RESULT_ERROR_DEVICE_LOST"
 )
-# A library's kernel did not run: of an earlier fault on the device, or for a reason of its own.
+# A library's kernel did not run, because of an earlier fault on the device or its own error.
 _PERHAPS_POISONED = re.compile(r"(CU|HIP)[A-Z]+_STATUS_EXECUTION_FAILED")
 
 _ENDS = frozenset({"interrupted", "timeout"})  # what JobStopped may be raised for
 
 
 class FatalJobError(Exception):
-    """Wraps an error of a job that would be every job's: the sweep ends with ``__cause__``."""
+    """Wraps an error that every job would raise: the sweep ends with ``__cause__``."""
 
 
 class Failure:
@@ -90,9 +90,9 @@ class Failure:
         error: Its last line, ``"ValueError: bad"``.
         traceback: All of it as text, without this package's outer frames; of a long one both
             ends, see :meth:`keep_whole`.
-        location: Class, and file and line of each frame, to tell equal errors.
+        location: Class, and file and line of each frame, to recognize the same error.
         host_memory: Out of the host's memory, not of a GPU's.
-        certain: ``False`` of ``"poisoned"`` where only the device could tell, see :func:`settle`.
+        certain: ``False`` if ``"poisoned"`` must be confirmed by the device, see :func:`settle`.
     """
 
     __slots__ = (
@@ -142,19 +142,19 @@ class Failure:
 
 
 def describe(exception: BaseException) -> Failure:
-    """Describe ``exception``, and let it hold none of its frames any more.
+    """Describe ``exception``, and make it release its frames.
 
-    Call it where the job's tensors can be looked at: in its scope.
+    Call it in the job's scope, where its tensors can be printed.
     """
     return Failure(exception)
 
 
 def settle(failure: Failure, synchronize: Callable[[], bool]) -> Failure:
-    """Return ``failure``, or the device's own error if it does not answer any more.
+    """Return ``failure``, or the device's own error if the device no longer works.
 
-    A kernel's error comes late, often as another one first: a library that cannot be set up, a
-    shape that is wrong. So the device is asked: it tells an error that is over once, and one
-    that poisons it each time.
+    A kernel's error comes late, and another one often comes first: a library that cannot be
+    set up, a wrong shape. So the device is asked twice. It reports a passing error once, and
+    one that poisons it each time.
 
     Args:
         failure: How an attempt ended; call this outside the ``except`` block.
@@ -163,7 +163,7 @@ def settle(failure: Failure, synchronize: Callable[[], bool]) -> Failure:
     for _ in range(2):
         try:
             if synchronize() and not failure.certain:
-                failure.kind = "error"  # it works: that was the library's own affair
+                failure.kind = "error"  # the device works: only the library's call failed
         except Exception as error:  # noqa: BLE001 - a backend may raise its own
             unanswered = error
         else:
@@ -178,18 +178,18 @@ def settle(failure: Failure, synchronize: Callable[[], bool]) -> Failure:
 
 
 def release_frames(exception: BaseException) -> None:
-    """Let ``exception`` and its causes hold none of the frames that they passed through.
+    """Make ``exception`` and its causes release the frames that they passed through.
 
     A traceback holds frames, frames hold the model, its activations and the
-    batch. A frame's locals can be cleared, but it goes on holding its function,
-    a local function its closure, and every frame its caller: so the tracebacks
-    are replaced by stand-ins, which show the same files, lines and names. This
+    batch. A frame's locals can be cleared, but it still holds its function, a local
+    function its closure, and every frame its caller. So the tracebacks are
+    replaced by stand-ins, which show the same files, lines and names. This
     package's outer frames are left out.
     """
     set_traceback(exception, _without_own_frames(traceback_of(exception)))
     for link in chain(exception):
         tb = traceback_of(link)
-        traceback.clear_frames(tb)  # others may hold on to the traceback
+        traceback.clear_frames(tb)  # other code may keep the traceback
         set_traceback(link, stand_in(tb))
 
 
@@ -205,7 +205,7 @@ def showable(exception: BaseException | None) -> BaseException | None:
 
 
 def free_memory(device: torch.device | None = None) -> None:
-    """Give memory back: cycles first, then what the GPU's allocator caches.
+    """Free memory: reference cycles first, then what the GPU's allocator caches.
 
     Args:
         device: Where the memory is short; ``None``: on whatever GPU the process uses.
@@ -301,7 +301,7 @@ def _location(exception: BaseException) -> Hashable:
 
 
 def _without_own_frames(tb: TracebackType | None) -> TracebackType | None:
-    """Drop this package's leading frames: they say nothing of the job."""
+    """Drop this package's leading frames: they say nothing about the job."""
     first = tb
     while first is not None and first.tb_frame.f_code.co_filename.startswith(_OWN_FOLDER):
         first = first.tb_next

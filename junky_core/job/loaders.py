@@ -1,8 +1,8 @@
 """Loader sets of one slot, and data that all slots share.
 
-A DataLoader must not be used by two threads, so each slot builds its own, in
-its own thread, once for the same call, and hands it to each of its jobs.
-Read-only data needs no copies: :class:`SharedData` builds it once a process.
+Two threads must not use the same DataLoader. So each slot builds its own in its own
+thread, once for each distinct call, and passes it to each of its jobs. Read-only data
+needs no copies: :class:`SharedData` builds it once per process.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from junky_core.values.calls import Call
 
 __all__ = ["LoaderSets", "SharedData"]
 
-KEPT_SETS = 2  # this job's and, say, the one before; more would pile up in memory
+KEPT_SETS = 2  # the job's own and the one before it; more would fill the memory
 
 
 def _build(call: Call, seed: int | None) -> tuple[Any, FactoryDraws | None]:
@@ -41,7 +41,7 @@ class _LoaderSet:
 
 
 class LoaderSets:
-    """The loader sets that one slot has built; the last two stay.
+    """The loader sets that one slot has built; the last two are kept.
 
     Used by the slot's own thread, or by threads of its job, one at a time.
     """
@@ -52,18 +52,18 @@ class LoaderSets:
         self._sets: list[_LoaderSet] = []  # the last used last
 
     def has(self, call: Call) -> bool:
-        """Return whether this slot built the set of ``call``, so that it can be built."""
+        """Return whether this slot has built the set of ``call``, so that it is known to work."""
         with self._lock:
             return any(known.call.same_as(call) for known in self._sets)
 
     def get(self, call: Call, seen: list[Any], *, pin: bool = False) -> Any:
-        """Return what ``call`` gave on this slot, making it if it was not made yet.
+        """Return what ``call`` returned on this slot, building it first if needed.
 
-        A set starts each job from the state it was built in: ``seen`` holds the sets that the
-        running job has had already. Where the factory drew from streams that its job had
-        seeded itself, another job gets the set only if the factory would draw the same there, and
-        its streams go on as if it had.
-        A pinned set is never let go.
+        Each job gets a set in the state it was built in; ``seen`` holds the sets that the
+        running job has already had. If the factory drew from streams that its job had
+        seeded itself, another job gets the set only if the factory would draw the same
+        numbers there, and the job's streams continue as if it had drawn them. A pinned set
+        is never dropped.
         """
         with self._lock:
             found = next((known for known in seen if known.call.same_as(call)), None)
@@ -86,7 +86,7 @@ class LoaderSets:
             return found.loaders
 
     def _ready(self, call: Call) -> _LoaderSet | None:
-        """Return the set of ``call`` that another job left, put back as it was built."""
+        """Return the set of ``call`` that another job left, in the state it was built in."""
         for known in self._sets:
             if known.call.same_as(call) and (known.draws is None or known.draws.fit()):
                 known.state.restore()
@@ -113,7 +113,7 @@ class SharedData:
     """Read-only data, built once in the process and shared by all slots.
 
     Thread-safe; slots that ask for the same data while it is being built wait
-    for it. A factory that raises is called again by the next who asks.
+    for it. If a factory raises, the next request calls it again.
     """
 
     def __init__(self, seed: int | None) -> None:
@@ -122,10 +122,11 @@ class SharedData:
         self._entries: list[_Shared] = []
 
     def get(self, call: Call, seen: list[Any]) -> Any:
-        """Return what ``call`` gave, making it if nobody has.
+        """Return what ``call`` returned, building it first if needed.
 
-        ``seen`` holds what the running job has had already. As with loaders, what a factory
-        drew from streams that its job had seeded is for jobs alone where it would draw the same.
+        ``seen`` holds what the running job has already had. As with loaders, if the factory
+        drew from streams that its job had seeded, only jobs in which it would draw the same
+        numbers get the same data.
         """
         for entry in seen:
             if entry.call.same_as(call):
@@ -161,10 +162,10 @@ class SharedData:
     def _fill(self, entry: _Shared) -> None:
         try:
             entry.data, entry.draws = _build(entry.call, self._seed)
-            synchronize_used_devices()  # other slots read it from streams of their own
+            synchronize_used_devices()  # other slots read it in their own CUDA streams
         except BaseException:
             with self._lock:
-                self._drop(entry)  # it holds what the failed job gave to the factory
+                self._drop(entry)  # it holds the failed job's arguments
             raise
         entry.built = True
         with self._lock:

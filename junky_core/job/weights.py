@@ -28,8 +28,8 @@ _SHOWN = 200  # characters of somebody's repr in a message
 def unwrapped(model: Any) -> Any:
     """Return the model inside ``torch.compile``, ``DataParallel`` and the like.
 
-    What ``make_model_method`` returns can then load the weights, whatever the
-    training wrapped round its model.
+    So the weights can be loaded into what ``make_model_method`` returns, even if
+    training wrapped its model.
 
     >>> model = torch.nn.Linear(1, 1)
     >>> unwrapped(torch.nn.DataParallel(model)) is model
@@ -46,13 +46,13 @@ def unwrapped(model: Any) -> Any:
 
 
 def state_of(model: Any) -> Mapping[str, Any]:
-    """Return the model's state dict, of a wrapper that of the model inside.
+    """Return the model's state dict; for a wrapper, that of the model inside.
 
     Args:
         model: A module, or anything with ``state_dict()``.
 
     Raises:
-        ModelError: It has no ``state_dict()``, or that returns no mapping.
+        ModelError: It has no ``state_dict()``, or that does not return a mapping.
     """
     if not callable(getattr(model, "state_dict", None)):
         raise ModelError(
@@ -68,13 +68,13 @@ def state_of(model: Any) -> Mapping[str, Any]:
 
 
 def check_weights(state: Mapping[str, Any], model: Any) -> None:
-    """Make sure that a saved ``state`` could be loaded with ``weights_only=True``.
+    """Check that a saved ``state`` could be loaded with ``weights_only=True``.
 
-    Ordinary tensors always can. All else is saved to memory and loaded again.
+    Ordinary tensors always can. Everything else is saved to memory and loaded again.
 
     Args:
         state: What :func:`state_of` returned.
-        model: Whose it is, for the message.
+        model: The model, for the message.
 
     Raises:
         ModelError: It could not be saved or loaded, or has no values; says which
@@ -100,10 +100,10 @@ def copy_weights(state: Mapping[str, Any], model: Any) -> dict[str, Any]:
 
     Args:
         state: What :func:`state_of` returned.
-        model: Whose it is, for the message.
+        model: The model, for the message.
 
     Raises:
-        ModelError: An entry that is no tensor cannot be copied.
+        ModelError: An entry other than a tensor cannot be copied.
     """
     copies: dict[Any, torch.Tensor] = {}
     result: OrderedDict[str, Any] = OrderedDict()
@@ -132,17 +132,17 @@ def _copied(value: torch.Tensor, copies: dict[Any, torch.Tensor]) -> torch.Tenso
         value.shape,
         value.stride(),
         value.dtype,
-        value.is_conj(),  # lazily: the view has other values than what it is a view of
+        value.is_conj(),  # a lazy view: its values differ from its base's
         value.is_neg(),
     )
     if key not in copies:
-        # A copy keeps strides; of a view it has what is seen, not the whole storage.
+        # A copy keeps strides, and copies only what a view shows, not the whole storage.
         copies[key] = value.detach().to("cpu", copy=True)
     return copies[key]
 
 
 def _is_plain(name: Any, value: Any) -> bool:
-    """Return whether an entry needs no trial: saving and loading an ordinary tensor works."""
+    """Return whether an entry needs no check: saving and loading an ordinary tensor works."""
     return (
         type(name) is str
         and type(value) in _TENSORS
@@ -152,7 +152,7 @@ def _is_plain(name: Any, value: Any) -> bool:
 
 
 def _has_meta(value: Any) -> bool:
-    """Return whether an entry, which may contain itself, holds a tensor without values."""
+    """Return whether an entry holds a tensor without values. It may contain itself."""
     waiting, seen = [value], set()
     while waiting:
         one = waiting.pop()
