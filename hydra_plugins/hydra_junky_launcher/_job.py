@@ -191,8 +191,6 @@ class JobRunner:
         if ret.status is JobStatus.COMPLETED:
             return outcome
         assert isinstance(outcome, BaseException)
-        if ret.hydra_cfg is not None:
-            job.folder = Path(str(ret.hydra_cfg.hydra.runtime.output_dir))
         self._tracebacks[num] = stand_in(traceback_of(outcome))
         raise outcome
 
@@ -250,7 +248,7 @@ class JobRunner:
 
     def _compact(self, ret: JobReturn, config: DictConfig, num: int, device: str) -> JobReturn:
         """Return ``ret`` without its configs, if they can be made again as they are."""
-        if ret.status is not JobStatus.COMPLETED or not _left_unchanged(config, ret.cfg):
+        if not self._callbacks.started or not _left_unchanged(config, ret.cfg):
             return ret  # who reads it may want what the job made of its config
         overrides: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
         taken = taken_from_process(config.hydra)
@@ -270,23 +268,29 @@ class JobRunner:
         config: DictConfig | None = None
         self._callbacks.begin(num, attempt.number)
         try:
-            config = payload.take_config()
+            try:
+                config = payload.take_config()
+                if config is None:
+                    config = self._composer.compose(overrides)
+                number_job(config, num)
+                if self._device_key is not None:
+                    set_device(config, self._device_key, str(job.device), num)
+                ret: JobReturn = run_job(
+                    hydra_context=self._hydra_context,
+                    task_function=self._task_function,
+                    config=config,
+                    job_dir_key="hydra.sweep.dir",
+                    job_subdir_key="hydra.sweep.subdir",
+                )
+            except BaseException as error:  # noqa: BLE001  # sys.exit() ends its job alone
+                leave_if_forked(self._own, error)
+                ret = self._ended_by(error, config, overrides)
             if config is None:
-                config = self._composer.compose(overrides)
-            number_job(config, num)
-            if self._device_key is not None:
-                set_device(config, self._device_key, str(job.device), num)
-            ret: JobReturn = run_job(
-                hydra_context=self._hydra_context,
-                task_function=self._task_function,
-                config=config,
-                job_dir_key="hydra.sweep.dir",
-                job_subdir_key="hydra.sweep.subdir",
-            )
+                return ret
+            folder = OmegaConf.select(config, "hydra.runtime.output_dir")
+            if folder is not None and ret.status is JobStatus.FAILED:
+                job.folder = Path(str(folder))
             return self._compact(ret, config, num, str(job.device))
-        except BaseException as error:  # noqa: BLE001  # sys.exit() in a job ends that job alone
-            leave_if_forked(self._own, error)
-            return self._ended_by(error, config, overrides)
         finally:
             self._callbacks.keep_config()
 

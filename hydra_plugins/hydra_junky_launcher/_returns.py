@@ -21,6 +21,7 @@ from hydra_plugins.hydra_junky_launcher._isolation import scratch_job
 __all__ = ["CompactReturn", "outcome_of", "split_config", "taken_from_process"]
 
 _Configs = tuple[DictConfig, DictConfig]
+_CONFIGS = ("cfg", "hydra_cfg")
 
 # Hydra 1.4 keeps the variables of a job as they were resolved for it, 1.3 as they are written.
 _RESOLVES_ENV_SET = not hydra.__version__.startswith("1.3.")
@@ -77,13 +78,8 @@ class CompactReturn(JobReturn):
     def __init__(self, full: JobReturn, compose: Callable[[], _Configs]) -> None:
         self._compose = compose
         self._configs: _Configs | None = None
-        super().__init__(
-            overrides=full.overrides,
-            working_dir=full.working_dir,
-            task_name=full.task_name,
-            status=full.status,
-        )
-        self.return_value = outcome_of(full)
+        kept = {name: value for name, value in vars(full).items() if name not in _CONFIGS}
+        vars(self).update(kept)  # Hydra 1.4 has more fields, for errors
 
     def _config(self, which: int) -> DictConfig:
         if self._configs is None:
@@ -111,13 +107,8 @@ class CompactReturn(JobReturn):
             self._configs = (self._config(0), value)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        full = JobReturn(
-            overrides=self.overrides,
-            cfg=self.cfg,
-            hydra_cfg=self.hydra_cfg,
-            working_dir=self.working_dir,
-            task_name=self.task_name,
-            status=self.status,
-            _return_value=self._return_value,
-        )
-        return full.__reduce_ex__(2)  # type: ignore[return-value]
+        full = JobReturn(cfg=self.cfg, hydra_cfg=self.hydra_cfg)
+        own = ("_compose", "_configs")
+        vars(full).update({name: v for name, v in vars(self).items() if name not in own})
+        state: Any = full.__reduce_ex__(2)
+        return JobReturn, (), state[2]
