@@ -1,12 +1,15 @@
 """What an exception means, and that its frames let go of tensors."""
 
 import gc
+import os
 import traceback
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
 
+import junky_core
 from junky_core.errors import JobStopped
 from junky_core.job.failures import FatalJobError, describe, release_frames, settle, showable
 
@@ -52,6 +55,21 @@ def test_the_error_is_told_by_its_last_line_and_its_whole_traceback():
     failure = describe(caught(ValueError("bad width")))
     assert failure.error == "ValueError: bad width"
     assert "raise error" in failure.traceback
+
+
+def test_frames_of_a_folder_whose_name_begins_as_ours_are_shown():
+    beside = f"{Path(junky_core.__file__).parent}_x{os.sep}train.py"
+    names = {}
+    exec(compile("def train(job):\n    job()", beside, "exec"), names)
+
+    def job():
+        raise ValueError("x")
+
+    with pytest.raises(ValueError, match="x") as error:
+        names["train"](job)
+    outer = error.value.__traceback__.tb_next  # the first frame is this test's
+    failure = describe(error.value.with_traceback(outer))
+    assert f'File "{beside}", line 2, in train' in failure.traceback
 
 
 def test_the_same_line_of_a_library_is_not_the_same_location():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 import sys
 import traceback
@@ -45,7 +46,7 @@ __all__ = [
 _ACCELERATOR_ERROR: tuple[type[BaseException], ...] = tuple(
     getattr(torch, name) for name in ("AcceleratorError",) if hasattr(torch, name)
 )
-_OWN_FOLDER = str(Path(__file__).parents[1])
+_OWN_FOLDER = f"{Path(__file__).parents[1]}{os.sep}"
 
 # The codes of CUDA's runtime, which HIP shares, in torch.AcceleratorError.error_code. Other
 # backends use small numbers of their own: MPS 1, for an index out of bounds.
