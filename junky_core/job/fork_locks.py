@@ -1,15 +1,15 @@
 """Locks that a forked child finds free.
 
-``os.fork`` copies every lock as it is, but of the threads only the one that
+``os.fork`` copies every lock in its current state, but only the thread that
 forks. A lock that another job's thread held stays locked in the child for ever:
-a ``DataLoader`` worker that needs it never answers, and its job waits for it.
+a ``DataLoader`` worker that needs it hangs, and its job with it.
 
     thread 1   starts a forkserver ─► has tempfile's lock ────────────► releases it
     thread 2                              forks ─► worker ─► waits for tempfile's lock
 
-So a child makes such locks anew. The thread that held one may have stopped
-halfway. That does no harm where the lock guards something that is made when it
-is first needed, for the child makes it again, or a random state, for a worker
+So a child resets such locks. The thread that held one may have been interrupted
+halfway. That is harmless if the lock guards something that is created when it is
+first needed, because the child creates it again, or a random state, because a worker
 seeds it.
 """
 
@@ -25,10 +25,10 @@ __all__ = ["free_in_children"]
 
 _Lock = TypeVar("_Lock")
 
-# By module, the locks of others that workers and processes started by workers need. None has a
-# public name; one that is renamed stays as it was at the fork.
+# By module, other libraries' locks that workers, and processes started by workers, need. None has
+# a public name; one that is renamed keeps its state at the fork.
 _OTHERS = (
-    ("tempfile", "_once_lock"),  # held while it looks for a folder that it can write to
+    ("tempfile", "_once_lock"),  # held while it looks for a writable folder
     ("multiprocessing.resource_tracker", "_resource_tracker._lock"),  # while it starts a process
     ("multiprocessing.forkserver", "_forkserver._lock"),  # likewise
     ("torch.cuda", "_initialization_lock"),  # this and the next two: for seeding

@@ -1,9 +1,8 @@
 """Classes that a job has defined, and what may be kept of them.
 
-A class defined in a function goes when nothing refers to it any more, with all that
-it holds: class attributes, defaults, the variables that its methods close over. So of
-an exception that outlives its job, such a class is kept only if it holds nothing but
-code and plain data.
+A class defined in a function keeps objects alive: class attributes, defaults, the
+variables that its methods close over. So if an exception outlives its job, such a class
+is kept only if it holds nothing but code and plain data.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ def holds_nothing(cls: type, plain: Collection[type] = ()) -> bool:
 
 
 def look_alike(cls: type) -> type:
-    """Return a class by the name of ``cls`` that has nothing of it but the bases that may be kept.
+    """Return a class with the name of ``cls`` and those of its bases that may be kept.
 
     >>> class Diverged(ArithmeticError):
     ...     last = [object()]
@@ -77,7 +76,7 @@ def _of_class(name: str, cls: type) -> Any:
 
 
 def _is_importable(cls: type) -> bool:
-    """Return whether its module has it by its name: then the module keeps it in any case."""
+    """Return whether its module has it under its name, and so keeps it anyway."""
     if not cls.__flags__ & _HEAP_TYPE:
         return True
     found: Any = sys.modules.get(_of_class("__module__", cls))

@@ -1,18 +1,18 @@
 """The end of the process, in the presence of threads that have used torch.
 
-A Python thread that has ended still runs C++ destructors in the system's
-thread, and torch's take the interpreter's lock there: for the random streams
-of a seeded job, say, which torch keeps by thread. If the interpreter ends at
-that very time, the process aborts ("terminate called without an active
-exception"), with all work done. The same happens to a thread that is still in
-torch's code when the interpreter ends.
+When a Python thread has ended, its system thread still runs C++ destructors, and
+torch's take the interpreter's lock there: to free the random streams of a seeded job,
+for example, which torch keeps by thread. If the interpreter ends at that moment, the
+process aborts ("terminate called without an active exception") although all work is
+done. The same happens to a thread that is still in torch's code when the interpreter
+ends.
 
     main thread   join() ─────────► interpreter ends ► process ends
     thread        ended ► destructors ► gone
                           ^^^^^^^^^^^ must not reach beyond the interpreter's end
 
-So ended threads are waited for until the system has none of them any more, and
-where one had to be left at work, the process leaves without the clean-up.
+So the process waits until the system threads of ended threads are gone. If a running
+thread had to be left behind, the process ends without that clean-up.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def note_this_thread() -> None:
 def leave_behind(threads: Iterable[threading.Thread], exit_status: int) -> None:
     """Have the process end with ``exit_status`` if it ends while one of ``threads`` is at work.
 
-    The interpreter does not tell which status it is about to end with, so that
-    the caller has to know: it is the one of the signal that ended the sweep.
+    The interpreter does not say which status it will end with, so the caller has to
+    know it: it is that of the signal that ended the sweep.
     """
     with _lock:
         _left.extend((thread, exit_status) for thread in threads)

@@ -1,4 +1,4 @@
-"""What a seed cannot promise, as far as it can be seen beforehand."""
+"""What a seed cannot guarantee, as far as that is known in advance."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["reproducibility_warnings"]
 def reproducibility_warnings(
     model: Any = None, device: torch.device | str | None = None, loaders: Any = None
 ) -> list[str]:
-    """Return what may make the same seed give another result, one sentence each.
+    """Return what may make results differ although the seed is the same, one sentence each.
 
     Changes nothing, draws nothing, starts no CUDA. Safe to call from several threads.
 
     Args:
-        model: A module that is about to be trained.
-        device: Where it is to be trained.
+        model: A module that will be trained.
+        device: Where it will be trained.
         loaders: What a loader factory returned: a loader, or a tuple, list or mapping of them.
 
     Example:
@@ -38,17 +38,17 @@ def reproducibility_warnings(
         found.extend(_cuda_warnings())
         if isinstance(model, torch.nn.Module) and _has_recurrent_dropout(model):
             found.append(
-                "cuDNN keeps one dropout state a device for recurrent layers, which jobs share: "
-                "torch.backends.cudnn.flags(enabled=False) round them has each job draw its own."
+                "cuDNN keeps one dropout state per device for recurrent layers, which jobs share. "
+                "Use torch.backends.cudnn.flags(enabled=False) there to give each job its own."
             )
     if isinstance(model, torch.nn.Module) and _is_compiled(model):
         found.append(
             "the model is compiled: torch.compile draws random numbers in its own way, so the "
-            "result differs from that of the same model uncompiled, and may from run to run."
+            "result differs from that of the uncompiled model, and may differ between runs."
         )
     found.extend(
-        f"{where}: {type(loader).__name__} is an iterator, so each job goes on where the job "
-        f"before it stopped. Return the loader itself, and make the iterator in the job."
+        f"{where}: {type(loader).__name__} is an iterator, so each job continues where the "
+        f"job before it stopped. Return the loader itself, and make the iterator in the job."
         for where, loader in _named(loaders)
         if hasattr(loader, "__next__")
     )
@@ -58,13 +58,13 @@ def reproducibility_warnings(
 def _cuda_warnings() -> Iterator[str]:
     if not torch.are_deterministic_algorithms_enabled():
         yield (
-            "CUDA kernels may add in any order, so the same seed may differ in the last bits: "
-            "torch.use_deterministic_algorithms(True), with CUBLAS_WORKSPACE_CONFIG=:4096:8 in "
-            "the environment, chooses those that do not."
+            "CUDA kernels may add in any order, so results of the same seed may differ in the last "
+            "bits. torch.use_deterministic_algorithms(True), with CUBLAS_WORKSPACE_CONFIG=:4096:8 "
+            "in the environment, chooses kernels that do not."
         )
     if torch.backends.cudnn.benchmark:
         yield (
-            "torch.backends.cudnn.benchmark chooses kernels by their speed at that moment, so "
+            "torch.backends.cudnn.benchmark chooses kernels by their current speed, so "
             "the same seed may differ in the last bits."
         )
 
@@ -78,7 +78,7 @@ def _has_recurrent_dropout(model: torch.nn.Module) -> bool:
 
 
 def _is_compiled(model: torch.nn.Module) -> bool:
-    # OptimizedModule is known by name, for its module is slow to import.
+    # OptimizedModule is recognized by name, because its module is slow to import.
     return any(
         type(module).__name__ == "OptimizedModule"
         or getattr(module, "_compiled_call_impl", None) is not None

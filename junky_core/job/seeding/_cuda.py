@@ -1,7 +1,7 @@
-"""``torch.cuda``'s random functions, turned to the streams of the calling thread.
+"""``torch.cuda``'s random functions, redirected to the streams of the calling thread.
 
-They start CUDA only where they need a state: a stream that is not there yet starts
-from its seed when it is made.
+They initialize CUDA only if they need a state: a stream is made from its seed when it is
+first used.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ __all__ = ["cuda_replacements"]
 
 
 def cuda_replacements() -> list[tuple[Any, Any]]:
-    """Return pairs of one of ``torch.cuda.random``'s functions and what stands for it.
+    """Return pairs of one of ``torch.cuda.random``'s functions and its replacement.
 
-    ``get_rng_state_all`` and ``set_rng_state_all`` call those, and need none of their own.
+    ``get_rng_state_all`` and ``set_rng_state_all`` call those, so they need no replacement.
     """
     return [(getattr(torch.cuda.random, name), _per_job(name)) for name in _IN_JOB]
 

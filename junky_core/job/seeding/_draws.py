@@ -1,8 +1,8 @@
-"""What a factory drew from its job's own streams, so that its result may be used by another job.
+"""What a factory drew from its job's own streams, so that another job may use its result.
 
-A job that seeds itself and then asks for loaders draws what comes after them from wherever their
-factory left its streams. A job that gets the same loaders ready-made must go on from there too;
-and one that seeded otherwise must not get them, if what the factory drew is in them.
+If a job seeds itself and then asks for loaders, its next draws come after those of the factory.
+A job that gets the same loaders ready-made must continue from the same place. A job that used
+another seed must not get them, because they may depend on what the factory drew.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["FactoryDraws"]
 class FactoryDraws:
     """The job's own streams before and after a factory ran.
 
-    For one thread at a time, in a job or outside any.
+    Not thread-safe. For use in a job or outside.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class FactoryDraws:
     @staticmethod
     @contextlib.contextmanager
     def noted() -> Iterator[FactoryDraws]:
-        """Note what the calling thread draws inside the ``with`` block."""
+        """Record what the calling thread draws inside the ``with`` block."""
         draws = FactoryDraws()
         draws._before, shared = _states(), _process_wide()
         yield draws
@@ -53,7 +53,7 @@ class FactoryDraws:
             if kind in self._drawn and self._before.get(kind) != state:
                 return False
             if kind not in self._before and kind in self._moved:
-                return False  # it may have drawn what nobody seeded
+                return False  # it may have drawn unseeded numbers
         return True
 
     def repeat(self) -> None:
@@ -75,13 +75,13 @@ def _states() -> dict[str, bytes]:
 
 
 def _is_copy(kind: str, state: bytes) -> bool:
-    """Return whether a stream is where it began as a copy: the next job makes its own."""
+    """Return whether a stream is an unused copy: the next job makes its own."""
     streams = current_streams()
     return streams is not None and pickle.dumps(streams.copied.get(kind)) == state
 
 
 def _process_wide() -> dict[str, bytes]:
-    """Return the states of the process-wide streams; of CUDA's nothing is known."""
+    """Return the states of the process-wide streams; those of CUDA are unknown."""
     with hidden_streams():
         found: dict[str, Any] = {
             "cpu": torch.default_generator.get_state().numpy(),

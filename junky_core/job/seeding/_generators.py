@@ -1,10 +1,10 @@
-"""The methods of torch's default generators, turned to the streams of the calling thread.
+"""The methods of torch's default generators, redirected to the streams of the calling thread.
 
-``torch.manual_seed``, ``torch.get_rng_state`` and kin call them, and so do apps
-(``torch.default_generator.manual_seed(1)``). The default generators are objects of a type written
-in C, known to torch by their address: neither can another object stand for them, nor can the
-type's attributes be set. What can be changed is the dictionary behind the type, if the
-interpreter's cache of methods is told.
+``torch.manual_seed``, ``torch.get_rng_state`` and similar functions call them, and so do apps
+(``torch.default_generator.manual_seed(1)``). The default generators are objects of a C type, and
+torch knows them by their address. So they cannot be replaced, and the type's attributes cannot be
+set. But the dictionary behind the type can be changed, if the interpreter's cache of methods is
+invalidated.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _default: torch.Generator = torch.default_generator
 
 @contextlib.contextmanager
 def methods_per_job() -> Iterator[None]:
-    """Let a default generator's methods mean the job's own inside the ``with`` block.
+    """Redirect a default generator's methods to the job's own inside the ``with`` block.
 
-    Seeding, and asking for or setting a state, gives the job a stream of its own if it has none.
-    Other generators, and threads in no job, go on as before.
+    Seeding, and reading or setting a state, gives the job its own stream if it has none.
+    Other generators, and threads of no job, are not affected.
 
     Raises:
         RuntimeError: This interpreter does not allow it.

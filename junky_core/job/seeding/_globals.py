@@ -1,12 +1,13 @@
-"""The process-wide functions that seed and draw, turned to streams while a sweep runs.
+"""The process-wide functions that seed and draw, redirected to streams while a sweep runs.
 
-Three kinds, by what can be replaced:
+There are three kinds, by what can be replaced:
 
-- ``torch.manual_seed``, ``torch.get_rng_state`` and kin call methods of torch's default generator,
-  which mean the calling thread's (:mod:`~junky_core.job.seeding._generators`): so these functions
-  are per job wherever, and whenever, they were imported.
-- The functions of ``random`` are methods of one hidden object. Its class becomes
-  :class:`_JobRandom` for the while, which asks the calling thread's stream. The few that
+- ``torch.manual_seed``, ``torch.get_rng_state`` and so on call methods of torch's default
+  generator, which are redirected to the calling thread's
+  (:mod:`~junky_core.job.seeding._generators`). So these functions are per job, wherever and
+  whenever they were imported.
+- The functions of ``random`` are methods of one hidden object. While a sweep runs, its
+  class is :class:`_JobRandom`, which uses the calling thread's stream. The few that
   are bound to C or to the old class (``random``, ``getrandbits``, ``seed``,
   ``getstate``, ``setstate``) are replaced by name.
 - NumPy's global functions and ``torch.cuda``'s are replaced by name.
@@ -39,18 +40,18 @@ from junky_core.job.seeding._generators import methods_per_job
 
 __all__ = ["at_end", "installed_streams", "intercept_operators"]
 
-# NumPy's functions that give a job a stream of its own.
+# NumPy's functions that give a job its own stream.
 _NUMPY_BEGIN = frozenset({"seed", "get_state", "set_state", "__getstate__", "__setstate__"})
 
-_checked = False  # whether draws were seen to go where they should, in this process
+_checked = False  # whether redirected draws have been tested in this process
 _at_end: list[Callable[[], None]] = []
 
 
 @contextlib.contextmanager
 def installed_streams(*, seeded: bool = True) -> Iterator[None]:
-    """Turn process-wide random functions to each thread's streams inside the ``with`` block.
+    """Redirect process-wide random functions to each thread's streams inside the ``with`` block.
 
-    Threads that are in no job go on as before. Blocks may overlap, in any threads; the last to
+    Threads of no job are not affected. Blocks may overlap, in any threads; the last to
     end puts back what was there. The first of a process takes some tens of milliseconds, a later
     one a few. ``JobStreams.thread`` enters it by itself, so a sweep enters it for its own length
     merely to do the work once.
@@ -60,7 +61,7 @@ def installed_streams(*, seeded: bool = True) -> Iterator[None]:
             left alone until a job first seeds itself.
 
     Raises:
-        ConfigError: This torch has not the (private) means that it takes.
+        ConfigError: This torch lacks a private function that is needed.
     """
     if seeded:
         intercept_operators()
@@ -90,10 +91,10 @@ def at_end(forget: Callable[[], None]) -> None:
 
 
 def intercept_operators() -> None:
-    """Let torch's operators ask for the calling thread's streams, from now on.
+    """Make torch's operators use the calling thread's streams from now on.
 
     Raises:
-        ConfigError: This torch has not the means, or it does not do what it should.
+        ConfigError: This torch lacks a private function that is needed, or it does not work.
     """
     global _checked
     if _checked:
@@ -120,8 +121,8 @@ def _as_config_error() -> Iterator[None]:
 class _JobRandom(random.Random):
     """The hidden object behind ``random``'s functions, while a sweep runs.
 
-    All its other methods draw through these. A thread may be in one of them as the sweep ends
-    and the object gets its class back, where ``super()`` raises: so the base class is named.
+    All its other methods draw through these. The base class is named because ``super()``
+    raises in a thread that is in a method when the sweep ends and the object gets its class back.
     """
 
     def random(self) -> float:
@@ -236,7 +237,7 @@ def _replaced_by_name(pairs: list[tuple[Any, Any]]) -> Iterator[None]:
     try:
         yield
     finally:
-        # By looking again: a module may have been imported meanwhile, or have gone.
+        # Searches again, because modules may have been imported or removed in between.
         _replace_globals({id(new): (new, old) for old, new in pairs})
 
 

@@ -1,13 +1,13 @@
 """What runs in place of a drawing operator in a job's thread.
 
-A generator that the caller gave is kept, unless it is the process's default one,
-which ``torch.utils.data.random_split`` hands on. A job that has not seeded draws from that one.
+A generator that the caller gave is used, unless it is the process's default one, which
+``torch.utils.data.random_split`` passes on. A job that has not seeded draws from the default one.
 
 To *lend* is to put the job's state into torch's default generators, call, and take it
-out again, under a lock. Beside the operators that leave no other way, it is done where
-Python code looks on at the call (a ``TorchDispatchMode``, a tensor subclass, tracing):
-such code gets to see the call as it would be without us, and torch leaves our key out
-for what it calls in turn.
+out again, under a lock. This is done for operators that leave no other
+way, and when Python code observes the call (a ``TorchDispatchMode``, a tensor subclass,
+tracing). Such code sees the original call, and torch excludes our key from the calls that
+it makes.
 """
 
 # ruff: noqa: SLF001  # torch has no public way into its dispatcher's keys
@@ -66,7 +66,7 @@ def release_default_generators() -> None:
 
 
 def _address(generator: Any) -> int:
-    """Return what tells one generator from another: torch may wrap one anew for each call."""
+    """Return what identifies a generator: torch may make a new wrapper for each call."""
     address: int = generator._cdata
     return address
 

@@ -21,8 +21,8 @@ from junky_core.job.seeding._streams import JobStreams
 
 __all__ = ["LoaderState"]
 
-MAX_OBJECTS = 20_000  # looked at in one set of loaders, nearest first
-MAX_ITEMS = 256  # looked at in one list, tuple, set or mapping: a dataset's samples are alike
+MAX_OBJECTS = 20_000  # visited in one set of loaders, nearest first
+MAX_ITEMS = 256  # visited in one list, tuple, set or mapping: a dataset's samples are alike
 _SCALARS = (bool, int, float, str)
 _LEAVES = (
     *(_SCALARS),
@@ -54,7 +54,7 @@ class LoaderState:
     Persistent workers are stopped, for they are ahead by what they have drawn.
 
     Used by one slot, one thread at a time. A dataset that several slots share is
-    one object, with one state: a dataset that draws belongs into the factory.
+    one object with one state. So create a dataset that draws in the factory.
 
     Example:
         >>> generator = torch.Generator().manual_seed(1)
@@ -102,7 +102,7 @@ def _restorer(found: Any) -> Callable[[], Any] | None:
     if isinstance(found, torch.Generator):
         defaults = (torch.default_generator, *torch.cuda.default_generators)
         if any(found is default for default in defaults):
-            return None  # a job's stream stands for it
+            return None  # a job's stream replaces it
         return partial(found.set_state, found.get_state())
     if isinstance(found, random.Random):
         if found is random._inst or isinstance(found, random.SystemRandom):
@@ -127,7 +127,7 @@ def _numpy_restorer(found: Any) -> Callable[[], Any] | None:
 
 
 def _is_global(found: Any) -> bool:
-    """Return whether it is NumPy's global object, or what stands for it meanwhile."""
+    """Return whether it is NumPy's global object or its replacement."""
     mtrand = sys.modules["numpy.random.mtrand"]
     return found is mtrand._rand or type(found).__name__ == "JobRandomState"
 
@@ -158,7 +158,7 @@ def _restore_scalars(owner: Any, scalars: dict[str, Any]) -> None:
 def _reachable(start: Any) -> Iterator[Any]:
     """Yield the objects reachable from ``start``, each once, nearest first."""
     waiting = deque([start])
-    seen: dict[int, Any] = {}  # by id; the objects, so that no id is used again meanwhile
+    seen: dict[int, Any] = {}  # by id; keeps the objects, so that no id is reused
     while waiting and len(seen) < MAX_OBJECTS:
         found = waiting.popleft()
         if isinstance(found, _LEAVES) or id(found) in seen:

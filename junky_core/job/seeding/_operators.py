@@ -1,17 +1,17 @@
-"""torch's drawing operators, turned to the streams of the calling thread.
+"""torch's drawing operators, redirected to the streams of the calling thread.
 
-Every operator call goes through torch's dispatcher, whoever makes it: Python,
+Every operator call goes through torch's dispatcher, no matter where it comes from: Python,
 C++ below an LSTM, autograd, TorchScript. The dispatcher walks a set of keys, most of
 which belong to a backend or a feature; each thread can add keys to its set. We
 take a key that torch leaves to its own C++ tests, and give it a kernel for
 operators that draw and a fall-through for all others. A fall-through is resolved
 when the table is built, not when the operator is called: so a thread with the key
 pays for draws only, and a thread without it for nothing. The kernels come when a job first
-has a stream of its own: until then all operators fall through.
+has its own stream: until then all operators fall through.
 
     x.uniform_()  in a job's thread
       -> our kernel: the same call, generator=<the job's>, our key left out
-           -> autograd, CPU kernel, as ever
+           -> autograd, CPU kernel, as usual
 
 A ``TorchFunctionMode`` would see Python's calls only, and each of them: a step of a small
 MLP takes 1.4 times as long under one that does nothing.
@@ -22,7 +22,7 @@ What is done depends on the operator (:func:`treatment`):
 | --- | --- | --- |
 | given | takes a generator and a tensor (``uniform_``, ``multinomial``) | hands in the job's |
 | lent | draws by itself (fused attention on CUDA) | lends the job's state to the default one |
-| passed | made of the above by a kernel of its own (``rand``, ``native_dropout``) | passes on |
+| passed | made of the above by its own kernel (``rand``, ``native_dropout``) | passes on |
 | parts | made of the above, always (``dropout``, ``lstm``) | none |
 | none | of no device that this torch is built for; draws nothing | none |
 """
@@ -204,12 +204,12 @@ def _let_higher_order_operators_fall_through() -> None:
 
 
 def check() -> None:
-    """See that draws of a job's thread come from the job's stream.
+    """Check that draws of a job's thread come from the job's stream.
 
     Raises:
         RuntimeError: They do not.
     """
-    # Other threads may draw meanwhile, so the process-wide state says nothing.
+    # Other threads may draw at the same time, so the process-wide state proves nothing.
     own, expected = torch.Generator().manual_seed(0), torch.Generator().manual_seed(0)
     streams: Any = SimpleNamespace(cpu=own, cuda=lambda _index: None)
 
@@ -220,7 +220,7 @@ def check() -> None:
         torch.rand(2, generator=expected)
         torch.empty(9).bernoulli_(0.5, generator=expected)
 
-    # In a thread of its own, for a job may be in any of torch's modes when it first seeds.
+    # In a new thread, because a job may be in any of torch's modes when it first seeds.
     thread = threading.Thread(target=draw, name="junky-seeding-check")
     with outside_scopes():
         thread.start()

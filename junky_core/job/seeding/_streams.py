@@ -33,16 +33,16 @@ class JobStreams:
         random.seed(seed)
         numpy.random.seed(seed % 2**32)
 
-    Without, the job draws from the process-wide ones, until it seeds one of
-    them, or asks for or sets its state: from then on it has a stream of its own in place of that
+    Without a seed, the job draws from the process-wide ones until it seeds one of
+    them, or reads or sets its state. From then on it has its own stream in place of that
     one. A job of a sweep inside another job draws from that job's streams until then.
 
     What threads inside :meth:`thread` draw comes from the job's own streams and leaves
     the process's own alone, and ``torch.manual_seed``, ``torch.set_rng_state``,
-    ``random.seed`` and kin called there reach these streams only.
+    ``random.seed`` and so on called there affect these streams only.
 
     All of it may be used from several threads; threads of one job that draw at
-    the same time share its streams, so which gets which number is up to chance,
+    the same time share its streams, so which thread gets which number is random,
     as in any script.
 
     Args:
