@@ -19,7 +19,6 @@ _STATUS = """exit status:
   0  {ok}
   1  {bad}
   2  PATH cannot be read, or the command line is wrong"""
-_PATH = "a sweep folder, its journal.jsonl, or a log"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,12 +80,17 @@ def _parser() -> argparse.ArgumentParser:
         commands,
         "watch",
         "follow a running sweep from another terminal",
-        ok="the sweep is over and all its jobs finished (with --once: it runs, or so)",
-        bad="the sweep is over and jobs failed or were left, or its process is gone",
+        ok="the sweep is over and all jobs finished (with --once: or it is running)",
+        bad="the sweep is over and jobs failed or were not run, or its process is gone",
+        path="a sweep folder, or its journal.jsonl",
     )
-    watch.add_argument("--once", action="store_true", help="print how it stands, and leave")
+    watch.add_argument("--once", action="store_true", help="print the progress once, and exit")
     watch.add_argument(
-        "--interval", type=_seconds, default=1.0, metavar="S", help="seconds between looks (1)"
+        "--interval",
+        type=_seconds,
+        default=1.0,
+        metavar="S",
+        help="seconds between updates (default: 1)",
     )
     watch.set_defaults(run=_watch)
     return parser
@@ -98,6 +102,7 @@ def _command(
     what: str,
     ok: str,
     bad: str,
+    path: str = "a sweep folder, its journal.jsonl, or a log",
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(
         name,
@@ -106,7 +111,7 @@ def _command(
         epilog=_STATUS.format(ok=ok, bad=bad),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument("path", metavar="PATH", help=_PATH)
+    command.add_argument("path", metavar="PATH", help=path)
     return command
 
 

@@ -269,7 +269,7 @@ def test_repair_keeps_all_lines_but_the_damaged_one(path, lines, at):
 
 def test_repair_says_what_is_missing(path, lines):
     path.write_bytes(b"".join([*lines[:3], *lines[6:]]))
-    assert "3 records missing altogether" in repair_journal(path, "minimize", 7)
+    assert "3 records missing from the file" in repair_journal(path, "minimize", 7)
     assert len(events_of(path)) == len(lines) - 3
 
 
@@ -284,7 +284,7 @@ def test_repair_counts_copies_neither_as_records_nor_for_missing_ones(path, line
     path.write_bytes(b"".join([*lines[:3], *lines[6:], *lines[-3:]]))
     said = repair_journal(path, "minimize", 7)
     assert f" {len(lines) - 3} records" in said
-    assert "3 records missing altogether" in said
+    assert "3 records missing from the file" in said
 
 
 def test_repair_keeps_what_is_whole_on_a_line_with_two_records(path, lines):
@@ -334,7 +334,7 @@ def test_jobs_after_a_lost_start_are_not_taken_for_those_of_the_sweep_before(pat
 
 def test_repair_of_a_file_without_a_whole_record_is_refused(path):
     path.write_bytes(b"hello\nworld\n")
-    with pytest.raises(JournalError, match="no record in it is whole"):
+    with pytest.raises(JournalError, match="it has no intact record"):
         repair_journal(path, "minimize", 7)
     assert path.read_bytes() == b"hello\nworld\n"
 
@@ -353,7 +353,7 @@ def test_repair_of_an_old_journal(path):
     lines[4] = b"garbage\n"
     path.write_bytes(b"".join(lines))
     said = repair_journal(path, "minimize", 7)
-    assert "line 5 (it is no record)" in said
+    assert "line 5 (it is not a record)" in said
     assert "perhaps a start of the sweep" in said
     assert numbers(path) == [*range(1, len(EVENTS) + 1)]
     assert list(read_journal(path))[4]["event"] == "sweep_started"

@@ -247,8 +247,8 @@ def test_logs_with_odd_content_are_read(name, empty_folder, capsys):
     log = empty_folder / "x.log"
     log.write_text(LOGS[name])
     assert len(parse_autotrain_log(log)) == 1
-    for command in (["leaderboard"], ["report"], ["watch", "--once"]):
-        assert main([command[0], str(log), *command[1:]]) in (0, 1)
+    for command in ("leaderboard", "report"):
+        assert main([command, str(log)]) in (0, 1)
     assert "Traceback" not in capsys.readouterr().err
 
 

@@ -237,8 +237,8 @@ def test_parameters_that_cannot_be_compared_are_named(sweep, capsys):
     run()
     run(resume=True)
     out = capsys.readouterr().out
-    assert out.count("2 jobs cannot be compared with those of before: extra holds") == 1
-    with pytest.raises(ResumeError, match=r"1 job cannot be compared.*extra holds"):
+    assert out.count("2 jobs cannot be compared with those in the journal: extra contains") == 1
+    with pytest.raises(ResumeError, match=r"1 job cannot be compared.*extra contains"):
         torch_autotrain(
             make_model,
             lambda *_: None,
@@ -288,12 +288,12 @@ def test_a_lost_best_model_that_is_not_trained_again_is_an_error(sweep, capsys):
     assert sweep.ran == []
     assert caught.value.result[:4] == (None, None, None, None)
     assert [score for _, score, _, _ in caught.value.result.stats] == [3, 2, 1]
-    assert "runs again if it is asked for" in capsys.readouterr().out
+    assert "runs again if it is in this sweep" in capsys.readouterr().out
     assert sweep.resume(best_model_device="cpu").best_model_score == 3
     assert sweep.ran == [3]
 
 
-# --- Journals of versions that did not note the values -------------------------------------------
+# --- Journals of versions that did not record the values -------------------------------------------
 
 
 def age(folder, names=()):
@@ -315,10 +315,10 @@ def test_jobs_of_an_older_journal_are_taken_over_and_that_is_said(sweep, capsys)
     age(sweep.folder, ["epochs"])
     sweep.resume(train_kwargs={"epochs": 10})
     assert sweep.ran == []
-    assert capsys.readouterr().out.count("did not note the values") == 1
+    assert capsys.readouterr().out.count("did not record the values") == 1
     sweep.resume(train_kwargs={"epochs": 10})
     assert sweep.ran == []
-    assert "did not note" not in capsys.readouterr().out
+    assert "did not record" not in capsys.readouterr().out
     result = sweep.resume(train_kwargs={"epochs": 100})  # since it was taken over, it is noticed
     assert sweep.ran == [1, 2, 3]
     assert len(result.stats) == 3

@@ -9,7 +9,7 @@ import threading
 import pytest
 from sweep_events import begin, ended, fail, finish, started, write_journal
 
-from junky_core.errors import JournalError
+from junky_core.errors import JournalError, LogError
 from junky_core.record.codec import encode_event
 from junky_core.record.folder import LOCK_NAME
 from junky_core.views.watch import JournalTail, watch
@@ -113,15 +113,11 @@ def test_a_hydra_sweep_may_go_on_while_its_process_is_there(tmp_path, monkeypatc
     assert "2 of 2 jobs finished" in stream.getvalue()
 
 
-def test_a_log_is_followed_too(tmp_path):
+def test_a_log_is_refused_with_the_command_that_reads_it(tmp_path):
     path = tmp_path / "x.log"
-    path.write_text(
-        "AUTOTRAIN STARTED\nThread-1_0: job 0 on cpu\nThread-1_0: ()\n"
-        "Thread-1_0: finished: score 0.5, 1.0 s\nAUTOTRAIN FINISHED\n"
-    )
-    stream = io.StringIO()
-    assert watch(path, once=False, interval_s=0.1, stream=stream) == 0
-    assert "1 of 1 job seen finished, best 0.5 of Thread-1_0" in stream.getvalue()
+    path.write_text("AUTOTRAIN STARTED\nThread-1_0: job 0 on cpu\nThread-1_0: ()\n")
+    with pytest.raises(LogError, match=r"no journal to watch.*junky leaderboard .*x\.log"):
+        watch(path, once=False, interval_s=0.1, stream=io.StringIO())
 
 
 def test_tail_waits_for_whole_lines_and_notices_another_file(tmp_path):

@@ -1,7 +1,7 @@
-"""The events that a journal holds: their names, their fields, and what each field must be.
+"""The events that a journal records: their names, their fields, and the types of the fields.
 
-The one place to extend for a new event or field: :mod:`junky_core.record.codec` writes, checks and
-reads records by this table.
+To add an event or a field, extend this table: :mod:`junky_core.record.codec` uses it to write,
+check and read records.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ __all__ = ["EVENT_NAMES", "EVENT_TYPES", "TIME", "EventType", "FieldType"]
 _LAST_TIME = 253_402_214_400.0  # the end of the year 9999: no calendar goes further
 _LONGEST_S = 1e10
 _MAX_WHOLE = 2**63
-_MAX_DEPTH = 210  # twice what is written: a tuple or a mapping may take two levels
+_MAX_DEPTH = 210  # twice what the codec writes: a tuple or a mapping may take two levels
 
 
 @dataclass(frozen=True, slots=True)
 class FieldType:
-    """What a field of a record must be.
+    """The type of a field of a record.
 
     Attributes:
-        is_right: Whether a decoded value will do.
+        is_right: Whether a decoded value is valid.
         what: What is expected, for messages.
-        always: A type whose values are all right; they need not be looked at.
-        needed: Whether a record without the field is damaged; an older journal may lack others.
+        always: A Python type whose values are all valid, and need no check.
+        needed: Whether a record without the field is damaged; older journals may lack other fields.
     """
 
     is_right: Callable[[Any], bool]
@@ -50,8 +50,17 @@ class FieldType:
     needed: bool = True
 
     def optional(self) -> FieldType:
-        """Return the same for a field that a record may lack."""
+        """Return the type for a field that a record may lack."""
         return replace(self, needed=False)
+
+    def or_null(self) -> FieldType:
+        """Return the type for a field that may be ``None``."""
+        is_right = self.is_right
+        return replace(
+            self,
+            is_right=lambda value: value is None or is_right(value),
+            what=f"{self.what} or null",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +68,10 @@ class EventType:
     """An event in a journal.
 
     Attributes:
-        name: How a record calls it.
+        name: Its name in a record.
         event: The event's class.
-        fields: The fields that are noted, by name, in their order.
-        stand_ins: Values for fields of ``event`` that a record does not have; those not named
-            here have the class's default.
+        fields: The recorded fields, by name, in order.
+        stand_ins: Values for fields of ``event`` that a record lacks and that have no default.
     """
 
     name: str
@@ -97,7 +105,7 @@ def _is_duration(value: Any) -> bool:
 
 
 def _is_seed(value: Any) -> bool:
-    return value is None or (type(value) is int and abs(value) < 2**64)
+    return type(value) is int and abs(value) < 2**64
 
 
 def _is_table(value: Any) -> bool:
@@ -121,20 +129,8 @@ def _is_direction(value: Any) -> bool:
     return value in ("maximize", "minimize")
 
 
-def _is_text_or_none(value: Any) -> bool:
-    return value is None or _is_text(value)
-
-
-def _is_whole_or_none(value: Any) -> bool:
-    return value is None or _is_whole(value)
-
-
-def _is_number_or_none(value: Any) -> bool:
-    return value is None or _is_number(value)
-
-
 def _is_shallow(value: Any, depth: int = 0) -> bool:
-    """Return whether a container is no deeper nested than what a journal holds."""
+    """Return whether a container is nested no deeper than a journal's writer allows."""
     if depth >= _MAX_DEPTH:
         return False
     for one in value.values() if isinstance(value, dict) else value:
@@ -146,9 +142,7 @@ def _is_shallow(value: Any, depth: int = 0) -> bool:
 _TEXT, _FLAG = FieldType(_is_text, "a text", str), FieldType(_is_flag, "a flag", bool)
 _WHOLE, _NUMBER = FieldType(_is_whole, "a whole number"), FieldType(_is_number, "a number", float)
 _TABLE = FieldType(_is_table, "an object")
-_SCORE = FieldType(_is_number_or_none, "a number or null", float)
-_COUNT = FieldType(_is_whole_or_none, "a whole number or null")
-_LABEL = FieldType(_is_text_or_none, "a text or null", str)
+_SCORE, _COUNT, _LABEL = _NUMBER.or_null(), _WHOLE.or_null(), _TEXT.or_null()
 _SECONDS = FieldType(_is_duration, "a number of seconds")
 _ANY = FieldType(lambda _value: True, "")
 
@@ -170,7 +164,7 @@ _TYPES = (
             "already_finished": _WHOLE.optional(),
             "devices": FieldType(_is_list_of_texts, "a list of texts", needed=False),
             "threads_per_slot": _COUNT.optional(),
-            "seed": FieldType(_is_seed, "a whole number or null", needed=False),
+            "seed": FieldType(_is_seed, "a whole number", needed=False).or_null(),
             "direction": FieldType(_is_direction, "maximize or minimize", needed=False),
             "max_retries": _WHOLE.optional(),
             "spec": FieldType(_is_spec, "an object, whose fixed is one of texts", needed=False),
@@ -184,7 +178,7 @@ _TYPES = (
         {
             "job": _WHOLE,
             "key": _TEXT,
-            **_ATTEMPT,  # the job again: it keeps its place
+            **_ATTEMPT,  # "job" again, which keeps its place
             "params": _TABLE,
             "info": _TABLE.optional(),
         },

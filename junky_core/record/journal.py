@@ -1,22 +1,21 @@
-"""Write down all that happens in a sweep, so that nothing is lost whatever ends it.
+"""Write the events of a sweep to its journal, so that none is lost however the sweep ends.
 
-Every event is one line of ``journal.jsonl`` (its form: :mod:`junky_core.record.codec` and
-:mod:`junky_core.record.lines`; reading it back: :mod:`junky_core.record.reader`), handed to the
-system with one ``write`` at once, so that a killed process has lost none. A thread of the journal
-flushes the file to the disk in groups, so that a power cut costs the last half second; before a
-best model takes its place, the journal is flushed at once, so that whatever model is found on the
-disk can be told by its hash.
+Each event is one line of ``journal.jsonl`` (see :mod:`junky_core.record.codec` and
+:mod:`junky_core.record.lines` for its form, :mod:`junky_core.record.reader` for reading it). It is
+passed to the system at once, in one ``write``, so that a killed process loses none. A thread
+flushes the file to disk in groups, so that a power cut costs the last half second. Before a best
+model replaces the old one, the journal is flushed, so that its hash is known for whatever model is
+found on disk.
 
-What can go wrong with the file, and what becomes of the line:
+What can go wrong with the file, and what happens to the line:
 
-    the disk is full, read-only, away    lines wait in memory and are tried again, in order, with
+    disk full, read-only or unmounted    lines wait in memory and are written again, in order, with
                                          each event, every half second, and at the end
-    a part of the line was written       it is cut off again, so that the file stays readable
-    the folder, or the file, is deleted  both are made anew. The deleted file's content can still
-                                         be read through our descriptor and is copied: nothing
-                                         is missing
-    another file is in its place         that one is moved to ``journal.jsonl.other``
-    the memory is full                   the event itself waits, to be put into words later
+    a part of the line was written       it is removed, so that the file stays readable
+    the folder or the file is deleted    both are created again. The content of the deleted file
+                                         is copied through the open descriptor: nothing is missing
+    another file has taken its name      that file is renamed to ``journal.jsonl.other``
+    out of memory                        the event itself waits, and is encoded later
 """
 
 from __future__ import annotations
@@ -45,36 +44,34 @@ if TYPE_CHECKING:
 
 __all__ = ["Journal"]
 
-_FULL_PENDING_BYTES = 64 << 20  # lines waiting beyond this leave out tracebacks and values
-_QUIET_S = 60.0  # at least so long between two complaints
+_FULL_PENDING_BYTES = 64 << 20  # beyond this, waiting lines leave out tracebacks and values
+_QUIET_S = 60.0  # the least time between two reports of an error
 _COPY_CHUNK = 1 << 20
 
 
 class Journal:
     """An observer that appends every event of a sweep to a file.
 
-    A new file begins with the ``SweepStarted``; what is told before waits for
-    that. A file that is there is continued; a last line that a kill cut short
-    is taken off first. One without numbers and checksums gets them first.
+    A new file begins with ``SweepStarted``; earlier events are written after it.
+    An existing file is continued. Before that, an incomplete last line is
+    removed, and a file without numbers and checksums gets them.
 
     Args:
-        path: The file. Its folder is made if it is not there.
-        fsync_every_s: Seconds after which what was written is flushed to the disk.
-        on_trouble: Called with a sentence when the file cannot be written (once
-            until it can again, and at most once a minute), when that is over,
-            and when the journal is closed with lines still unwritten. It may
-            emit events itself.
-        reclaim: Called before a deleted folder is made anew; raises ``OSError``
-            if it is not ours any more (``SweepFolder.reclaim``).
+        path: The file. Its folder is created if it does not exist.
+        fsync_every_s: Seconds after which new lines are flushed to disk.
+        on_trouble: Called with a message when the file cannot be written (at
+            most once a minute), when it can be written again, and when the
+            journal is closed with unwritten lines. It may emit events.
+        reclaim: Called before a deleted folder is created again; raises
+            ``OSError`` if another sweep uses it now (``SweepFolder.reclaim``).
 
     Raises:
         SweepFolderError: The file cannot be opened for writing, or its end is damaged.
-        JournalError: It is without checksums, and damaged.
+        JournalError: It is damaged, and has no checksums.
 
     In a forked child it does nothing: only the process that opened it writes.
 
-    Safe to call from several threads. A flush to the disk does not hold up
-    the writers.
+    Thread-safe. Writing does not wait for a flush to disk.
 
     >>> import tempfile
     >>> from junky_core.events import SweepStarted
@@ -101,11 +98,11 @@ class Journal:
         self._lock = threading.Lock()  # guards all below
         self._pending: collections.deque[bytes | Event] = collections.deque()
         self._pending_bytes = 0
-        self._in_write = False  # still set at the next write: an exception came out of the last
+        self._in_write = False  # if set before a write, the last one was interrupted
         self._unsynced = False
         self._closed = False
-        self._told = False  # the listener knows of the trouble we are in
-        self._told_at = -_QUIET_S
+        self._reported = False  # whether the listener knows that the file cannot be written
+        self._reported_at = -_QUIET_S
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             check_regular(self.path)
@@ -120,7 +117,7 @@ class Journal:
             raise SweepFolderError(
                 exc.errno, f"cannot write the journal {self.path}: {exc.strerror}"
             ) from exc
-        # A journal begins with the sweep's start; what is told before that comes after it.
+        # Events before SweepStarted; None once a line was written.
         self._early: list[bytes | Event] | None = [] if self._size == 0 else None
         with contextlib.suppress(OSError):
             fsync_folder(self.path.parent)
@@ -138,7 +135,7 @@ class Journal:
         self.close()
 
     def on_event(self, event: Event) -> None:
-        """Write ``event`` down; it is with the system when this returns, unless that refused."""
+        """Write ``event``; unless that failed, the system has it when this returns."""
         line = self._encode(event) if self._own else None
         if line is None:
             return
@@ -153,14 +150,14 @@ class Journal:
             self._pending_bytes += sum(len(line) for line in lines if isinstance(line, bytes))
             message = self._write_pending()
             descriptor = self._copy_for_sync() if type(event) is BestSaving else None
-        self._tell(message)
+        self._report(message)
         if descriptor is not None:
-            self._tell(self._sync(descriptor))
+            self._report(self._sync(descriptor))
         if not self._wake.is_set():
             self._wake.set()
 
     def flush(self) -> bool:
-        """Try to write what is waiting, and flush all to the disk.
+        """Try to write the waiting lines, and flush the file to disk.
 
         Returns:
             Whether every line is written.
@@ -173,16 +170,16 @@ class Journal:
             message = self._write_pending()
             descriptor = self._copy_for_sync()
             done = not self._pending
-        self._tell(message)
+        self._report(message)
         if descriptor is not None:
-            self._tell(self._sync(descriptor))
+            self._report(self._sync(descriptor))
         return done
 
     def close(self) -> bool:
-        """Flush, and take no more events. Closing twice is allowed.
+        """Flush, and ignore later events. May be called twice.
 
         Returns:
-            Whether every line is written; if not, ``on_trouble`` was told.
+            Whether every line is written; if not, ``on_trouble`` was called.
         """
         if not self._own:
             return False
@@ -200,20 +197,20 @@ class Journal:
         if left:
             message = (
                 f"{count(left, 'record')} could not be written to the journal {self.path}: it is "
-                "not complete, and a resumed sweep will run again the jobs that it lacks"
+                "incomplete, and a resumed sweep will run the missing jobs again"
             )
-        self._tell(message)
+        self._report(message)
         self._stop.set()
         self._wake.set()
         if self._thread is not threading.current_thread():
-            self._thread.join(1.0)  # it may hang in a flush to a dead disk
+            self._thread.join(1.0)  # it may hang in a flush to a disk that does not answer
         return not left
 
     def _encode(self, event: Event) -> bytes | Event | None:
         lean = self._pending_bytes > _FULL_PENDING_BYTES
         try:
             return encode_event(event, lean=lean)
-        except Exception:  # noqa: BLE001 - above all MemoryError: wait for room
+        except Exception:  # noqa: BLE001 - MemoryError, mostly: encode it later
             return event
 
     def _open(self) -> int:
@@ -222,24 +219,24 @@ class Journal:
         return os.open(self.path, flags, 0o666)
 
     def _cut_off_torn_line(self) -> tuple[int, int]:
-        """Make the file end with a whole record and its line end; return its size, and its n."""
+        """Make the file end with a complete line; return its size, and its last record's ``n``."""
         size, n = whole_length(self._descriptor)
         if n is None:
-            raise OSError(None, "its last line has no checksum, the first one has")
+            raise OSError(None, "its last line has no checksum, but its first line has one")
         if size < os.fstat(self._descriptor).st_size:
             os.ftruncate(self._descriptor, size)
         if size == 0:
             return 0, 0
         os.lseek(self._descriptor, size - 1, os.SEEK_SET)
-        if os.read(self._descriptor, 1) != b"\n":  # only that was lost of the last record
+        if os.read(self._descriptor, 1) != b"\n":  # the record is complete but for its line end
             size += os.write(self._descriptor, b"\n")
         return size, n
 
     def _write_pending(self) -> str | None:
-        """Write the lines that wait, oldest first; return what to tell, if anything."""
+        """Write the waiting lines, oldest first; return what to report, if anything."""
         try:
             if self._pending:
-                self._see_to_the_file()
+                self._ensure_file()
             while self._pending:
                 line = self._pending[0]
                 text = line if isinstance(line, bytes) else _late_line(line)
@@ -250,20 +247,20 @@ class Journal:
                 self._pending_bytes -= len(line) if isinstance(line, bytes) else 0
                 self._unsynced = True
         except (OSError, MemoryError) as exc:
-            return self._complaint(exc)
-        told, self._told = self._told, False
-        if told:
-            return f"the journal {self.path} is written again; it is complete"
+            return self._failure(exc)
+        reported, self._reported = self._reported, False
+        if reported:
+            return f"the journal {self.path} can be written again; it is complete"
         return None
 
     def _write_line(self, line: bytes) -> None:
-        """Append a line wholly, or leave the file as it was."""
+        """Append a complete line, or leave the file as it was."""
         if self._in_write:
             self._cut_off_part()
         self._in_write = True
         written = 0
         try:
-            while written < len(line):  # one turn, unless the disk is getting full
+            while written < len(line):  # more than once only if the disk is almost full
                 written += os.write(self._descriptor, line[written:] if written else line)
         except OSError:
             with contextlib.suppress(OSError):  # if it fails, the next write tries again
@@ -276,24 +273,24 @@ class Journal:
     def _cut_off_part(self) -> None:
         if os.fstat(self._descriptor).st_size > self._size:
             os.ftruncate(self._descriptor, self._size)
-        else:  # somebody emptied the file
+        else:  # another program truncated the file
             self._size = os.fstat(self._descriptor).st_size
 
-    def _see_to_the_file(self) -> None:
-        """Make file and folder anew if our file is no longer to be found by its name."""
+    def _ensure_file(self) -> None:
+        """Create file and folder again if our file no longer has its name."""
         ours = os.fstat(self._descriptor)
         try:
             if os.path.samestat(ours, self.path.stat()):
                 return
-            elsewhere = True
+            is_taken = True
         except (FileNotFoundError, NotADirectoryError):
-            elsewhere = False
+            is_taken = False
         if self._reclaim is not None:
             self._reclaim()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if elsewhere:
+        if is_taken:
             self.path.replace(self.path.with_name(f"{self.path.name}.other"))
-        # Copied beside its place first, so that a kill leaves a whole journal or none.
+        # Copied under another name first, so that a kill leaves a complete journal or none.
         copy = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         copy.unlink(missing_ok=True)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL
@@ -310,25 +307,25 @@ class Journal:
         os.close(self._descriptor)
         self._descriptor, self._size, self._in_write = descriptor, size, False
 
-    def _complaint(self, exc: Exception) -> str | None:
+    def _failure(self, exc: Exception) -> str | None:
         now = time.monotonic()
-        if now - self._told_at < _QUIET_S:
+        if now - self._reported_at < _QUIET_S:
             return None
-        self._told_at, self._told = now, True
+        self._reported_at, self._reported = now, True
         reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
         return (
-            f"cannot write the journal {self.path}: {reason or type(exc).__name__}. The sweep goes "
-            "on; its records wait in memory and are tried again, but if the process is killed "
-            "before, a resumed sweep will run these jobs again"
+            f"cannot write the journal {self.path}: {reason or type(exc).__name__}. The sweep "
+            "continues, and its records wait in memory until they can be written. If the process "
+            "is killed before that, a resumed sweep will run these jobs again"
         )
 
     def _copy_for_sync(self) -> int | None:
-        """Return a descriptor to flush without the lock; ``None`` if there is nothing to flush."""
+        """Return a descriptor to flush without the lock; ``None`` if all is flushed."""
         if not self._unsynced:
             return None
         try:
             descriptor = os.dup(self._descriptor)
-        except OSError:  # out of descriptors: the next turn will do
+        except OSError:  # out of descriptors: flush with the next event
             return None
         self._unsynced = False
         return descriptor
@@ -341,13 +338,13 @@ class Journal:
                 return None
             with self._lock:
                 self._unsynced = True
-                return self._complaint(exc)
+                return self._failure(exc)
         finally:
             os.close(descriptor)
         return None
 
-    def _tell(self, message: str | None) -> None:
-        """Pass a message on, outside the lock: the listener may emit events in turn."""
+    def _report(self, message: str | None) -> None:
+        """Call the listener, outside the lock, because it may emit events."""
         if message is not None and self._on_trouble is not None:
             with contextlib.suppress(Exception):  # a broken listener must not harm the sweep
                 self._on_trouble(message)
@@ -362,17 +359,17 @@ class Journal:
 
 
 def _late_line(event: Event) -> bytes:
-    """Put an event into words that could not be when it came."""
+    """Encode an event that could not be encoded when it came."""
     try:
         return encode_event(event, lean=True) or b""
     except MemoryError:
         raise
-    except Exception:  # noqa: BLE001 - it will never work
+    except Exception:  # noqa: BLE001 - trying again would not help
         return b""
 
 
 def _copy(source: int, target: int, size: int) -> int:
-    """Copy the first ``size`` bytes; return how many there were."""
+    """Copy the first ``size`` bytes; return how many were copied."""
     done = 0
     while done < size:
         chunk = os.pread(source, min(_COPY_CHUNK, size - done), done)

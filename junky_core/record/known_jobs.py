@@ -1,16 +1,17 @@
-"""Which jobs of a journal a resumed sweep may take over: those that were run as it would run them.
+"""Find the jobs of a journal whose results a resumed sweep can use.
 
-A job is known by its key. A Python job's key is made of its parameters; the fixed arguments that
-it was run with are noted at each start of the sweep. For a job that is asked for:
+A job is identified by its key. In Python the key is made of the job's parameters, and the journal
+records the fixed arguments at each start of the sweep. For a job of the resumed sweep:
 
-    in the journal                               then the journal's job is
-    same key, same fixed arguments               the job that is asked for
+    in the journal                               the journal's job is
+    same key, same fixed arguments               this job
     same key, other fixed arguments              superseded
-    not asked for, other fixed arguments         superseded
-    no key: its start is lost                     superseded
-    no fixed arguments noted (older journals)
-    .. same names of them                        taken as the job asked for, and this is said
-    .. other names                               superseded
+    not in the resumed sweep, other fixed        superseded
+    .. arguments
+    no key: the record of its start is lost      superseded
+    fixed arguments not recorded (old journals)
+    .. with the same names                       taken to be this job, with a warning
+    .. with other names                          superseded
 """
 
 from __future__ import annotations
@@ -35,17 +36,16 @@ _NO_VALUE = "an object that has neither a value nor a name to import it by"
 
 
 class KnownJobs:
-    """The jobs of a journal, to be found by those that are asked for.
+    """The jobs of a journal, found by the jobs of a resumed sweep.
 
     Args:
-        state: What the journal adds up to.
-        fixed: The fixed arguments of this run; ``None`` where a job's key says all (Hydra).
+        state: The state that the journal gives.
+        fixed: The fixed arguments of this run; ``None`` if the key covers everything (Hydra).
 
     Attributes:
-        superseded: Numbers of the jobs that were run with other fixed arguments, or of which
-            there is no telling with which arguments.
-        changed: By number of one of the former, the fixed arguments that it differs in.
-        undated: Whether jobs count whose fixed arguments were not noted.
+        superseded: Numbers of the jobs that ran with other, or unknown, fixed arguments.
+        changed: For each of them, by number, the names of the fixed arguments that differ.
+        undated: Whether some jobs count although their fixed arguments were not recorded.
     """
 
     def __init__(self, state: SweepState, fixed: FixedArguments | None) -> None:
@@ -55,8 +55,8 @@ class KnownJobs:
         self.superseded: set[int] = set()
         self.changed: dict[int, list[str]] = {}
         self.undated = False
-        self._newly: list[int] = []  # those that are superseded only now
-        self._lost: list[int] = []  # those whose start is lost, as long as that was not said
+        self._newly: list[int] = []  # those that this run supersedes
+        self._lost: list[int] = []  # those whose start is lost, until that was reported
         for job in self._journaled:
             if not job.key:
                 self.superseded.add(job.num)
@@ -74,7 +74,7 @@ class KnownJobs:
                 self._by_key[key].append(job)
 
     def find(self, job: Job) -> JobRecord | None:
-        """Return the journal's job that ``job`` is, ``None`` if there is none."""
+        """Return the journal's record of ``job``, ``None`` if there is none."""
         return next((j for j in self._alike(job) if j.num not in self.superseded), None)
 
     def were_superseded(self, job: Job) -> bool:
@@ -82,9 +82,9 @@ class KnownJobs:
         return any(j.num in self.superseded for j in self._alike(job))
 
     def with_other_configs(self, jobs: Sequence[Job]) -> list[JobRecord]:
-        """Return the journal's jobs that had the overrides of one of ``jobs``, and another config.
+        """Return the journal's jobs with the overrides of one of ``jobs`` but another config.
 
-        Under Hydra alone: a config file that the overrides name was edited.
+        Only under Hydra: a config file that the overrides name was edited.
 
         Args:
             jobs: Jobs that are not in the journal.
@@ -101,7 +101,7 @@ class KnownJobs:
         ]
 
     def notes(self, replaced: Sequence[Job], unknown: Sequence[Job]) -> list[str]:
-        """Return what a user should read of what changed.
+        """Return warnings for the user about what changed.
 
         Args:
             replaced: Jobs that run again because fixed arguments changed.
@@ -111,8 +111,8 @@ class KnownJobs:
         if self._lost:
             which = f"job{'s' if self._lost[1:] else ''} {', '.join(map(str, self._lost))}"
             found.append(
-                f"the journal lost the start of {which}, and with it what was asked for. Such a "
-                "result does not count any more: the job runs again, with a new number"
+                f"the journal lost the start of {which}, and with it the parameters. Such a "
+                "result no longer counts: the job runs again, with a new number"
             )
             self._lost = []
         if replaced or self._newly:
@@ -121,34 +121,34 @@ class KnownJobs:
             again = f"; {count(len(replaced), 'job')} to run again, with new numbers"
             found.append(
                 f"{', '.join(names)} changed since {count(len(old), 'job')} of "
-                f"this sweep ran{again if replaced else ''}. The old rows stay in the journal as "
-                "superseded: they are no results any more"
+                f"this sweep ran{again if replaced else ''}. The old records stay in the journal "
+                "as superseded, and no longer count as results"
             )
         if self.undated:
             found.append(
-                "the journal was written by a version that did not note the values of "
-                "make_model_args, make_model_kwargs, train_args and train_kwargs: its jobs are "
-                "taken as if run with those of now. If one has changed, use another folder"
+                "the journal was written by a version that did not record the values of "
+                "make_model_args, make_model_kwargs, train_args and train_kwargs. They are assumed "
+                "to be the same as now. If one has changed, use another folder"
             )
         if self._fixed is not None and self._fixed.unknown:
             found.append(
-                f"{', '.join(self._fixed.unknown)} cannot be compared with what it was: it holds "
-                f"{_NO_VALUE}. It is taken as unchanged"
+                f"{', '.join(self._fixed.unknown)} cannot be compared with its earlier value: it "
+                f"contains {_NO_VALUE}. It is assumed to be unchanged"
             )
         return found + [f"{why}. They run again" for why in self.incomparable(unknown)]
 
     def incomparable(self, jobs: Sequence[Job]) -> list[str]:
-        """Say of which parameters there is no telling whether they are the same."""
+        """Return a message that names the parameters which cannot be compared."""
         if not jobs:
             return []
         names = [name for name, value in jobs[0].params.items() if digest(value)[0] == "~"]
-        what = f"{count(len(jobs), 'job')} cannot be compared with those of before"
-        return [f"{what}: {', '.join(names)} holds {_NO_VALUE}"]
+        what = f"{count(len(jobs), 'job')} cannot be compared with those in the journal"
+        return [f"{what}: {', '.join(names)} contains {_NO_VALUE}"]
 
     def another_sweep(
         self, path: Path, asked: Sequence[Job], unknown: Sequence[Job], what_differs: str
     ) -> ResumeError:
-        """Return the error that refuses jobs of which none is in the journal, and says why."""
+        """Return the error for a resumed sweep of which no job is in the journal."""
         why = [*self.incomparable(unknown), what_differs or self._other_parameters(asked)]
         return ResumeError(
             f"{path} holds another sweep: none of its {count(len(self._journaled), 'job')} is "
@@ -158,7 +158,7 @@ class KnownJobs:
         )
 
     def _other_parameters(self, asked: Sequence[Job]) -> str:
-        """Say which parameters only the journal's jobs have, and which only those asked for."""
+        """Return which parameters only the journal's jobs have, and which only the new ones."""
         before = dict.fromkeys(name for job in self._journaled for name in job.params)
         now = dict.fromkeys(name for job in asked for name in job.params)
         only = [(before.keys() - now.keys(), "its"), (now.keys() - before.keys(), "these")]
@@ -174,7 +174,7 @@ class KnownJobs:
         return found
 
     def _changes(self, job: JobRecord) -> list[str]:
-        """Return the fixed arguments that ``job`` was run with otherwise."""
+        """Return the names of the fixed arguments that differ from those of ``job``."""
         if self._fixed is None or job.fixed_key == self._fixed.key:
             return []
         if not job.key:  # of a journal that was repaired
@@ -193,20 +193,20 @@ def _overrides(info: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _is_exact(params: Mapping[str, Any]) -> bool:
-    """Return whether a journal could hold parameters as they were, and not as their text."""
+    """Return whether the journal has the parameters themselves, not only their text."""
     return "'__repr__'" not in repr(params)
 
 
 def put_model_aside(path: Path, job: int) -> Notice:
-    """Rename the model of a superseded job, so that it does not pass for the best; say so."""
+    """Rename the model of a superseded job, so that it is not taken for the best; report that."""
     kept = path.with_name(f"{path.stem}-superseded-job{job}{path.suffix}")
     try:
         path.replace(kept)
     except OSError as error:
         return Notice(
             level="error",
-            message=f"{path} holds the model of job {job}, which is superseded, and could not be "
-            f"renamed: {error.strerror}. This sweep's first best takes its place",
+            message=f"{path} is the model of job {job}, which is superseded, and it could not be "
+            f"renamed: {error.strerror}. The first best model of this sweep will replace it",
         )
     return Notice(
         level="warning",

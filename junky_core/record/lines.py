@@ -1,16 +1,16 @@
-r"""The lines of a journal: numbered, checked, and read in order.
+r"""The lines of a journal: numbering, checksums, and reading in order.
 
-A line ends in its number in the file, from 1, and a CRC-32 of all that is before it on the line:
+A line ends with its number in the file, from 1, and a CRC-32 of everything before it on the line:
 
     {"event": "notice", ..., "message": "hello", "n": 7, "crc": 2774811370}
 
-so that a changed bit, and lines that are missing, doubled or out of order, are noticed. Journals
-of the first version have neither; they are read as they are, and get both when their sweep is
-resumed. What a line without a line end may be:
+This detects changed bits, and lines that are missing, doubled or out of order. The first journals
+have neither; they are read without these checks, and get both when their sweep is resumed. A last
+line without a line end is one of these:
 
-    a part of a record                   torn by a kill: left out
-    a whole record                       only its line end is lost: read
-    a whole record, and something more   damage
+    a part of a record                     cut short by a kill ("torn"): ignored
+    a complete record                      only its line end is lost: read
+    a complete record, followed by more    damage
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ _EXCERPT = 60  # characters of a damaged line to show
 
 
 class Line(NamedTuple):
-    """A whole record.
+    """A complete record.
 
     Attributes:
         record: The record, without its number and checksum.
-        event: The event it notes; ``None`` if this release does not know it.
-        n: Its number; ``None`` in a journal of the first version.
+        event: The event it records; ``None`` if this release does not know it.
+        n: Its number; ``None`` in a journal without numbers.
         text: The line without number and checksum.
     """
 
@@ -64,7 +64,7 @@ class Line(NamedTuple):
 
 
 class LineError(ValueError):
-    """A line holds no whole record; the message says why."""
+    """A line is not a complete record; the message says why."""
 
 
 def seal(line: bytes, n: int) -> bytes:
@@ -81,7 +81,7 @@ def parse_line(line: bytes) -> Line:
     """Return the record on a line.
 
     Raises:
-        LineError: There is no whole record on it.
+        LineError: It is not a complete record.
     """
     text = line.strip(BLANK)
     found = _SEAL.fullmatch(text, max(0, text.rfind(b', "n": ')))
@@ -91,9 +91,9 @@ def parse_line(line: bytes) -> Line:
         decoded = text.decode()
         record, end = _parse(decoded)  # json.loads would look for the encoding first
     except (ValueError, RecursionError):
-        raise LineError("it is no record") from None
+        raise LineError("it is not a record") from None
     if end < len(decoded) or type(record) is not dict or type(record.get("event")) is not str:
-        raise LineError("it is no record")
+        raise LineError("it is not a record")
     if found is None and ("n" in record or "crc" in record):
         raise LineError("its checksum is damaged")
     try:
@@ -107,9 +107,9 @@ def parse_line(line: bytes) -> Line:
 
 
 def whole_parts(line: bytes) -> list[bytes]:
-    """Return the records with a checksum that are whole on a damaged line.
+    """Return the records on a damaged line whose checksums match.
 
-    Two are on one line where a line end was lost, or a line was written behind a torn one.
+    There can be several, if line ends were lost.
     """
     parts, free = [], 0
     for head in re.finditer(re.escape(HEAD), line):
@@ -125,7 +125,7 @@ def whole_parts(line: bytes) -> list[bytes]:
 
 
 class LineReader:
-    """Takes the lines of one journal, the first one first, and parses them.
+    """Parses the lines of one journal, in order.
 
     Args:
         path: The journal, for messages.
@@ -144,7 +144,7 @@ class LineReader:
             text: The line, with its end; only the last of the file may lack that.
 
         Raises:
-            JournalError: It is damaged, or not what comes next.
+            JournalError: It is damaged, or not the next record.
         """
         self._lines += 1
         if not text.strip(BLANK):
@@ -167,7 +167,7 @@ class LineReader:
         expected = self._records + 1
         if n is None:
             if self._sealed:
-                raise self._damage("it has no checksum, the lines before it have one")
+                raise self._damage("it has no checksum, but the lines before it have one")
             return
         self._sealed = True
         if n > expected:
@@ -184,7 +184,7 @@ class LineReader:
             )
 
     def _other_version(self, line: bytes) -> str:
-        """Return what to add of a first line that a later release may have written."""
+        """Return a note for the message, if a later release may have written the first line."""
         found = re.search(rb'"journal_version": (\d{1,9})', line)
         if self._records or found is None or int(found[1]) == JOURNAL_VERSION:
             return ""
@@ -193,8 +193,8 @@ class LineReader:
     def _damage(self, why: str) -> JournalError:
         return JournalError(
             f"{self._path}, line {self._lines}: the journal is damaged there: {why}. Resume with "
-            "resume='repair' (Hydra: hydra.launcher.resume=repair) to go on with what is whole, "
-            "or move the file away and start afresh"
+            "resume='repair' (Hydra: hydra.launcher.resume=repair) to continue with the intact "
+            "records, or move the file away and start again"
         )
 
     def _not_a_journal(self, line: bytes) -> JournalError:
@@ -204,15 +204,15 @@ class LineReader:
 
 
 def is_torn(line: bytes) -> bool:
-    """Return whether a line that is no record was cut short, and holds nothing whole."""
+    """Return whether a line that is not a record was cut short, and contains no complete one."""
     return not line.endswith(b"\n") and not whole_parts(line)
 
 
 def check_version(record: dict[str, Any], path: Path) -> None:
-    """Refuse a journal that does not begin as one, or that a later release wrote.
+    """Check that a journal's first record is one, and of a version that this release reads.
 
     Raises:
-        JournalError: It is such a journal.
+        JournalError: It is not.
     """
     version = record.get("journal_version")
     if version is None:
@@ -228,14 +228,14 @@ def check_version(record: dict[str, Any], path: Path) -> None:
 
 
 def whole_length(descriptor: int) -> tuple[int, int | None]:
-    """Return how much of an open journal is whole, its torn last line left out.
+    """Return the size of an open journal without a torn last line.
 
     Returns:
-        The bytes, and the number of the last record: ``None`` if it has no number, 0 if there
-        is no record. That record may lack its line end.
+        The size in bytes, and the number of the last record: ``None`` if it has no number, 0 if
+        there is no record. That record may lack its line end.
 
     Raises:
-        OSError: The file cannot be read, its last line is damaged, or it is no journal.
+        OSError: The file cannot be read, its last line is damaged, or it is not a journal.
     """
     end = os.fstat(descriptor).st_size
     while True:
@@ -255,7 +255,7 @@ def whole_length(descriptor: int) -> tuple[int, int | None]:
 
 
 def _last_line(descriptor: int, end: int) -> tuple[int, bytes]:
-    """Return where the last line before ``end`` that is not blank begins, and what follows."""
+    """Return the start of the last line before ``end`` that is not blank, and all from there."""
     take = 1 << 16
     while True:
         start = max(0, end - take)
@@ -280,7 +280,7 @@ def _is_sealed_by(found: re.Match[bytes], text: bytes) -> bool:
 
 
 def _may_be_torn_first(line: bytes) -> bool:
-    """Return whether the only line of a file may be the start of our first record."""
+    """Return whether the only line of a file may be the start of a journal's first record."""
     text = line.rstrip(BLANK)
     return text.startswith(HEAD) or HEAD.startswith(text)
 

@@ -1,4 +1,4 @@
-"""How a running sweep stands, in little memory: for the progress display and ``watch``."""
+"""The state of a running sweep in little memory: for the progress display and ``watch``."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from junky_core.values.identity import key_of
 
 __all__ = ["LiveState"]
 
-_RECENT = 64  # durations that the estimate looks at
+_RECENT = 64  # how many durations the estimate uses
 
 
 class LiveState(SweepState):
-    """A sweep's state that keeps of jobs which do not run only how they stand. Not thread-safe.
+    """A sweep's state that drops the details of jobs that are over. Not thread-safe.
 
-    Their parameters, values and errors are dropped, and so are their attempts; what of the
-    parameters varies among the jobs, and how long jobs took lately, is kept instead.
+    Dropped are their parameters, values, errors and attempts. Kept instead are the names of the
+    parameters that vary, and the latest durations of jobs.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._durations: collections.deque[float] = collections.deque(maxlen=_RECENT)
-        self._first: dict[str, Hashable] = {}  # of each parameter, the value it was first seen with
+        self._first: dict[str, Hashable] = {}  # for each parameter, its first value
         self._varying: set[str] = set()
         self._seen = False  # whether there was a job
 
     def on_event(self, event: Event) -> None:
-        """Take note of ``event``."""
+        """Update the state with ``event``."""
         super().on_event(event)
         if isinstance(event, JobStarted):
             self._see(event.params)
@@ -47,7 +47,7 @@ class LiveState(SweepState):
         return {name: value for name, value in params.items() if name in self._varying}
 
     def eta_s(self, now: float) -> float | None:
-        """Return about how many seconds are left; ``None`` if that cannot be told."""
+        """Return an estimate of the seconds left; ``None`` if there is none."""
         left, seats = self.left, sum(not slot.closed for slot in self.slots.values())
         if left is None or not self._durations or not seats:
             return None
@@ -57,11 +57,11 @@ class LiveState(SweepState):
         return max((left * mean + sum(rest)) / seats, max(rest, default=0.0))
 
     def _see(self, params: Mapping[str, Any]) -> None:
-        """Take note of which parameters vary."""
+        """Update the names of the parameters that vary."""
         for name, value in params.items():
             if name in self._varying:
                 continue
-            if self._seen and name not in self._first:  # not there in the jobs before
+            if self._seen and name not in self._first:  # earlier jobs do not have it
                 self._varying.add(name)
             key = key_of(value)
             if self._first.setdefault(name, key) != key:

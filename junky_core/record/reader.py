@@ -1,4 +1,4 @@
-"""Read a journal: its records, and what they add up to.
+"""Read a journal: its records, or the state of its sweep.
 
 state = load_state("sweep/journal.jsonl")
 state.jobs[3].status          # JobStatus.FINISHED: need not run again
@@ -24,15 +24,15 @@ __all__ = ["load_state", "read_journal"]
 def read_journal(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
     """Yield the records of a journal, one by one, without their numbers and checksums.
 
-    A last line cut short by a kill or a power cut is left out. The fields that are known have
-    the types that the journal's writer gives them.
+    A last line cut short by a kill or a power cut is ignored. Known fields have the types that the
+    journal's writer gives them.
 
     Args:
         path: The file, or the sweep folder that it is in.
 
     Raises:
         JournalError: A line is damaged, missing, doubled or out of order (the message says
-            which), or the file is no journal that this version knows.
+            which), or the file is not a journal that this version can read.
         FileNotFoundError: There is no such file.
     """
     for line in _lines(path):
@@ -40,7 +40,7 @@ def read_journal(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
 
 
 def load_state(path: str | os.PathLike[str]) -> SweepState:
-    """Return what the journal at ``path`` (the file, or its folder) adds up to.
+    """Return the state of the sweep whose journal is at ``path`` (the file, or its folder).
 
     Raises:
         JournalError: As :func:`read_journal`.

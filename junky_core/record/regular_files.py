@@ -1,4 +1,4 @@
-"""Ordinary files only: a fifo would hang whoever opens it, a device keeps nothing."""
+"""Accept only regular files: opening a fifo would hang, and a device stores nothing."""
 
 from __future__ import annotations
 
@@ -19,25 +19,27 @@ _KINDS = {
 
 
 def check_regular(path: Path) -> None:
-    """Refuse a path at which there is something that is neither a file nor a folder.
+    """Refuse a path that is a fifo, a device or a socket.
 
     Raises:
-        OSError: There is; the message says what.
+        OSError: It is; the message says which.
     """
     try:
         mode = path.stat().st_mode
-    except OSError:  # nothing is there, or whoever opens it learns the same
+    except OSError:  # it does not exist, or opening it raises the same error
         return
     _check(mode, path)
 
 
 def check_own(path: Path) -> None:
-    """Refuse a path at which a program must not write as to a file of its own.
+    """Refuse a path that is not a regular file, or free for one.
 
-    Whoever may write to the folder could point a link to any file of whoever runs the program.
+    A symbolic link is refused, because another user of the folder could have pointed it to any
+    file of the user who runs the sweep.
 
     Raises:
-        OSError: It is a symbolic link, or neither a file nor free; the message says what.
+        OSError: It is a symbolic link, a folder, a fifo, a device or a socket; the message says
+            which.
     """
     check_regular(path)
     try:
@@ -54,7 +56,7 @@ def open_regular(path: Path) -> BinaryIO:
     """Open a file for reading, as bytes.
 
     Raises:
-        OSError: It cannot be opened, or is no ordinary file.
+        OSError: It cannot be opened, or is not a regular file.
     """
     file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - Path has no opener
     try:
@@ -66,7 +68,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Open without waiting for the writer of a fifo."""
+    """Open a fifo without waiting for its writer."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 

@@ -1,4 +1,4 @@
-"""Go on with what is whole in a damaged journal; give an old one numbers and checksums."""
+"""Keep the intact records of a damaged journal; add numbers and checksums to an old one."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from junky_core.values.wording import count
 
 __all__ = ["repair_journal", "seal_old_journal"]
 
-_MOST_LOST = 4  # bytes of an event's name by which it is still known
-_MOST_TOLD = 10  # dropped lines that are named one by one
+_MOST_LOST = 4  # how many bytes of an event's name may be wrong for it to be recognised
+_MOST_NAMED = 10  # how many dropped lines are named one by one
 
 
 @dataclass(frozen=True, slots=True)
 class _Whole:
-    """A record that is whole: its number, where it stands, and its text without its seal.
+    """An intact record: its number, its line, and its text without number and checksum.
 
-    Without a text it stands for a damaged one that may have been a start of the sweep.
+    An empty text marks a damaged record that may have been a start of the sweep.
     """
 
     n: int | None
@@ -48,13 +48,13 @@ class _Whole:
 
 
 def seal_old_journal(path: Path) -> None:
-    """Give the lines of a journal of the first version their numbers and checksums.
+    """Add numbers and checksums to the lines of an old journal.
 
     Does nothing if there is no journal, or if it has them.
 
     Raises:
         JournalError: It is damaged.
-        OSError: It cannot be written; it is as it was then.
+        OSError: It cannot be written; it is unchanged.
     """
     try:
         with path.open("rb") as file:
@@ -69,21 +69,21 @@ def seal_old_journal(path: Path) -> None:
 
 
 def repair_journal(path: Path, direction: str, seed: int | None) -> str | None:
-    """Leave in a damaged journal what is whole, in order and numbered afresh.
+    """Keep only the intact records of a damaged journal, in order and with new numbers.
 
-    The damaged file is kept beside it, as ``journal.jsonl.damaged``.
+    The damaged file is kept next to it, as ``journal.jsonl.damaged``.
 
     Args:
         path: The journal.
-        direction: This run's, for a start of the sweep that is lost.
-        seed: This run's, likewise.
+        direction: This run's direction, used where a start of the sweep is lost.
+        seed: This run's seed, used in the same way.
 
     Returns:
-        What was dropped, for the user; ``None`` if the journal is whole.
+        A message for the user that says what was dropped; ``None`` if the journal is intact.
 
     Raises:
-        JournalError: Nothing in it is whole, or a later release wrote it.
-        SweepFolderError: It cannot be read or written; it is as it was then.
+        JournalError: It has no intact record, or a later release wrote it.
+        SweepFolderError: It cannot be read or written; it is unchanged.
     """
     try:
         return _repair(path, direction, seed)
@@ -105,35 +105,35 @@ def _repair(path: Path, direction: str, seed: int | None) -> str | None:
     found, doubled = _in_order(found)
     whole = sum(bool(one.text) for one in found)
     if not whole:
-        raise JournalError(f"{first_damage} (no record in it is whole)") from first_damage
+        raise JournalError(f"{first_damage} (it has no intact record)") from first_damage
     said = [*dropped, *doubled]
     missing = _missing(found) - (len(dropped) - (len(found) - whole))
     if missing > 0:
-        said.append(f"{count(missing, 'record')} missing altogether")
+        said.append(f"{count(missing, 'record')} missing from the file")
     if _starts_sweep(found[0].text):
         check_version(parse_line(found[0].text).record, path)
     elif found[0].text:
         found.insert(0, _Whole(None, 0))
     if not all(one.text for one in found):
         said.append(
-            "perhaps a start of the sweep: where it was lost, seed, direction and fixed arguments "
-            "are taken as this run's"
+            "perhaps a start of the sweep: this run's seed, direction and fixed arguments take "
+            "its place"
         )
     texts = [one.text or _start(direction, seed) for one in found]
     kept = _keep_damaged(path)
     _write(path, texts)
-    shown = said[:_MOST_TOLD] or ["nothing: its lines were out of order"]
-    if len(said) > _MOST_TOLD:
-        shown.append(f"and {len(said) - _MOST_TOLD} more")
+    shown = said[:_MOST_NAMED] or ["nothing: its lines were out of order"]
+    if len(said) > _MOST_NAMED:
+        shown.append(f"and {len(said) - _MOST_NAMED} more")
     return (
-        f"the journal {path} was damaged and goes on with what is whole, "
+        f"the journal {path} was damaged; the sweep continues with its intact records, "
         f"{count(whole, 'record')}. Dropped: {'; '.join(shown)}. "
         f"The damaged file is kept as {kept.name}"
     )
 
 
 def _sift(path: Path) -> tuple[list[_Whole], list[str]]:
-    """Return the whole records of a journal, in the order of its lines, and what is none."""
+    """Return the intact records of a journal, in the order of its lines, and what was dropped."""
     found: list[_Whole] = []
     dropped: list[str] = []
     sealed = False
@@ -159,7 +159,7 @@ def _sift(path: Path) -> tuple[list[_Whole], list[str]]:
 
 
 def _start(direction: str, seed: int | None) -> bytes:
-    """Return a record, as an encoded line, in place of a start of the sweep that is lost."""
+    """Return an encoded record that replaces a lost start of the sweep."""
     sweep_id = uuid.uuid4().hex[:12]
     event = SweepStarted(
         sweep_id=sweep_id, kind="", total=None, direction=direction, seed=seed, resumed=True
@@ -173,7 +173,7 @@ def _starts_sweep(text: bytes) -> bool:
 
 def _may_be_start(line: bytes) -> bool:
     """Return whether a damaged line may have been a start of the sweep."""
-    lost: dict[str, int] = {}  # of each event's name, how many bytes are not there
+    lost: dict[str, int] = {}  # for each event's name, how many bytes differ
     for event in EVENT_TYPES:
         head = b'{"event": "%b"' % event.encode()
         lost[event] = sum(a != b for a, b in itertools.zip_longest(head, line[: len(head)]))
@@ -182,7 +182,7 @@ def _may_be_start(line: bytes) -> bool:
 
 
 def _readable(parts: Iterable[bytes]) -> list[Line]:
-    """Leave out records that have a checksum, and fields that cannot be."""
+    """Parse records; leave out those with fields that are not valid."""
     good = []
     for part in parts:
         with contextlib.suppress(LineError):
@@ -191,7 +191,7 @@ def _readable(parts: Iterable[bytes]) -> list[Line]:
 
 
 def _in_order(found: Sequence[_Whole]) -> tuple[list[_Whole], list[str]]:
-    """Return the records by their numbers, each once, and what was there twice."""
+    """Return the records in the order of their numbers, each once, and notes on copies."""
     kept: list[_Whole] = []
     doubled: list[str] = []
     seen: dict[tuple[int, bytes], int] = {}
@@ -208,7 +208,7 @@ def _in_order(found: Sequence[_Whole]) -> tuple[list[_Whole], list[str]]:
 
 
 def _missing(found: Sequence[_Whole]) -> int:
-    """Return how many numbers up to the highest one no record has."""
+    """Return how many numbers, up to the highest one, belong to no record."""
     numbers = {one.n for one in found if one.n is not None}
     without = sum(one.n is None for one in found)
     return max(numbers, default=without) - without - len(numbers)

@@ -1,4 +1,4 @@
-"""What is known of one job, one attempt, one slot, and one best model of a sweep."""
+"""The records of one job, one attempt, one slot and one best model of a sweep."""
 
 from __future__ import annotations
 
@@ -13,29 +13,28 @@ __all__ = ["AttemptRecord", "BestRecord", "BestScore", "JobRecord", "SlotRecord"
 
 @dataclass(slots=True)
 class JobRecord:
-    """What is known of one job.
+    """One job.
 
     Attributes:
         num: Its number in the sweep.
-        key: Its identity across resumed sweeps; ``""`` if its start is not known.
+        key: Its identity across resumed sweeps; ``""`` if the record of its start is lost.
         name: ``Thread-<slot>_<n>`` of its last attempt.
         params: Its parameters.
-        status: How it stands.
-        score: Its score, ``None`` if it gave none; the best so far if it is not over.
-        value: What it returned; ``None`` too if a journal could not hold it.
-        attempts: Attempts of the last session in which it ran.
-        duration_s: Seconds its last attempt took.
-        slot: Slot of its last attempt, from 1; 0 if not known.
-        device: Device of that slot.
-        error: Last line of its last error, ``""`` if none or if it has finished since.
-        traceback: That error's traceback.
+        status: Its status.
+        score: Its score, so far if it is not over; ``None`` if it gave none.
+        value: What it returned; also ``None`` if the journal could not hold the value.
+        attempts: How many attempts it took in the last session in which it ran.
+        duration_s: How long its last attempt took, in seconds.
+        slot: The slot of its last attempt, from 1; 0 if unknown.
+        device: The device of that slot.
+        error: The last line of its last error, ``""`` if there was none or it has finished since.
+        traceback: The traceback of that error.
         ended: When it was last over, in seconds since the epoch; ``None`` if it never was.
-        info: What its runner noted (Hydra: the overrides).
-        fixed: What each fixed argument that it ran with is known by
-            (:class:`junky_core.values.fixed_arguments.FixedArguments`); ``None`` if that is not
-            noted.
-        fixed_key: What all of them are known by; ``""`` if that is not noted.
-        finished_times: How often it finished; more than once means that a finished job ran again.
+        info: Data from the front end (Hydra: the overrides).
+        fixed: The fingerprints of its fixed arguments, by name
+            (:class:`junky_core.values.fixed_arguments.FixedArguments`); ``None`` if not recorded.
+        fixed_key: The digest of all of them; ``""`` if not recorded.
+        finished_times: How often it finished; more than once if a finished job ran again.
     """
 
     num: int
@@ -58,7 +57,7 @@ class JobRecord:
     finished_times: int = 0
 
     def result(self) -> JobResult:
-        """Return it as a result; what is not over yet counts as stopped."""
+        """Return it as a result; a job that is not over counts as stopped."""
         return JobResult(
             num=self.num,
             name=self.name,
@@ -83,13 +82,13 @@ class AttemptRecord:
         job: The job's number.
         name: ``Thread-<slot>_<n>``.
         slot: The slot, from 1.
-        number: Which attempt of the job it is, from 1.
-        start: When it began.
-        end: When it was over, ``None`` if it runs.
-        outcome: ``"running"``, ``"finished"``, ``"lost"`` (the process was killed), or what
-            :class:`junky_core.events.AttemptFailed` calls its kind.
-        last_score: The last score it gave that is known.
-        best_score: Its best score.
+        number: The number of the attempt within the job, from 1.
+        start: When it started.
+        end: When it ended, ``None`` if it is running.
+        outcome: ``"running"``, ``"finished"``, ``"lost"`` (the process was killed), or the
+            ``kind`` of its :class:`junky_core.events.AttemptFailed`.
+        last_score: The last score that is known.
+        best_score: The best score.
     """
 
     job: int
@@ -105,7 +104,7 @@ class AttemptRecord:
 
 @dataclass(slots=True)
 class SlotRecord:
-    """A slot, the attempt that it runs (``None``: idle), and why it was ``closed``, if it was."""
+    """A slot, its current attempt (``None``: idle), and the reason if it was ``closed``."""
 
     number: int
     device: str = ""
@@ -115,7 +114,7 @@ class SlotRecord:
 
 @dataclass(frozen=True, slots=True)
 class BestRecord:
-    """A best model that was about to replace the file, or has (``saved``)."""
+    """A best model that was about to replace the file, or has replaced it (``saved``)."""
 
     job: int
     name: str

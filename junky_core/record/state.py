@@ -1,17 +1,16 @@
-"""What the events of a sweep add up to, whether they come from its journal or as they happen.
+"""The state of a sweep, computed from its events: those of a journal, or live ones.
 
-Everything that asks how a sweep stands reads it here: resuming, the leaderboard, the report,
-``watch`` and the progress display. What becomes of a job, event by event:
+Resuming, the leaderboard, the report, ``watch`` and the progress display all use this state. The
+status of a job after each event:
 
     job_started       running
-    attempt_failed    waiting if it is to be retried in this sweep, else stopped
+    attempt_failed    waiting if it will be retried in this sweep, else stopped
     job_finished      finished
     job_failed        failed
-    sweep_started     stopped if it was running or waiting: what ran it is gone
-    anything else     as it was
+    sweep_started     stopped if it was running or waiting: the process that ran it is gone
+    anything else     unchanged
 
-A sweep that was killed and resumed, and one that runs several batches of jobs, has several
-``sweep_started``.
+A sweep that was resumed, or that runs several batches of jobs, has several ``sweep_started``.
 """
 
 from __future__ import annotations
@@ -45,34 +44,34 @@ _NAME = re.compile(r"Thread-(\d{1,9})_(\d{1,9})")
 
 
 class SweepState:
-    """An observer that keeps what a sweep's events add up to. Not thread-safe.
+    """An observer that keeps the state of a sweep. Not thread-safe.
 
     Attributes:
         sweep_id: The sweep's identity.
         kind: ``"python"`` or ``"hydra"``.
-        spec: What was asked for, at the last start.
-        seed: The last session's seed.
+        spec: The arguments of the sweep, as of the last start.
+        seed: The seed of the last session.
         direction: ``"maximize"`` or ``"minimize"``.
-        devices: Device of each slot, the first slot's first.
-        total: Jobs of this session, those of earlier batches and those taken from a journal
-            included; ``None`` if not known.
+        devices: The device of each slot, in the order of the slots.
+        total: How many jobs this session has, including those of earlier batches and those
+            that were already finished; ``None`` if unknown.
         finished: How many of these have finished.
         failed: How many of them failed for good.
-        jobs: Every job that was started and counts, by number.
-        superseded: The jobs that do not count any more, by number: the sweep was resumed with
+        jobs: Every job that was started and is not superseded, by number.
+        superseded: The jobs that no longer count, by number: the sweep was resumed with
             other fixed arguments.
-        waiting: Numbers of the jobs that wait to run again.
-        attempts: All attempts, in the order in which they began.
+        waiting: Numbers of the jobs that will be retried.
+        attempts: All attempts, in the order in which they started.
         slots: The slots, by number.
-        slot_counters: By slot, the next free ``n`` of its names.
-        best: The best score so far; of equal ones that of the lowest job. ``None`` if none is
-            a finite number.
-        bests: ``(time, score, job)`` whenever the best score improved.
+        slot_counters: For each slot, the next free ``n`` of its names.
+        best: The best score so far; of equal ones that of the lowest job. ``None`` if there
+            is no finite score.
+        bests: ``(time, score, job)`` of each improvement of the best score.
         saves: The best models that were saved, oldest first.
-        sessions: ``[first, last]`` time of each start.
-        ended: Reason of the last end; ``None`` if the sweep runs, or was killed.
-        has_times: Whether times are known (a log has none).
-        source: The file that it was read from.
+        sessions: ``[first, last]`` time of each session.
+        ended: The reason of the last end; ``None`` if the sweep is running, or was killed.
+        has_times: Whether times are known (logs have none).
+        source: The file that the state was read from.
     """
 
     def __init__(self) -> None:
@@ -98,11 +97,11 @@ class SweepState:
         self.ended: str | None = None
         self.has_times = True
         self.source = ""
-        self._open: dict[str, AttemptRecord] = {}  # that have not ended, by name
+        self._open: dict[str, AttemptRecord] = {}  # running attempts, by name
 
     @property
     def by_num(self) -> dict[int, JobRecord]:
-        """Every job that was started, superseded ones included, by number and in its order."""
+        """Every job that was started, including superseded ones, by number and in that order."""
         return dict(sorted({**self.jobs, **self.superseded}.items()))
 
     @property
@@ -112,12 +111,12 @@ class SweepState:
 
     @property
     def running(self) -> int:
-        """How many attempts run now."""
+        """How many attempts are running."""
         return sum(slot.attempt is not None for slot in self.slots.values())
 
     @property
     def left(self) -> int | None:
-        """How many jobs have not begun, or wait to run again; ``None`` if that is not known."""
+        """How many jobs have not started, or wait for a retry; ``None`` if unknown."""
         if self.total is None:
             return None
         return max(0, self.total - self.finished - self.failed - self.running)
@@ -131,14 +130,14 @@ class SweepState:
         return [self.jobs[num] for num in sorted(self.jobs)]
 
     def results(self) -> list[JobResult]:
-        """Return how each job that counts stands, by number."""
+        """Return the result so far of each job that is not superseded, by number."""
         return [job.result() for job in self.counting()]
 
     def best_job(self, *, saved: bool = False) -> JobRecord | None:
         """Return the finished job that ranks first, ``None`` if none gave a score.
 
         Args:
-            saved: Of those alone whose model was on disk once.
+            saved: Consider only jobs whose model was saved.
         """
         savers = {save.job for save in self.saves}
         done = [
@@ -150,11 +149,11 @@ class SweepState:
         return min(done, key=lambda j: rank_key(j.score, j.num, self.direction), default=None)
 
     def match_best_file(self, path: str | os.PathLike[str]) -> BestRecord | None:
-        """Return the record of the model that lies at ``path``, told by its hash.
+        """Return the record of the model at ``path``, found by its hash.
 
-        A process may be killed after the file was renamed and before that was
-        noted; the hash was noted before. ``None`` if there is no file, or one
-        that this sweep did not write.
+        The hash is recorded before the file is renamed, so the model is found even
+        if the process was killed right after that. ``None`` if there is no file, or
+        if this sweep did not write it.
         """
         if not self.saves:
             return None
@@ -165,7 +164,7 @@ class SweepState:
         return next((save for save in reversed(self.saves) if save.sha256 == digest), None)
 
     def on_event(self, event: Event) -> None:
-        """Take note of ``event``."""
+        """Update the state with ``event``."""
         note = self._NOTES.get(type(event))
         if note is not None:
             note(self, event)
@@ -174,13 +173,13 @@ class SweepState:
             session[1] = max(session[1], event.time)
 
     def add(self, job: JobRecord, time: float) -> None:
-        """Take note of a job that is known from elsewhere than events, a log for one."""
+        """Add a job that is not known from events but, for example, from a log."""
         self.jobs[job.num] = job
         if job.score is not None:
             self._offer(time, job.score, job.num, job.name)
 
     def supersede(self, nums: Iterable[int]) -> None:
-        """Let the jobs ``nums``, and only these, not count."""
+        """Mark the jobs ``nums``, and only these, as superseded."""
         nums = set(nums)
         if nums == self.superseded.keys():
             return
@@ -202,16 +201,16 @@ class SweepState:
         self.waiting.clear()
         self.sweep_id, self.kind, self.seed = event.sweep_id, event.kind, event.seed
         self.direction = event.direction
-        # A Hydra sweep notes the config of a job once; its next batches leave it out.
+        # A Hydra sweep records the config of a job once; later batches leave it out.
         kept = {"config": self.spec["config"]} if "config" in self.spec else {}
         self.spec = {**kept, **event.spec}
         self.supersede(event.superseded)
         fixed = self.spec.get("fixed")
-        if fixed is not None:  # jobs of which none were noted are taken over by this run
+        if fixed is not None:  # assumed for jobs whose fixed arguments were not recorded
             for job in self.jobs.values():
                 if job.fixed is None and not job.fixed_key:
                     job.fixed = fixed
-        if event.resumed:  # what failed or was cut short runs again
+        if event.resumed:  # failed and unfinished jobs run again
             self.finished = self.failed = 0
         self.finished += event.already_finished
         done = self.finished + self.failed
@@ -227,11 +226,11 @@ class SweepState:
         job = self._attempted(event)
         job.key, job.params, job.info = event.key, event.params, event.info
         job.fixed_key = str(event.info.get("fixed", ""))
-        # A repaired journal may have lost the start that noted them.
+        # A repaired journal may have lost the start that recorded them.
         noted = not job.fixed_key or job.fixed_key == self.spec.get("fixed_key")
         job.fixed = self.spec.get("fixed") if noted else None
         job.status, job.value = JobStatus.RUNNING, None
-        if event.attempt == 1:  # also: run again in a resumed sweep
+        if event.attempt == 1:  # it may have run before, in an earlier session
             job.score = None
         self.waiting.discard(event.job)
         attempt = AttemptRecord(event.job, event.name, event.slot, event.attempt, event.time)
@@ -299,7 +298,7 @@ class SweepState:
         return job
 
     def _attempted(self, event: JobStarted | AttemptFailed | JobFinished | JobFailed) -> JobRecord:
-        """Return the job of an event, with the attempt of the event noted."""
+        """Record the attempt of an event in its job, and return the job."""
         job = self._job(event.job)
         job.slot, job.device, job.attempts = event.slot, event.device, event.attempt
         if job.name != event.name:
@@ -331,7 +330,7 @@ class SweepState:
             slot.attempt = None
 
     def _offer(self, time: float, score: float, job: int, name: str) -> None:
-        """Take a score for the best so far if it is."""
+        """Update the best score."""
         if not math.isfinite(score):
             return
         before = self.best

@@ -1,19 +1,20 @@
-"""A sweep's folder as the sweep itself uses it: written while it runs, read to resume it.
+"""The record of one sweep: written to its folder while it runs, read to resume it.
 
-Ties together the folder's lock, the journal and the best model's file, for
-both front ends. What resuming means, job by job (:mod:`junky_core.record.known_jobs` says which
-is which):
+Combines the folder's lock, the journal and the best model's file, for both front
+ends. What resuming does with a job (:mod:`junky_core.record.known_jobs` finds it
+in the journal):
 
-    in the journal as      then it
-    finished               is not run; keeps number, name, score and value
-    .. its best model lost is run again, for the model
-    failed                 is run again under its number
-    unfinished             is run again under its number
-    not there              is new, numbered on from the highest
-    finished, not asked    stays among the results
-    superseded             is no result any more, nor is its model
+    in the journal           when the sweep is resumed
+    finished                 does not run; keeps number, name, score and value
+    .. best model lost       runs again, for the model
+    failed                   runs again with the same number
+    unfinished               runs again with the same number
+    not there                runs, with the next free number
+    finished, not in the     stays among the results
+    .. resumed sweep
+    superseded               does not count as a result, nor does its model
 
-A damaged journal is refused, unless it is to be repaired first.
+A damaged journal is refused, unless ``resume="repair"``.
 """
 
 from __future__ import annotations
@@ -44,17 +45,17 @@ from junky_core.values.wording import count
 
 __all__ = ["REPAIR", "Plan", "SweepRecord", "is_spent", "open_record", "refusal"]
 
-REPAIR = "repair"  # resume with what is whole in a damaged journal
+REPAIR = "repair"  # resume with the intact records of a damaged journal
 
 
 @dataclass(slots=True)
 class Plan:
-    """What becomes of a batch of jobs.
+    """What to do with a batch of jobs.
 
     Attributes:
-        source: Those to run.
-        done: How those ended that are finished already.
-        nums: The number of each job of the batch, in its order; filled for a resumed sweep.
+        source: The jobs to run.
+        done: The results of the jobs that are already finished.
+        nums: The number of each job of the batch, in order; empty for a new sweep.
     """
 
     source: GridSource
@@ -63,28 +64,28 @@ class Plan:
 
 
 class SweepRecord:
-    """The record of one sweep in its folder. Not thread-safe but for the journal itself.
+    """The record of one sweep in its folder. Not thread-safe, except for the journal itself.
 
     Args:
-        path: The sweep's folder; made if it is not there.
-        resume: Go on with the sweep that the folder holds; ``"repair"``: with what is whole
-            in its journal, if that is damaged.
-        direction: This run's; it must be that of the sweep resumed.
-        seed: This run's; another one than before is noted.
+        path: The sweep's folder; created if it does not exist.
+        resume: Continue the sweep in the folder; ``"repair"``: with the intact records of its
+            journal, if that is damaged.
+        direction: This run's direction; it must be that of the resumed sweep.
+        seed: This run's seed; if it differs from the earlier one, the user is warned.
         how_to_resume: For the message that refuses to overwrite a sweep.
-        spent_may_go: Start anew in a folder whose sweep is spent, see :func:`is_spent`;
+        spent_may_go: Start a new sweep in a folder whose sweep is spent, see :func:`is_spent`;
             its journal is kept under another name.
-        fixed: What the jobs share besides their parameters; ``None`` if their keys say all.
+        fixed: The arguments that all jobs share; ``None`` if the jobs' keys cover everything.
 
     Attributes:
-        state: What the journal held, ``None`` for a new sweep.
-        notices: What the user should read, in order, once the sweep starts.
+        state: The state that the journal gave, ``None`` for a new sweep.
+        notices: Messages for the user, in order, to be shown once the sweep starts.
 
     Raises:
-        SweepFolderError: The folder is in use, cannot be written, or holds a
-            sweep and ``resume`` is not asked for.
-        ResumeError: The folder's sweep goes in the other direction.
-        JournalError: The journal is damaged, and not to be repaired.
+        SweepFolderError: The folder is in use, cannot be written, or contains a
+            sweep and ``resume`` is false.
+        ResumeError: The folder's sweep has the other direction.
+        JournalError: The journal is damaged, and ``resume`` is not ``"repair"``.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class SweepRecord:
                 self.state = load_state(self._folder.journal_path)
                 self._check_same_kind(direction, seed)
             elif resume:
-                self._note("info", f"{self.path} holds no sweep yet: it starts afresh")
+                self._note("info", f"{self.path} contains no sweep yet: a new one starts")
         except BaseException:
             self._folder.release()
             raise
@@ -128,12 +129,12 @@ class SweepRecord:
         self.journal: Journal | None = None
         self.tell: Callable[[Event], None] = self.notices.append  # type: ignore[assignment]
         self._reopened: set[int] = set()
-        self._known: set[int] = set()  # numbers of journaled jobs that were asked for again
-        self._seen: dict[str, int] = {}  # how often each key came
+        self._known: set[int] = set()  # numbers of journaled jobs that are in this sweep, too
+        self._seen: dict[str, int] = {}  # for each key, how many jobs had it
         self._next_num = 0 if self.state is None else self.state.highest_num + 1
 
     def open_journal(self) -> Journal:
-        """Start writing; from now on the folder holds this sweep."""
+        """Start writing: from now on the folder contains this sweep."""
         if self._model_of_superseded is not None:
             self.notices.append(put_model_aside(*self._model_of_superseded))
         self.journal = Journal(
@@ -144,7 +145,7 @@ class SweepRecord:
         return self.journal
 
     def begin(self, best: BestModel, settings: SweepSettings) -> SweepSettings:
-        """Take over what lies on disk; return the settings to go on with. Call it once."""
+        """Continue from the files on disk; return this sweep's settings. To be called once."""
         if self._fixed is not None:
             fixed = {"fixed": dict(self._fixed.values), "fixed_key": self._fixed.key}
             settings = replace(settings, spec={**settings.spec, **fixed})
@@ -167,17 +168,17 @@ class SweepRecord:
         best: BestModel,
         what_differs: Callable[[SweepState, Sequence[Job]], str] | None = None,
     ) -> Plan:
-        """Return what is to run of ``jobs``, and what is done already.
+        """Return which of ``jobs`` to run, and which are already finished.
 
         Args:
             jobs: A batch of jobs, with their keys and, for a new sweep, their numbers.
-            total: How many they are.
-            best: The sweep's, begun.
-            what_differs: Says in a sentence how other jobs than the journal's differ from it;
-                ``None``: which parameters they have.
+            total: How many there are.
+            best: The sweep's best model, after :meth:`begin`.
+            what_differs: Returns a sentence that says how jobs differ from the journal's;
+                ``None``: a sentence that compares the names of their parameters.
 
         Raises:
-            ResumeError: None of ``jobs`` is in the journal: another sweep's folder.
+            ResumeError: None of ``jobs`` is in the journal: the folder is another sweep's.
         """
         jobs = self._distinct(jobs)
         if self.state is None:
@@ -185,7 +186,7 @@ class SweepRecord:
         return self._split(jobs, best, what_differs)
 
     def leftovers(self) -> list[JobResult]:
-        """Return what is finished and was not asked for again, so that the best has its row."""
+        """Return the finished jobs that are not in this sweep, so that the best job has a row."""
         if self.state is None:
             return []
         return [
@@ -195,20 +196,20 @@ class SweepRecord:
         ]
 
     def hand_over(self, emit: Callable[[Event], None]) -> None:
-        """Tell what was noted so far, and from now on, through ``emit``."""
+        """Emit all notices so far through ``emit``, and use it from now on."""
         self.tell = emit
         for notice in self.notices:
             emit(notice)
         self.notices.clear()
 
     def close(self) -> None:
-        """Close the journal and let go of the folder."""
+        """Close the journal and unlock the folder."""
         if self.journal is not None:
             self.journal.close()
         self._folder.release()
 
     def discard(self) -> None:
-        """Close, and leave no trace of a sweep that was refused before its journal was opened."""
+        """Close, and remove the folders created for a sweep that was refused before it started."""
         self.close()
         if self.journal is None and self._fresh_folders:
             self._folder.lock_path.unlink(missing_ok=True)
@@ -219,14 +220,14 @@ class SweepRecord:
                     return
 
     def _repair(self, direction: str, seed: int | None) -> None:
-        """Leave in a damaged journal what is whole, and take note of what was dropped."""
+        """Repair the journal if it is damaged, and warn about what was dropped."""
         dropped = repair_journal(self._folder.journal_path, direction, seed)
         if dropped is not None:
             self._repaired = True
             self._note("warning", dropped)
 
     def _set_aside(self) -> None:
-        """Keep the journal of a spent sweep under a name of its own."""
+        """Rename the journal of a spent sweep."""
         old = self._folder.journal_path
         sweep_id = re.sub(r"[^0-9A-Za-z]", "", load_state(old).sweep_id)[:40]  # it is in a file
         name = f"{old.stem}-{sweep_id or 'old'}{old.suffix}"
@@ -234,17 +235,17 @@ class SweepRecord:
         self._note("info", f"the journal of the sweep that was in {self.path} is now {name}")
 
     def _restore_best(self, best: BestModel) -> None:
-        """Take the best model's file as the best so far, if this sweep wrote it."""
+        """Use the best model's file as the best so far, if this sweep wrote it."""
         if self.state is None:
             return
-        remove_stale_temporaries(best.path)  # a kill amid a save leaves one
+        remove_stale_temporaries(best.path)  # left if the process was killed while saving
         record = self.state.match_best_file(best.path)
         if record is not None and self._jobs and record.job in self._jobs.superseded:
             self._model_of_superseded = best.path, record.job
             record = None
         if record is not None:
             best.restore(record.job, record.name, record.score, record.sha256)
-        unknown = (  # what saved it is lost
+        unknown = (  # the record of the save is lost
             self._repaired
             and record is None
             and self._model_of_superseded is None
@@ -260,7 +261,7 @@ class SweepRecord:
         ):
             self._reopened.add(lead.num)
             lost = f"the best model of job {lead.num} is no longer in {best.path}"
-            self._note("warning", f"{lost}: the job runs again if it is asked for")
+            self._note("warning", f"{lost}: the job runs again if it is in this sweep")
             if record is None:
                 best.miss(f"{lost}, and no other was saved since")
 
@@ -270,13 +271,13 @@ class SweepRecord:
         best: BestModel,
         what_differs: Callable[[SweepState, Sequence[Job]], str] | None,
     ) -> Plan:
-        """Split ``jobs`` into those still to run and the results of those that are done."""
+        """Split ``jobs`` into those to run and the results of those that are finished."""
         assert self.state is not None
         assert self._jobs is not None
         first_plan = not self._known
         todo: list[Job] = []
-        replaced: list[Job] = []  # that were run with other fixed arguments
-        unknown: list[Job] = []  # whose parameters cannot be compared
+        replaced: list[Job] = []  # jobs that ran with other fixed arguments
+        unknown: list[Job] = []  # jobs whose parameters cannot be compared
         plan = Plan(GridSource(iter(todo), 0), nums=[])
         for job in jobs:
             before = self._jobs.find(job)
@@ -304,7 +305,7 @@ class SweepRecord:
         return plan
 
     def _refuse_mixture(self, todo: Sequence[Job], best: BestModel) -> None:
-        """Refuse to put results of one config beside those of another with the same overrides."""
+        """Refuse to rank results of two configs with the same overrides together."""
         assert self._jobs is not None
         held = best.saved
         mixed = [
@@ -315,13 +316,13 @@ class SweepRecord:
         if mixed:
             raise ResumeError(
                 f"{self.path} has results of {count(len(mixed), 'job')} with the same overrides "
-                f"as jobs asked for and another config, job {mixed[0].num} first "
-                f"({dict_text(mixed[0].params)}): config files have changed since, and one "
-                "ranking of both would be wrong. Choose another folder, or undo the change"
+                f"as jobs of this sweep but another config, the first being job {mixed[0].num} "
+                f"({dict_text(mixed[0].params)}): config files have changed since, so the results "
+                "cannot be ranked together. Choose another folder, or undo the change"
             )
 
     def _distinct(self, jobs: Iterable[Job]) -> Iterator[Job]:
-        """Give jobs that are alike, key for key, keys of their own: the later ones are counted."""
+        """Make the keys unique: the second job with the same key gets ``#2`` at its end."""
         for job in jobs:
             count = self._seen[job.key] = self._seen.get(job.key, 0) + 1
             yield job if count == 1 else replace(job, key=f"{job.key}#{count}")
@@ -330,14 +331,14 @@ class SweepRecord:
         assert self.state is not None
         if self.state.by_num and self.state.direction != direction:
             raise ResumeError(
-                f"{self.path} holds a sweep with direction {self.state.direction!r}, "
-                f"this one has {direction!r}: the same direction is needed to resume it"
+                f"{self.path} contains a sweep with direction {self.state.direction!r}, "
+                f"but this one has {direction!r}: use the same direction to resume it"
             )
         if self.state.by_num and self.state.seed != seed:
             self._note(
                 "warning",
-                f"the sweep was begun with seed {self.state.seed} and goes on with {seed}: "
-                "its jobs are not all comparable",
+                f"the sweep started with seed {self.state.seed} and continues with {seed}: "
+                "not all of its jobs are comparable",
             )
 
     def _note(self, level: str, message: str) -> None:
@@ -345,9 +346,9 @@ class SweepRecord:
 
 
 def is_spent(path: Path) -> bool:
-    """Return whether the sweep in a folder is over and left nothing that another would overwrite.
+    """Return whether the sweep in a folder is over and has no results that could be overwritten.
 
-    That is one whose jobs all finished, and none gave a score or saved a model.
+    All its jobs finished, and none gave a score or saved a model.
     """
     try:
         state = load_state(SweepFolder(path).journal_path)
@@ -362,22 +363,22 @@ def is_spent(path: Path) -> bool:
 
 
 def refusal(path: Path, how_to_resume: str) -> str:
-    """Return why no new sweep is started in a folder that holds one."""
+    """Return the message that no new sweep can start in a folder that contains one."""
     return (
-        f"{path} holds a sweep already, which is not overwritten. "
-        f"Go on with it ({how_to_resume}) or choose another folder"
+        f"{path} already contains a sweep, which is not overwritten. "
+        f"Resume it ({how_to_resume}) or choose another folder"
     )
 
 
 def _score_on_disk(job: JobRecord, best: BestModel) -> float | None:
-    """Return the score of a job's model, if the best model's file is that of its broken attempt."""
+    """Return the score of the best model on disk, if an attempt of this job saved it."""
     held = best.saved
     return held.score if held is not None and held.job == job.num else None
 
 
 @contextlib.contextmanager
 def open_record(path: Path, **options: Any) -> Iterator[SweepRecord]:
-    """Hold a :class:`SweepRecord` inside the ``with`` block; a refused sweep leaves no trace."""
+    """Open a :class:`SweepRecord` for the ``with`` block; a refused sweep leaves no files."""
     record = SweepRecord(path, **options)
     try:
         yield record

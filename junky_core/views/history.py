@@ -1,4 +1,4 @@
-"""What happened in a sweep, by its folder, its journal or its log."""
+"""Load the state of a sweep from its folder, its journal or its log."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from junky_core.record.state import SweepState
 
 __all__ = ["is_journal", "load_history"]
 
-_SLOT_DIGITS = 6  # of a slot that is worth a number in a log that anybody may have written
+_SLOT_DIGITS = 6  # longer slot numbers are not credible: anyone may have written the log
 
 
 def load_history(path: str | os.PathLike[str]) -> SweepState:
     """Read a sweep folder, a journal or a log.
 
-    Of a folder the journal is read; its log if it has no journal.
+    In a folder, the journal is read, or the log if there is no journal.
 
     Raises:
         LogNotFoundError: There is nothing at ``path``.
-        LogError: It is no log of a sweep.
+        LogError: It is not the log of a sweep.
         JournalError: The journal is damaged.
     """
     path = user_path("PATH", path, LogError)
@@ -39,7 +39,7 @@ def load_history(path: str | os.PathLike[str]) -> SweepState:
 
 
 def is_journal(path: Path) -> bool:
-    """Return whether a file is a journal, damaged perhaps, and no log."""
+    """Return whether a file is a journal, possibly a damaged one, and not a log."""
     if not path.is_file():
         return False
     with open_regular(path) as file:
@@ -54,7 +54,7 @@ def _from_log(path: Path) -> SweepState:
     for direction, num, name, score, params, finished in entries:
         state.direction = direction
         if num is None or num in state.jobs:
-            num, free = free, free + 1  # noqa: PLW2901 - the old tool gave no numbers
+            num, free = free, free + 1  # noqa: PLW2901 - in logs of the old tool
         thread = name.removeprefix("Thread-").partition("_")[0].partition(" ")[0]
         job = JobRecord(
             num,

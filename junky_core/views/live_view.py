@@ -1,4 +1,4 @@
-"""A running sweep's state as a reader sees it: a line of text, or a display for a terminal."""
+"""The state of a running sweep as a line of text, or as a display for a terminal."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 __all__ = ["plain_line", "render"]
 
-_MAX_SLOTS = 16  # lines that slots may take
+_MAX_SLOTS = 16  # how many slots are shown
 
 
 def plain_line(state: LiveState, now: float) -> str:
-    """Return how the sweep stands as one line without control characters.
+    """Return the progress of the sweep as one line without control characters.
 
-    It has no ``name: message`` in it, so that it is no news in a log.
+    It contains no ``name: message``, so that the log parser ignores it.
     """
     done = count(state.finished, "job")
     if state.total is not None:
@@ -51,7 +51,7 @@ def render(state: LiveState, now: float, width: int) -> RenderableType:
     head = Text(no_wrap=True, overflow="ellipsis")
     done = state.finished + state.failed
     if state.total:
-        room = min(30, width - 84)  # what the words leave
+        room = min(30, width - 84)  # what the text leaves
         if room >= 8:
             filled = min(room, round(room * done / state.total))
             head.append("━" * filled, "green").append("━" * (room - filled), "dim").append(" ")

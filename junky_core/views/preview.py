@@ -1,4 +1,4 @@
-"""What a sweep would run, as text, for both front ends."""
+"""A text that lists the jobs of a sweep, for both front ends."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def preview_text(
     params_of: Callable[[int], Mapping[str, Any]],
     width: int | None = None,
 ) -> str:
-    """Return how many jobs there are, how the count comes about, and a table of the jobs.
+    """Return the number of jobs, an explanation of the number, and a table of the jobs.
 
     Args:
-        count: How many jobs.
-        because: Lines that explain the count.
-        params_of: Gives the parameters of a job by number; asked only for those shown.
-        width: Columns there are; the terminal's, or 120.
+        count: The number of jobs.
+        because: Lines that explain it.
+        params_of: Returns the parameters of a job by number; called only for the jobs shown.
+        width: Width in columns; by default the terminal's, or 120.
 
-    A long table is cut in the middle; one that is too wide becomes lines of
-    ``key=value``.
+    The middle of a long table is left out. A table that is too wide is replaced by
+    lines of ``key=value``.
 
     >>> print(preview_text(2, ["2 = 2 (lr)"], [{"lr": 0.1}, {"lr": 0.01}].__getitem__))
     2 jobs

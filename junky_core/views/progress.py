@@ -1,12 +1,16 @@
 """Observer: live progress in a terminal, plain lines elsewhere.
 
-In a terminal a display of a few lines stays at the bottom, and whatever the
-process prints or logs scrolls above it. Events only set fields under a lock;
-one thread draws, at most twice a second.
+In a terminal a display of a few lines stays at the bottom, and everything that
+the process prints or logs scrolls above it. Events only update the state; a
+thread draws it, at most twice a second.
+
+``rich.live`` is not used, because the jobs' own output must reach the terminal
+unchanged: it would wrap their long lines, hide their progress bars and lock up
+in their forked workers.
 
     state                 on SweepStarted      on SweepEnded
     terminal              the display opens    drawn once more, then closed
-    not, or a notebook    nothing              a last line
+    other, or a notebook  nothing              a last line
 """
 
 from __future__ import annotations
@@ -43,17 +47,17 @@ _PLAIN_EVERY_S = 30.0
 
 
 class Progress:
-    """Shows how the sweep stands. Safe to use from all slots at once.
+    """Shows the progress of the sweep. Thread-safe.
 
     Args:
-        enabled: ``False`` shows nothing. ``None`` shows the display in a
-            terminal, and elsewhere nothing but what ``plain`` says.
-        plain: Whether to print lines where there is no terminal: one when a job
-            has ended, at most each ``plain_every_s``, and one at the end.
-        plain_every_s: Seconds.
+        enabled: ``False`` shows nothing. ``None`` shows the display if stdout is a
+            terminal, and lines elsewhere if ``plain`` is true.
+        plain: Whether to print lines if stdout is not a terminal: when a job has
+            ended, at most one every ``plain_every_s``, and one at the end.
+        plain_every_s: Seconds between lines.
 
-    The display takes ``sys.stdout`` and ``sys.stderr``, and log handlers that
-    write there, for as long as the sweep lasts, so that their lines go above it.
+    While the sweep runs, the display replaces ``sys.stdout`` and ``sys.stderr``,
+    also in log handlers that write to them, so that their lines go above it.
     """
 
     def __init__(
@@ -73,7 +77,7 @@ class Progress:
         self._display: _Display | None = None  # set and cleared by the thread that runs the sweep
 
     def on_event(self, event: Event) -> None:
-        """Take note of ``event``."""
+        """Update the progress with ``event``."""
         if not self._enabled:
             return
         with self._lock:
@@ -88,7 +92,7 @@ class Progress:
             self._say(final=False)
 
     def close(self) -> None:
-        """Draw a last time and give the terminal back; for the end, whatever it was."""
+        """Draw a last time and restore the streams; may be called however the sweep ended."""
         display, self._display = self._display, None
         if display is not None:
             display.close()
@@ -123,8 +127,8 @@ class Progress:
 class _Display:
     """The lines at the bottom of the terminal, and the thread that draws them.
 
-    What is printed meanwhile is written as it is, between an erased and a
-    redrawn display: nothing wraps it, and it costs two escape sequences.
+    Other output is written unchanged: the display is erased before it and drawn
+    again after it.
     """
 
     def __init__(self, content: Callable[[int], RenderableType]) -> None:
@@ -134,7 +138,7 @@ class _Display:
         self._content = content
         self._terminal = sys.stdout
         self._console = Console(file=self._terminal)
-        # Reentrant: a signal handler may print while this very thread draws.
+        # Reentrant: a signal handler may print while this thread draws.
         self._lock = threading.RLock()  # guards what is on the terminal, and the two below
         self._frame: list[str] = []
         self._closed = False
@@ -168,14 +172,14 @@ class _Display:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            self.changed.wait(1.0)  # a second without news still moves the clocks
+            self.changed.wait(1.0)  # without events, the times shown advance once a second
             self.changed.clear()
             with contextlib.suppress(OSError, ValueError):
                 self._draw()
             self._stop.wait(_DRAW_EVERY_S)
 
     def _draw(self) -> None:
-        # The last column stays free: some terminals wrap when it is filled.
+        # The last column stays empty: some terminals wrap a line that fills it.
         width = max(20, self._console.width - 1)
         with self._console.capture() as capture:
             self._console.print(self._content(width), width=width, soft_wrap=False)
@@ -194,29 +198,29 @@ class _Display:
 
 
 class _Above(io.TextIOBase):
-    """Stands in for a stream of the terminal: whole lines go above the display."""
+    """Replaces a stream of the terminal: complete lines go above the display."""
 
     def __init__(self, stream: TextIO, display: _Display) -> None:
         super().__init__()
         self._stream = stream
         self._display = display
-        self._lock = threading.RLock()  # guards the line that has not ended
+        self._lock = threading.RLock()  # guards the incomplete line
         self._line = ""
         self._pid = os.getpid()
 
     def write(self, text: str) -> int:
-        if os.getpid() != self._pid:  # a forked worker: the locks may be held by nobody there
+        if os.getpid() != self._pid:  # a forked worker: the locks may be held for ever there
             return self._stream.write(text)
         with self._lock:
             *whole, rest = (self._line + text).split("\n")
-            # A progress bar writes its line again and again: keep the last.
+            # A progress bar rewrites its line: keep the last version.
             self._line = rest[rest.rfind("\r") + 1 :] if "\r" in rest[:-1] else rest
             if whole:
                 self._display.write_above("".join(f"{line}\n" for line in whole))
         return len(text)
 
     def end(self) -> None:
-        """Write what has not ended in a line end."""
+        """Write the incomplete line."""
         with self._lock:
             line, self._line = self._line, ""
         if line:
@@ -225,7 +229,7 @@ class _Above(io.TextIOBase):
                 self._stream.flush()
 
     def flush(self) -> None:
-        """Do nothing: whole lines are flushed as they come."""
+        """Do nothing: complete lines are flushed when they are written."""
         if os.getpid() != self._pid:
             self._stream.flush()
 
@@ -249,7 +253,7 @@ class _Above(io.TextIOBase):
 
 @contextlib.contextmanager
 def _streams_follow(above: Sequence[tuple[TextIO, _Above]]) -> Iterator[None]:
-    """Put the stand-ins in the place of ``sys.stdout`` and ``sys.stderr``."""
+    """Replace ``sys.stdout`` and ``sys.stderr``."""
     names = ["stdout", "stderr"]
     for (_, stand_in), name in zip(above, names, strict=False):
         setattr(sys, name, stand_in)
@@ -257,13 +261,13 @@ def _streams_follow(above: Sequence[tuple[TextIO, _Above]]) -> Iterator[None]:
         yield
     finally:
         for (stream, stand_in), name in zip(above, names, strict=False):
-            if getattr(sys, name) is stand_in:  # not one that somebody set since
+            if getattr(sys, name) is stand_in:  # not if it was replaced since
                 setattr(sys, name, stream)
 
 
 @contextlib.contextmanager
 def _handlers_follow(above: Sequence[tuple[TextIO, _Above]]) -> Iterator[None]:
-    """Let log handlers that write to the terminal write above the display."""
+    """Make log handlers that write to the terminal write above the display."""
     moved: list[tuple[logging.StreamHandler[Any], TextIO, _Above]] = []
     known = list(logging.root.manager.loggerDict.values())
     for logger in (logging.root, *known):

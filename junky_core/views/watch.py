@@ -11,22 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from junky_core.errors import LogNotFoundError
-from junky_core.jobs import JobStatus
+from junky_core.errors import LogError, LogNotFoundError
 from junky_core.record.folder import JOURNAL_NAME, LOCK_NAME
 from junky_core.record.lines import Line, LineReader
 from junky_core.record.live_state import LiveState
 from junky_core.record.regular_files import check_regular, open_regular
-from junky_core.values.texts import visible
-from junky_core.values.wording import count
-from junky_core.views.history import is_journal, load_history
+from junky_core.views.history import is_journal
 from junky_core.views.live_view import plain_line, render
 
 __all__ = ["JournalTail", "watch"]
 
-_SILENT_S = 5.0  # without news so long, look whether the sweep's process is there
+_SILENT_S = 5.0  # after so long without events, check whether the sweep's process is alive
 _PLAIN_EVERY_S = 10.0
-_FIRST_BYTES = 4096  # of the first record, which tell one sweep's journal from another's
+_FIRST_BYTES = 4096  # how much of the first record identifies a sweep's journal
 
 
 class JournalTail:
@@ -36,9 +33,9 @@ class JournalTail:
         path: The journal.
 
     Attributes:
-        restarted: Set when a ``read`` begins at the file's start: the first one, and when it is
-            another file now, or was cut off. All that was read before counts no more; whoever
-            has taken note of that clears it.
+        restarted: Set when a ``read`` begins at the file's start: the first time, and if the file
+            was replaced or truncated. Lines read before are then no longer valid. The caller
+            clears it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,14 +43,14 @@ class JournalTail:
         self._path = path
         self._offset = 0
         self._inode = -1
-        self._first = b""  # inodes are used again
+        self._first = b""  # inodes are reused
         self._lines = LineReader(path)
 
     def read(self) -> Iterator[Line]:
-        """Yield the lines that are new and whole.
+        """Yield the new lines that are complete.
 
         Raises:
-            OSError: The file is away.
+            OSError: The file does not exist, or cannot be read.
             JournalError: The next line is damaged.
         """
         with open_regular(self._path) as file:
@@ -76,14 +73,14 @@ class JournalTail:
 
 
 def watch(path: Path, *, once: bool, interval_s: float, stream: TextIO | None = None) -> int:
-    """Show how the sweep at ``path`` stands until it is over; return the exit status.
+    """Show the progress of the sweep at ``path`` until it is over; return the exit status.
 
-    On a terminal a display that renews itself; else lines, each when something
-    changed, at most one in ten seconds.
+    On a terminal this is a live display. Otherwise a line is printed when
+    something changed, at most every ten seconds.
 
     Raises:
         LogNotFoundError: There is nothing at ``path``.
-        LogError: It is no sweep.
+        LogError: It has no journal.
         JournalError: Its journal is damaged.
         OSError: It is a fifo or a device.
     """
@@ -93,7 +90,9 @@ def watch(path: Path, *, once: bool, interval_s: float, stream: TextIO | None = 
         raise LogNotFoundError(f"there is no sweep folder or log at {str(path)!r}")
     check_regular(journal)
     if not is_journal(journal):
-        return _watch_log(path, once=once, interval_s=interval_s, stream=stream)
+        raise LogError(
+            f"{str(path)!r} has no journal to watch; for a log, use: junky leaderboard {path}"
+        )
     view = _View(JournalTail(journal))
     if once:
         view.look()
@@ -105,14 +104,14 @@ def watch(path: Path, *, once: bool, interval_s: float, stream: TextIO | None = 
 
 
 class _View:
-    """How a sweep stands, as far as its journal has been read."""
+    """The state of a sweep, as far as its journal has been read."""
 
     def __init__(self, tail: JournalTail) -> None:
         self.state = LiveState()
         self._tail = tail
 
     def look(self) -> bool:
-        """Take in what is new; return whether there was anything."""
+        """Read new events; return whether there were any."""
         news = False
         try:
             for line in self._tail.read():
@@ -121,7 +120,7 @@ class _View:
                 if line.event is not None:
                     self.state.on_event(line.event)
                     news = True
-        except OSError:  # the folder is away; whether its process is too is found out elsewhere
+        except OSError:  # the folder is gone; the process is checked elsewhere
             return False
         return news
 
@@ -159,28 +158,9 @@ def _watch_in_lines(view: _View, folder: Path, interval_s: float, stream: TextIO
         time.sleep(interval_s)
 
 
-def _watch_log(path: Path, *, once: bool, interval_s: float, stream: TextIO) -> int:
-    """Follow a text log: read it anew when it has changed."""
-    seen: object = None
-    while True:
-        state = load_history(path)
-        done, jobs = state.count(JobStatus.FINISHED), len(state.jobs)
-        text = f"junky progress: {done} of {count(jobs, 'job')} seen finished"
-        if state.best is not None:
-            text += f", best {state.best.score:.6g} of {state.best.name}"
-        if text != seen:
-            print(visible(text), file=stream, flush=True)
-            seen = text
-        if state.ended is not None:
-            return 0 if state.ended == "completed" and done == jobs else 1
-        if once:
-            return 0
-        time.sleep(interval_s)
-
-
 def _is_over(state: LiveState, folder: Path, silent_s: float) -> bool:
     if state.ended is not None:
-        # A Hydra sweeper may launch another batch as long as its process is there.
+        # A Hydra sweeper may launch another batch as long as its process is alive.
         return state.kind != "hydra" or state.ended != "completed" or not _is_alive(folder)
     return silent_s > _SILENT_S and not _is_alive(folder)
 
@@ -195,7 +175,7 @@ def _status(state: LiveState, *, alive: bool, once: bool) -> int:
 def _say_end(state: LiveState, folder: Path, stream: TextIO) -> int:
     if state.ended is None:
         print(
-            f"the process of this sweep is gone before its end; it can be resumed: {folder}",
+            f"the sweep did not end, but its process is gone; it can be resumed: {folder}",
             file=stream,
         )
     return _status(state, alive=False, once=False)
@@ -210,7 +190,7 @@ def _print_once(state: LiveState, stream: TextIO) -> None:
 
 
 def _is_alive(folder: Path) -> bool:
-    """Return whether the process that locked ``folder`` is there; true if that cannot be told."""
+    """Return whether the process that locked ``folder`` is alive; true if that is unknown."""
     try:
         with open_regular(folder / LOCK_NAME) as file:
             holder = json.loads(file.read())

@@ -98,7 +98,9 @@ def test_results_of_an_option_that_was_edited_are_not_mixed_with_those_of_now(tm
     groups.run("opt=sgd,adam")
     groups.write("adam", 0.2)
     again = ["hydra.launcher.resume=true", f"hydra.sweeper.max_batch_size={batch}"]
-    with pytest.raises(ResumeError, match=r"same overrides .* another config, job 1 .*'adam'"):
+    with pytest.raises(
+        ResumeError, match=r"same overrides .* another config, the first being job 1 .*'adam'"
+    ):
         groups.run("opt=sgd,adam", *again)
     assert groups.ran == []
     assert groups.leaderboard() == [0.9, 0.1]

@@ -86,7 +86,7 @@ def test_a_job_whose_start_was_lost_is_no_result_twice(sweep, capsys):
 
 @pytest.mark.parametrize("resume", ["false", "no", "null"])
 def test_a_sweep_is_not_resumed_unasked(sweep, resume):
-    with pytest.raises(OSError, match="holds a sweep already"):
+    with pytest.raises(OSError, match="already contains a sweep"):
         sweep.run(f"hydra.launcher.resume={resume}")
 
 

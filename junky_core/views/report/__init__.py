@@ -1,7 +1,7 @@
-"""The report: one HTML page that holds all of a sweep, and opens offline.
+"""The report: one HTML page about a whole sweep, which works offline.
 
-The page's own script draws on canvases; nothing is loaded from anywhere, and
-the page's content policy forbids it.
+A script in the page draws on canvases. The page loads nothing, and its content
+security policy forbids it.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ def write_report(
     """Write the report of a sweep, atomically.
 
     Args:
-        source: A sweep folder, a journal, a log, or a state at hand.
+        source: A sweep folder, a journal, a log, or a state.
         path: The page to write. By default ``report.html`` in the sweep's
-            folder, or ``<log>.html`` beside a log.
+            folder, or ``<log>.html`` next to a log.
 
     Returns:
         The page's path.
 
     Raises:
-        LogError: ``source`` is no sweep, or not there.
+        LogError: ``source`` is not a sweep, or does not exist.
         JournalError: Its journal is damaged.
         OSError: The page cannot be written.
     """
@@ -55,7 +55,7 @@ def write_report(
 
 
 def publish_report(folder: Path) -> None:
-    """Write the report of a sweep that has ended, and say where; say why if it cannot be."""
+    """Write the report of a sweep that has ended, and print its path, or why it failed."""
     try:
         said = f"report: {write_report(folder)}"
     except (JunkyError, OSError) as error:

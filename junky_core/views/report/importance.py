@@ -1,22 +1,22 @@
-"""How much of the scores' spread each parameter explains.
+"""How much of the variance of the scores each parameter explains.
 
 The measure is the rank epsilon squared: scores are replaced by their ranks, so
-that one diverged run does not outweigh the rest, and a parameter's importance
-is the share of the ranks' variance that lies between its values, less what
-chance alone would put there (Kelley's epsilon squared, 1935; on ranks it
-belongs to the test of Kruskal and Wallis, 1952).
+that one diverged run does not dominate. A parameter's importance is the share
+of the ranks' variance that lies between its values, corrected for chance
+(Kelley's epsilon squared, 1935; on ranks it belongs to the test of Kruskal and
+Wallis, 1952).
 
     epsilon^2 = (between - (k - 1) * within / (n - k)) / total
 
-A numeric parameter with many values is cut into quantile bins. A conditional
-parameter (absent in some sub-grids) is judged among the jobs that have it, and
-its share is taken of the variance of all: what chose the sub-grid is not
-counted for it. Shares of different parameters may overlap, and effects that
-only a combination has are nobody's.
+A numeric parameter with many values is split into quantile bins. For a
+conditional parameter (absent in some sub-grids), the variance between its values
+is computed among the jobs that have it, and divided by the variance of all jobs:
+the effect of the sub-grid itself is not included. Shares of different parameters
+may overlap. An effect that only a combination of values has is not attributed to
+any parameter.
 
-Chosen over a random forest because it needs nothing installed, gives the same
-answer each time, is right on grids (where it is exact for the main effects),
-and is quick for 20,000 jobs.
+Chosen over a random forest because it needs no dependency, is deterministic, is
+exact for the main effects on a full grid, and is fast for 20,000 jobs.
 """
 
 from __future__ import annotations
