@@ -183,6 +183,8 @@ def loggers_are_separate(first: JobScope, second: JobScope) -> bool:
         "disable_existing_loggers": True,
     }
     with enter_scope(first):
+        logging.disable(logging.NOTSET)  # a script may have disabled logging
+        root.disabled = False
         logging.config.dictConfig(copy.deepcopy(config))
         own = list(root.handlers)
         one = root.isEnabledFor(1) and [type(handler) for handler in own] == [logging.NullHandler]

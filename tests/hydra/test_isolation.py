@@ -102,6 +102,31 @@ def process_state():
     )
 
 
+@pytest.mark.parametrize("how", ["logging.disable", "root.disabled"])
+def test_jobs_are_kept_apart_where_the_script_has_disabled_logging(how):
+    root = logging.getLogger()
+
+    def work(number, meet):
+        found = root.isEnabledFor(logging.CRITICAL)
+        meet()
+        logging.disable(logging.NOTSET)
+        root.disabled = False
+        return found, root.isEnabledFor(logging.CRITICAL)
+
+    try:
+        if how == "root.disabled":
+            root.disabled = True
+        else:
+            logging.disable(logging.CRITICAL)
+        before = process_state()
+        assert in_jobs(work) == [(False, True), (False, True)]
+        assert process_state() == before
+        assert not root.isEnabledFor(logging.CRITICAL)
+    finally:
+        logging.disable(logging.NOTSET)
+        root.disabled = False
+
+
 def test_each_job_has_its_own_hydra_config():
     def work(number, meet):
         HydraConfig.instance().cfg = fake_cfg(f"/job/{number}")
