@@ -287,3 +287,10 @@ def test_threads_and_pools_are_as_they_were_afterwards(uninherited):
         assert "apply_async" in vars(multiprocessing.pool.ThreadPool)
         assert [dict(vars(kind)) for kind in PATCHED] != before
     assert [dict(vars(kind)) for kind in PATCHED] == before
+
+
+def test_a_job_s_own_facet_is_made_once_and_not_handed_to_jobs_inside_it():
+    outer = JobScope("outer")
+    made = outer.own_facet("set", set)
+    assert outer.own_facet("set", set) is made
+    assert JobScope("inner", parent=outer).own_facet("set", set) is not made

@@ -17,22 +17,15 @@ Consoles that an app makes itself are left alone.
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from junky_core.job.fork_locks import free_in_children
 from junky_core.job.patches import shared
 from junky_core.job.scopes import current_scope
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 __all__ = ["consoles_apart"]
 
 FACET = "rich"  # where a job's console is kept in its JobScope
-
-_lock = free_in_children(threading.Lock())  # guards the consoles of jobs
 
 
 @shared
@@ -79,22 +72,13 @@ def _per_job(plain: Any) -> Any:
     return PerJobConsole
 
 
-def _job_console() -> Console | None:
+def _job_console() -> Any:
     """Return the console of the job that the calling thread works for, ``None`` outside jobs."""
     scope = current_scope()
-    if scope is None:
-        return None
-    with _lock:
-        # The jobs of a sweep inside a job find the outer job's facets; each needs its own console.
-        owner, console = scope.facets.get(FACET, (None, None))
-        if owner is not scope:
-            console = _new_console()
-            scope.facets[FACET] = scope, console
-    found: Console = console
-    return found
+    return None if scope is None else scope.own_facet(FACET, _new_console)
 
 
-def _new_console() -> Console:
+def _new_console() -> Any:
     from rich.console import Console
 
     class JobConsole(Console):

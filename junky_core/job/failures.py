@@ -240,11 +240,10 @@ def traceback_text(exception: BaseException) -> str:
         if is_ctrl_c(error):
             raise
     head = "Traceback (most recent call last):\n"
-    where = ""
-    while theirs is not None:
-        code = theirs.tb_frame.f_code
-        where += f'  File "{code.co_filename}", line {theirs.tb_lineno}, in {code.co_name}\n'
-        theirs = theirs.tb_next
+    where = "".join(
+        f'  File "{frame.f_code.co_filename}", line {line}, in {frame.f_code.co_name}\n'
+        for frame, line in traceback.walk_tb(theirs)
+    )
     earlier = cause_of(exception) or context_of(exception)
     return (
         (head + where if where else "")
@@ -293,12 +292,9 @@ def _is_host_memory(exception: BaseException) -> bool:
 
 def _location(exception: BaseException) -> Hashable:
     """Return the class and the line of each frame: the last alone may be a library's."""
-    lines = []
-    link = traceback_of(exception)
-    while link is not None:
-        lines.append((link.tb_frame.f_code.co_filename, link.tb_lineno))
-        link = link.tb_next
-    return (class_name(exception), tuple(lines))
+    frames = traceback.walk_tb(traceback_of(exception))
+    lines = tuple((frame.f_code.co_filename, line) for frame, line in frames)
+    return class_name(exception), lines
 
 
 def _without_own_frames(tb: TracebackType | None) -> TracebackType | None:

@@ -65,7 +65,15 @@ class JobScope:
         slot_facets: Those of its slot; by default, it has its own slot.
     """
 
-    __slots__ = ("facets", "job", "parent", "slot_facets", "thread_setups", "work_setups")
+    __slots__ = (
+        "_own_facets",
+        "facets",
+        "job",
+        "parent",
+        "slot_facets",
+        "thread_setups",
+        "work_setups",
+    )
 
     def __init__(
         self,
@@ -76,9 +84,21 @@ class JobScope:
         self.job = job
         self.parent = parent
         self.facets: dict[str, Any] = {} if parent is None else dict(parent.facets)
+        self._own_facets: dict[str, Any] = {}
         self.slot_facets: dict[str, Any] = {} if slot_facets is None else slot_facets
         self.thread_setups: list[Callable[[], AbstractContextManager[Any]]] = []
         self.work_setups: list[Callable[[], Callable[[], AbstractContextManager[Any]]]] = []
+
+    def own_facet(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what a module keeps for this job alone, not for jobs of a sweep inside it.
+
+        Args:
+            name: Its name.
+            make: Makes it when it is first asked for.
+        """
+        if name not in self._own_facets:
+            self._own_facets.setdefault(name, make())  # another thread may do so now
+        return self._own_facets[name]
 
 
 def current_scope() -> JobScope | None:

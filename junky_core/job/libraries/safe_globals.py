@@ -28,7 +28,7 @@ __all__ = ["safe_globals_counted"]
 ADD, REMOVE = "_add_safe_globals", "_remove_safe_globals"
 CLEAR, GET = "_clear_safe_globals", "_get_safe_globals"
 NAMES = (ADD, REMOVE, CLEAR, GET)
-FACET = "safe_globals"  # where a job's scope has its own id, and what it added
+FACET = "safe_globals"  # where a job's scope has what it added
 
 
 @shared
@@ -80,13 +80,7 @@ class _Counted:
     def _own(self) -> set[Any]:
         """Return what the calling thread's job added."""
         scope = current_scope()
-        if scope is None:
-            return self._elsewhere
-        held: tuple[int | None, set[Any]] = scope.facets.get(FACET, (None, set()))
-        owner, own = held
-        if owner != id(scope):  # a scope inside another begins with its facets
-            own = set()
-            scope.facets[FACET] = id(scope), own
+        own: set[Any] = self._elsewhere if scope is None else scope.own_facet(FACET, set)
         return own
 
     def _take_away(self, entries: set[Any]) -> None:
