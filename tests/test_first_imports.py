@@ -9,7 +9,9 @@ import time
 import traceback
 
 import pytest
+from watched_turns import WatchedCondition
 
+from junky_core.job import turns
 from junky_core.job.first_imports import first_imports_in_turn
 from junky_core.job.scopes import JobScope, enter_scope, inherit_scopes
 
@@ -38,21 +40,31 @@ def written(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
+@pytest.fixture
+def other_waits(monkeypatch):
+    """An event: a job has to wait for its turn."""
+    event = threading.Event()
+    monkeypatch.setattr(turns._turns, "changed", WatchedCondition(event.set))
+    return event
+
+
 class Gate:
     """Sees whether two modules are being imported at the same time."""
 
-    def __init__(self):
+    def __init__(self, other_is_there):
+        self.other_is_there = other_is_there  # an event: it is inside, or waits for its turn
+        self.lock = threading.Lock()
         self.inside = 0
         self.most = 0
-        self.changed = threading.Condition()
 
     def go_through(self):
-        with self.changed:
+        with self.lock:
             self.inside += 1
             self.most = max(self.most, self.inside)
-            self.changed.notify_all()
-            self.changed.wait_for(lambda: self.most > 1, timeout=0.2)
-        with self.changed:
+            if self.inside > 1:
+                self.other_is_there.set()
+        assert self.other_is_there.wait(60)
+        with self.lock:
             self.inside -= 1
 
 
@@ -81,8 +93,10 @@ def imports(name):
 
 
 @pytest.mark.parametrize("statement", [False, True])
-def test_modules_of_two_jobs_are_imported_one_after_the_other(written, monkeypatch, statement):
-    gate = Gate()
+def test_modules_of_two_jobs_are_imported_one_after_the_other(
+    written, monkeypatch, other_waits, statement
+):
+    gate = Gate(other_waits)
     monkeypatch.setattr(sys, "gate_of_test", gate, raising=False)
     for name in ("first_of_two", "second_of_two"):
         written(name, "import sys\nsys.gate_of_test.go_through()\n")
@@ -96,10 +110,12 @@ def test_modules_of_two_jobs_are_imported_one_after_the_other(written, monkeypat
     assert gate.most == 1
 
 
-def test_modules_that_import_each_other_are_whole_wherever_jobs_begin(written, monkeypatch):
+def test_modules_that_import_each_other_are_whole_wherever_jobs_begin(
+    written, monkeypatch, other_waits
+):
     # Each order is fine by itself. At the same time, `circle_b` would wait for `circle_a`,
     # which waits for `circle_b`, and go on with a `circle_a` that has no `value` yet.
-    checked, begun = threading.Event(), threading.Event()
+    checked, begun = threading.Event(), other_waits
     monkeypatch.setattr(sys, "events_of_test", (checked, begun), raising=False)
     written(
         "circle_a",
@@ -108,7 +124,7 @@ def test_modules_that_import_each_other_are_whole_wherever_jobs_begin(written, m
     written(
         "circle_b",
         "import sys\nnumber = 1\nif 'circle_a' not in sys.modules:\n"
-        "    sys.events_of_test[0].set()\n    sys.events_of_test[1].wait(0.5)\n"
+        "    sys.events_of_test[0].set()\n    sys.events_of_test[1].wait(60)\n"
         "    import circle_a\n    assert circle_a.value == 1\n",
     )
 

@@ -115,6 +115,60 @@ def test_filelock_refuses_no_fork_of_several_jobs():
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+# A thread of no job, as an observer's is, imports a module until the fork of a job waits for it. Had
+# the job forked by then, the child could never import that module.
+IMPORT = """
+import os, signal, sys, threading, warnings
+import torch
+from junky_core import torch_autotrain
+from junky_core.job import turns
+from watched_turns import WatchedCondition
+
+warnings.simplefilter("ignore", DeprecationWarning)
+folder, sys.path[0] = sys.argv[1], sys.argv[1]
+job_runs, importing, may_end = sys.events_of_test = [threading.Event() for _ in range(3)]
+turns._turns.changed = WatchedCondition(may_end.set)
+turns._OTHERS_WAIT_AT_MOST_S = 60
+
+def observe():
+    job_runs.wait(60)
+    import imported_beside_a_job
+
+def train(_device, _loaders, _model, _at, _save, _prefix):
+    job_runs.set()
+    importing.wait(60)
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)
+        import imported_beside_a_job
+        os._exit(imported_beside_a_job.value)
+    may_end.set()
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+with open(f"{folder}/imported_beside_a_job.py", "x") as file:
+    file.write("import sys\\n_, importing, may_end = sys.events_of_test\\n")
+    file.write("importing.set()\\nassert may_end.wait(60)\\nvalue = 7\\n")
+observer = threading.Thread(target=observe)
+observer.start()
+result = torch_autotrain(
+    lambda at: (torch.nn.Linear(1, 1), at), train, make_model_fit_params=[("at", [0])],
+    devices="cpu", max_retries=0, progress=False, sweep_dir=f"{folder}/sweep",
+)
+observer.join()
+assert not result.failed, result.failed[0].traceback
+assert [value for *_, value in result.stats] == [7]
+"""
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="needs torch")
+def test_a_job_on_one_slot_forks_while_no_other_thread_imports(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT, tmp_path], capture_output=True, text=True, timeout=120,
+        check=False, env={**os.environ, "PYTHONPATH": os.path.dirname(__file__)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 def test_the_function_is_put_back_after_the_last_block():
     plain = os.fork, os.forkpty
     first, second = forks_in_turn(), forks_in_turn()

@@ -1,111 +1,108 @@
 """Turns of jobs at what they must not do at the same time."""
 
 import contextlib
+import queue
 import subprocess
 import sys
 import threading
 
 import pytest
+from watched_turns import WatchedCondition
 
 from junky_core.job import turns
 from junky_core.job.scopes import JobScope, enter_scope, enter_slot, inherit_scopes
 from junky_core.job.turns import turn
 
 
-def beside(scope_of_other, within_s=0.2):
-    """Return whether another thread, in that scope, gets its turn while the caller has one."""
-    inside = threading.Event()
+@pytest.fixture
+def beside(monkeypatch):
+    """Start a thread that takes its turn, in the scope given; return what it does, in order."""
+    seen, threads = queue.Queue(), []
+    condition = WatchedCondition(lambda: seen.put("waits"))
+    monkeypatch.setattr(turns._turns, "changed", condition)
 
-    def other():
-        with scope_of_other, turn():
-            inside.set()
+    def start(scope):
+        def other():
+            with scope, turn():
+                seen.put("has it")
 
-    thread = threading.Thread(target=other)
-    with turn():
-        thread.start()
-        together = inside.wait(within_s)
-    thread.join()
-    assert inside.is_set()
-    return together
+        threads.append(threading.Thread(target=other))
+        threads[-1].start()
+        return lambda: seen.get(timeout=60)
 
-
-def test_one_job_waits_for_another():
-    with enter_scope(JobScope(None)):
-        assert not beside(enter_scope(JobScope(None)))
+    yield start
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
 
 
-def test_threads_of_one_job_do_not_wait_for_one_another():
+def test_one_job_waits_for_another(beside):
+    with enter_scope(JobScope(None)), turn():
+        other = beside(enter_scope(JobScope(None)))
+        assert other() == "waits"
+    assert other() == "has it"
+
+
+def test_threads_of_one_job_do_not_wait_for_one_another(beside):
     scope = JobScope(None)
-    with enter_scope(scope):
-        assert beside(enter_scope(scope), within_s=10)
+    with enter_scope(scope), turn():
+        assert beside(enter_scope(scope))() == "has it"
 
 
-def test_a_thread_that_a_job_starts_is_of_that_job():
-    inside = threading.Event()
-
-    def other():
-        with turn():
-            inside.set()
-
+def test_a_thread_that_a_job_starts_is_of_that_job(beside):
     with inherit_scopes(), enter_scope(JobScope(None)), turn():
-        thread = threading.Thread(target=other)
-        thread.start()
-        thread.join()
-    assert inside.is_set()
+        assert beside(contextlib.nullcontext())() == "has it"
 
 
-def test_a_sweep_inside_a_job_does_not_wait_for_that_job():
+def test_a_sweep_inside_a_job_does_not_wait_for_that_job(beside):
     outer = JobScope(None)
-    with enter_scope(outer):
-        assert beside(enter_scope(JobScope(None, parent=outer)), within_s=10)
+    with enter_scope(outer), turn():
+        assert beside(enter_scope(JobScope(None, parent=outer)))() == "has it"
 
 
-def test_slots_that_are_being_set_up_wait_for_each_other():
-    with enter_slot({}):
-        assert not beside(enter_slot({}))
+def test_slots_that_are_being_set_up_wait_for_each_other(beside):
+    with enter_slot({}), turn():
+        other = beside(enter_slot({}))
+        assert other() == "waits"
+    assert other() == "has it"
 
 
-def test_a_job_waits_for_a_thread_of_no_job():
+def test_a_job_waits_for_a_thread_of_no_job(beside):
     """Observers, and what writes the best model, import too."""
-    assert not beside(enter_scope(JobScope(None)))
+    with turn():
+        other = beside(enter_scope(JobScope(None)))
+        assert other() == "waits"
+    assert other() == "has it"
 
 
-def test_a_turn_lasts_until_the_outermost_block_ends():
-    inside = threading.Event()
-
-    def other():
-        with enter_scope(JobScope(None)), turn():
-            inside.set()
-
-    thread = threading.Thread(target=other)
+def test_a_turn_lasts_until_the_outermost_block_ends(beside):
     with enter_scope(JobScope(None)), turn():
         with turn():
             pass
-        thread.start()
-        assert not inside.wait(0.2)
-    thread.join()
-    assert inside.is_set()
+        other = beside(enter_scope(JobScope(None)))
+        assert other() == "waits"
+    assert other() == "has it"
 
 
-def test_an_error_ends_the_turn():
-    with enter_scope(JobScope(None)), pytest.raises(KeyError):
-        with turn():
-            raise KeyError
-    with enter_scope(JobScope(None)), turn():
-        pass
+def test_an_error_ends_the_turn(beside):
+    with enter_scope(JobScope(None)), pytest.raises(KeyError), turn():
+        raise KeyError
+    assert beside(enter_scope(JobScope(None)))() == "has it"
 
 
-def test_who_waited_too_long_goes_on(monkeypatch):
+def test_who_waited_too_long_goes_on(beside, monkeypatch):
     monkeypatch.setattr(turns, "_WAIT_AT_MOST_S", 0.01)
-    with enter_scope(JobScope(None)):
-        assert beside(enter_scope(JobScope(None)), within_s=10)
-        assert beside(enter_scope(JobScope(None)), within_s=10)
+    with enter_scope(JobScope(None)), turn():
+        for _ in range(2):
+            other = beside(enter_scope(JobScope(None)))
+            assert (other(), other()) == ("waits", "has it")
 
 
-def test_a_thread_of_no_job_does_not_wait_long(monkeypatch):
+def test_a_thread_of_no_job_does_not_wait_long(beside, monkeypatch):
     monkeypatch.setattr(turns, "_OTHERS_WAIT_AT_MOST_S", 0.01)
-    with enter_scope(JobScope(None)):
-        assert beside(contextlib.nullcontext(), within_s=10)
+    with enter_scope(JobScope(None)), turn():
+        other = beside(contextlib.nullcontext())
+        assert (other(), other()) == ("waits", "has it")
 
 
 FORK = """

@@ -23,7 +23,7 @@ ENDS = {  # what the child does -> the status that the parent finds
 JOBS = len(ENDS)
 
 HEAD = """
-import json, multiprocessing, os, pty, signal, sys, threading
+import json, multiprocessing, os, pty, select, signal, sys, threading
 import torch
 from junky_core import current_job
 from junky_core.autotrain import torch_autotrain
@@ -195,6 +195,7 @@ def test_child_cannot_save_and_is_told_so(tmp_path):
 
 def test_child_that_the_job_terminates_ends(tmp_path):
     """The sweep's handlers for signals are not the child's."""
+    # An Event would not do: interrupted at the wrong time, its wait() raises RuntimeError, or lasts.
     train = """
     def train(device, loaders, model, job, save_best, log_prefix):
         for signum in signal.SIGTERM, signal.SIGINT:
@@ -202,7 +203,8 @@ def test_child_that_the_job_terminates_ends(tmp_path):
             pid = os.fork()
             if pid == 0:
                 os.write(write, b"x")
-                threading.Event().wait(50)
+                for _ in range(500):
+                    select.select([], [], [], 0.1)
                 os._exit(9)
             os.read(read, 1)
             os.kill(pid, signum)
@@ -312,15 +314,25 @@ def test_child_of_a_hydra_job_ends(tmp_path):
 def test_fork_waits_until_the_log_is_written(tmp_path):
     """A stream's lock that another thread held at the fork would be held for ever in the child."""
     train = """
+    from junky_core.job import forks
     from junky_core.logs.text_log import StdoutWriter
 
-    stdout, writing, forked = sys.stdout, threading.Event(), threading.Event()
+    stdout, writing, may_write = sys.stdout, threading.Event(), threading.Event()
+
+    class Watched:  # the writer goes on once the fork waits for it, or has not waited
+        lock = forks._streams_lock
+        __enter__, __exit__, release = lock.__enter__, lock.__exit__, lock.release
+        def acquire(self, timeout):
+            may_write.set()
+            return self.lock.acquire(timeout=timeout)
+
+    forks._streams_lock, forks._FORK_WAITS_S = Watched(), 60
 
     class Slow:
         def write(self, text):
             with lock:
                 writing.set()
-                forked.wait(0.2)
+                may_write.wait(60)
                 stdout.write(text)
         def flush(self):
             with lock:
@@ -333,7 +345,7 @@ def test_fork_waits_until_the_log_is_written(tmp_path):
     writing.wait()
     if os.fork() == 0:
         os._exit(0 if lock.acquire(timeout=5) else 1)
-    forked.set()
+    may_write.set()
     status = os.waitstatus_to_exitcode(os.wait()[1])
     thread.join()
     sys.stdout = stdout

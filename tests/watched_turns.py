@@ -1,0 +1,16 @@
+"""See that a thread waits for its turn, so that no test has to guess it from the time."""
+
+import threading
+
+
+class WatchedCondition(threading.Condition):
+    """Calls ``on_wait()`` in each thread that has to wait; for ``turns._turns.changed``."""
+
+    def __init__(self, on_wait):
+        super().__init__()
+        self.on_wait = on_wait
+
+    def wait_for(self, predicate, timeout=None):
+        if not predicate():
+            self.on_wait()
+        return super().wait_for(predicate, timeout)
