@@ -16,11 +16,14 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+from junky_core.job.fork_locks import free_in_children
+
 __all__ = ["when_imported"]
 
 _Action = Callable[[ModuleType], None]
 
-_lock = threading.Lock()  # guards _actions, and whether _FINDER is in sys.meta_path
+# Guards _actions, and whether _FINDER is in sys.meta_path.
+_lock = free_in_children(threading.Lock())
 _actions: list[tuple[str, _Action]] = []
 
 
@@ -35,7 +38,7 @@ def when_imported(name: str, action: _Action) -> Iterator[None]:
     ...     pass
     json
     """
-    acting = threading.RLock()  # guards the two below
+    acting = free_in_children(threading.RLock())  # guards the two below
     over = False
     done: Any = None  # the spec that was last acted on: each execution of a module has its own
 
