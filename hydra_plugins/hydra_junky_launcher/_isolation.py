@@ -195,8 +195,7 @@ def _process_restored() -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(OSError):
-            if str(Path.cwd()) != folder:
-                os.chdir(folder)
+            os.chdir(folder)
         sys.stdout, sys.stderr = streams
         # catch_warnings puts a new list in place, and at its end the old one back. A list that
         # is left in place is undone; what filterwarnings() changed inside the old one stays.

@@ -7,7 +7,7 @@ import gc
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from junky_core.job.failures import Failure, describe, free_memory, settle
 from junky_core.job.forks import OwnProcess, leave_if_forked
 from junky_core.job.libraries import begin_job, libraries_apart
 from junky_core.job.loaders import SharedData
+from junky_core.job.process_settings import ProcessSettings
 from junky_core.job.scopes import JobScope, current_scope, enter_scope
 from junky_core.job.seeding import JobStreams, current_streams
 from junky_core.job.torch_state import default_device, own_torch_state
@@ -40,12 +41,14 @@ class Surroundings:
         streams: The random streams that the starting thread draws from.
         device: The default device that the script has set.
         streams_apart: Whether each job can have random streams of its own.
+        process: Settings of the interpreter, to be put back after each job.
     """
 
     scope: JobScope | None = None
     streams: JobStreams | None = None
     device: torch.device | None = None
     streams_apart: bool = True
+    process: ProcessSettings = field(default_factory=ProcessSettings)
 
     @classmethod
     def here(cls, *, streams_apart: bool) -> Surroundings:
@@ -184,7 +187,10 @@ class ThreadWorker:
             ):
                 try:
                     context.params.update(copy_containers(attempt.job.params))
-                    value = self._runner.run(attempt, context)
+                    try:
+                        value = self._runner.run(attempt, context)
+                    finally:
+                        self.surroundings.process.restore()
                     leave_if_forked(self._own)
                     slot.queue.synchronize()  # late errors are this attempt's, and so is the time
                     if self._settings.value_is_score and context.score is None:

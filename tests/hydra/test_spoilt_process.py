@@ -1,0 +1,73 @@
+"""Under Hydra too, what a job does to the interpreter's settings is put right at its end."""
+
+import os
+import sys
+import tempfile
+
+import pytest
+import torch
+from launching import multirun
+
+from junky_core import current_job
+from junky_core.errors import SweepFailed
+from junky_core.record.reader import load_state
+
+JOBS = 4
+BAD = 1
+
+
+@pytest.fixture(autouse=True)
+def _as_before(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path, limit = list(sys.path), sys.getrecursionlimit()
+    yield
+    sys.path[:] = path
+    sys.setrecursionlimit(limit)
+
+
+def clear_path():
+    sys.path.clear()
+
+
+def lower_limit():
+    sys.setrecursionlimit(120)
+
+
+def leave_for_a_deleted_folder():
+    folder = tempfile.mkdtemp()
+    os.chdir(folder)
+    os.rmdir(folder)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("slots", [1, 2])
+@pytest.mark.parametrize("spoil", [clear_path, lower_limit, leave_for_a_deleted_folder])
+def test_other_jobs_and_the_record_are_right(tmp_path, spoil, slots, fails):
+    path, limit = list(sys.path), sys.getrecursionlimit()
+
+    def task(cfg):
+        current_job().save_best(torch.nn.Linear(2, 1), cfg.a / 10)
+        if cfg.a == BAD:
+            spoil()
+            if fails:
+                raise ValueError("bad")
+
+    overrides = [
+        f"a={','.join(map(str, range(JOBS)))}",
+        "hydra/sweeper=junky",
+        "hydra.launcher.max_retries=0",
+        f"hydra.launcher.devices=cpu*{slots}",
+        "hydra.launcher.report=true",
+    ]
+    if fails:
+        with pytest.raises(SweepFailed, match="bad"):
+            multirun(task, overrides, {"a": 0}, tmp_path)
+    else:
+        multirun(task, overrides, {"a": 0}, tmp_path)
+    assert sys.path == path
+    assert sys.getrecursionlimit() == limit
+    assert os.getcwd() == str(tmp_path)
+    state = load_state(tmp_path / "sweep")
+    assert state.ended == "completed"
+    assert [num for num, job in state.by_num.items() if job.status == "failed"] == [BAD] * fails
+    assert {"model.pt", "report.html", "leaderboard.csv"} <= {*os.listdir(tmp_path / "sweep")}

@@ -1,0 +1,88 @@
+"""What a job does to the interpreter's settings is put right at its end."""
+
+import os
+import sys
+import tempfile
+
+import pytest
+import torch
+
+from junky_core.autotrain import torch_autotrain
+from junky_core.record.reader import load_state
+
+JOBS = 4
+BAD = 1
+
+
+@pytest.fixture(autouse=True)
+def _as_before(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path, limit = list(sys.path), sys.getrecursionlimit()
+    yield
+    sys.path[:] = path
+    sys.setrecursionlimit(limit)
+
+
+def clear_path():
+    sys.path.clear()
+
+
+def replace_path():
+    sys.path = None
+
+
+def lower_limit():
+    sys.setrecursionlimit(120)
+
+
+def leave_for_a_deleted_folder():
+    folder = tempfile.mkdtemp()
+    os.chdir(folder)
+    os.rmdir(folder)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("slots", [1, 2])
+@pytest.mark.parametrize(
+    "spoil", [clear_path, replace_path, lower_limit, leave_for_a_deleted_folder]
+)
+def test_other_jobs_and_the_record_are_right(tmp_path, spoil, slots, fails):
+    path, limit = list(sys.path), sys.getrecursionlimit()
+
+    def train(device, loaders, model, job, save_best, log_prefix):
+        save_best(model, job / 10)
+        if job == BAD:
+            spoil()
+            if fails:
+                raise ValueError("bad")
+
+    result = torch_autotrain(
+        lambda job: (torch.nn.Linear(2, 1), job),
+        train,
+        make_model_fit_params=[("job", range(JOBS))],
+        devices={"cpu": slots},
+        sweep_dir="sweep",
+        max_retries=0,
+        report=True,
+    )
+    assert sys.path == path
+    assert sys.getrecursionlimit() == limit
+    assert len(result.stats) == JOBS - fails
+    assert result.best_model_score == (JOBS - 1) / 10
+    state = load_state(tmp_path / "sweep")
+    assert state.ended == "completed"
+    assert [num for num, job in state.by_num.items() if job.status == "failed"] == [BAD] * fails
+    assert {"model.pt", "report.html", "leaderboard.csv"} <= {*os.listdir(tmp_path / "sweep")}
+
+
+def test_what_a_job_adds_stays(tmp_path):
+    limit = sys.getrecursionlimit()
+
+    def train(device, loaders, model, save_best, log_prefix):
+        sys.path.insert(0, str(tmp_path / "more"))
+        sys.setrecursionlimit(limit + 1)
+        save_best(model, 1.0)
+
+    torch_autotrain(lambda: torch.nn.Linear(2, 1), train, sweep_dir=tmp_path / "sweep")
+    assert sys.path[0] == str(tmp_path / "more")
+    assert sys.getrecursionlimit() == limit + 1
