@@ -6,12 +6,11 @@ import contextlib
 import inspect
 import logging
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import (
     JobReturn,
     JobStatus,
@@ -19,24 +18,23 @@ from hydra.core.utils import (
     filter_overrides,
     setup_globals,
 )
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from hydra_plugins.hydra_junky_launcher._compose import composer_of
 from hydra_plugins.hydra_junky_launcher._differences import config_texts, what_differs
 from hydra_plugins.hydra_junky_launcher._errors import (
     HydraBestModelError,
-    HydraDeviceError,
     hydra_error,
 )
 from hydra_plugins.hydra_junky_launcher._isolation import isolated_launch, private_log_config
-from hydra_plugins.hydra_junky_launcher._job import JobPayload, JobRunner
+from hydra_plugins.hydra_junky_launcher._job import JobRunner
+from hydra_plugins.hydra_junky_launcher._jobs import hydra_jobs
 from hydra_plugins.hydra_junky_launcher._preflight import check_output_folder, shared_environment
-from hydra_plugins.hydra_junky_launcher._reading import reading
-from junky_core.devices import SlotSpec, parse_devices
+from junky_core.devices import SlotSpec
 from junky_core.engine.settings import SweepSettings
 from junky_core.engine.signals import noted_until_here
 from junky_core.engine.sweep import Sweep
-from junky_core.errors import DeviceError, JunkyError, SweepFailed
+from junky_core.errors import JunkyError, SweepFailed
 from junky_core.events import Notice, Observer
 from junky_core.job.best import Best, BestModel
 from junky_core.job.failures import showable
@@ -46,7 +44,6 @@ from junky_core.logs.text_log import FileWriter, SweepLog
 from junky_core.record.folder import LOG_NAME
 from junky_core.record.state import SweepState
 from junky_core.record.sweep_record import Plan, SweepRecord
-from junky_core.values.identity import digest
 from junky_core.values.wording import count
 from junky_core.views.leaderboard import publish_leaderboard
 from junky_core.views.progress import Progress
@@ -56,27 +53,12 @@ from junky_core.views.results import AutotrainResult
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
 
-__all__ = ["HOW_TO_RESUME", "HydraSweep", "read_devices"]
+__all__ = ["HOW_TO_RESUME", "HydraSweep", "HydraSweepSpec"]
 
 log = logging.getLogger(__name__)
 
 _COMPARED = 100  # jobs looked at to say in what another sweep differs
 HOW_TO_RESUME = "hydra.launcher.resume=true"
-
-
-def read_devices(devices: Any) -> list[SlotSpec]:
-    """Return the slots that ``hydra.launcher.devices`` asks for, in any form of it.
-
-    Raises:
-        DeviceError: It is unknown, absent or malformed; shows the forms.
-    """
-    if OmegaConf.is_config(devices):
-        with reading("hydra.launcher.devices"):
-            devices = OmegaConf.to_container(devices, resolve=True)
-    try:
-        return parse_devices(devices)
-    except DeviceError as error:
-        raise HydraDeviceError(f"hydra.launcher.devices: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -268,7 +250,10 @@ class HydraSweep:
     def _plan(
         self, record: SweepRecord, job_overrides: Sequence[Sequence[str]], first_num: int
     ) -> Plan:
-        jobs = self._jobs(job_overrides, first_num, keep_config=record.state is None)
+        loader = self._spec.hydra_context.config_loader
+        jobs = hydra_jobs(
+            job_overrides, first_num, self._composer, loader, keep_config=record.state is None
+        )
         try:
             return record.plan(jobs, len(job_overrides), self._best, self._what_differs)
         except JunkyError as error:
@@ -291,28 +276,6 @@ class HydraSweep:
             with contextlib.suppress(Exception):
                 found.append(config_texts(self._composer.compose(list(overrides))))
         return found
-
-    def _jobs(
-        self, job_overrides: Sequence[Sequence[str]], first_num: int, *, keep_config: bool
-    ) -> Iterator[Job]:
-        """Yield the jobs of a launch, one by one as slots become free.
-
-        A job is known by its composed config, whatever the order in which its
-        overrides were written, so it is composed here.
-        """
-        params_of = getattr(job_overrides, "params_of", None)
-        parser = OverridesParser.create(config_loader=self._spec.hydra_context.config_loader)
-        for place, overrides in enumerate(job_overrides):
-            listed = list(overrides)
-            params = params_of(place) if params_of is not None else _params(listed, parser)
-            config = None
-            try:
-                config = self._composer.compose(listed)
-                key = task_digest(config)
-            except Exception:  # noqa: BLE001 - its attempt meets the error again, and fails by it
-                key = digest(listed)
-            payload = JobPayload(listed, config if keep_config else None)
-            yield Job(first_num + place, params, payload, key, {"overrides": listed})
 
     def _conclude(self, sweep: Sweep, done: Sequence[JobResult]) -> None:
         """Bring leaderboard, log and journal up to date after a launch."""
@@ -389,24 +352,3 @@ def _not_run(num: int, sweep: HydraSweep) -> SweepFailed:
 def _close(sweep: Sweep, record: SweepRecord) -> None:
     sweep.close()
     record.close()
-
-
-def task_digest(config: DictConfig) -> str:
-    """Return the identity of a job: its composed config, but for the ``hydra`` node."""
-    content = {
-        key: OmegaConf.to_container(value, resolve=False) if OmegaConf.is_config(value) else value
-        for key, value in config.items_ex(resolve=False)  # interpolations as text
-        if key != "hydra"
-    }
-    return digest(content)
-
-
-def _params(overrides: list[str], parser: OverridesParser) -> Mapping[str, Any]:
-    """Return a job's parameters, by their overrides' keys."""
-    params: dict[str, Any] = {}
-    for override in parser.parse_overrides(overrides):
-        if override.key_or_group.partition(".")[0].partition("/")[0] == "hydra":
-            continue
-        key = override.key_or_group + (f"@{override.package}" if override.package else "")
-        params[f"~{key}" if override.is_delete() else key] = override.value()
-    return params

@@ -5,26 +5,27 @@ from __future__ import annotations
 import contextvars
 import copy
 import dataclasses
-import logging
-import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, filter_overrides, run_job
-from omegaconf import DictConfig, OmegaConf, ValidationError, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from hydra_plugins.hydra_junky_launcher._callbacks import SerialCallbacks
 from hydra_plugins.hydra_junky_launcher._compose import JobComposer
-from hydra_plugins.hydra_junky_launcher._errors import HydraConfigError
 from hydra_plugins.hydra_junky_launcher._isolation import (
     LaunchState,
     isolated_job,
     scratch_job,
+)
+from hydra_plugins.hydra_junky_launcher._job_callbacks import JobCallbacks
+from hydra_plugins.hydra_junky_launcher._job_config import (
+    JobPayload,
+    compose_job,
+    number_job,
+    set_device,
 )
 from hydra_plugins.hydra_junky_launcher._quick import same_config
 from hydra_plugins.hydra_junky_launcher._returns import (
@@ -33,11 +34,8 @@ from hydra_plugins.hydra_junky_launcher._returns import (
     split_config,
     taken_from_process,
 )
-from junky_core.errors import IsolationError, JobExited
 from junky_core.job.exception_links import set_traceback, stand_in, traceback_of
 from junky_core.job.forks import OwnProcess, leave_if_forked
-from junky_core.values.texts import cut, excerpt
-from junky_core.values.user_text import repr_of
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
@@ -46,86 +44,7 @@ if TYPE_CHECKING:
     from junky_core.job.context import JobContext
     from junky_core.jobs import Attempt
 
-__all__ = ["JobPayload", "JobRunner", "compose_job", "number_job", "set_device"]
-
-log = logging.getLogger(__name__)
-
-
-class JobPayload:
-    """A job's overrides and, until its first attempt takes it, its composed config.
-
-    The config was composed to learn the job's identity; it is some 80 KB, and a
-    job may change it, so it serves one attempt and is gone then.
-    """
-
-    __slots__ = ("_config", "overrides")
-
-    def __init__(self, overrides: Sequence[str], config: DictConfig | None = None) -> None:
-        self.overrides = list(overrides)
-        self._config = config
-
-    def take_config(self) -> DictConfig | None:
-        """Return the config if it was not taken yet."""
-        config, self._config = self._config, None
-        return config
-
-
-def compose_job(composer: JobComposer, overrides: Sequence[str], num: int) -> DictConfig:
-    """Return the config of job ``num``, as Hydra's Basic launcher composes it.
-
-    Args:
-        composer: The sweep's.
-        overrides: The job's.
-        num: The job's number, which is its ``hydra.job.id`` too.
-
-    Raises:
-        ConfigCompositionException: Hydra cannot compose it.
-    """
-    return number_job(composer.compose(overrides), num)
-
-
-def number_job(composed: DictConfig, num: int) -> DictConfig:
-    """Write a job's number into its config, and return it."""
-    job = composed.hydra.job
-    with read_write(job):
-        job.id, job.num = str(num), num
-    return composed
-
-
-def set_device(config: DictConfig, key: str, device: str, num: int) -> None:
-    """Set ``key`` of a job's config to its slot's device.
-
-    A key that holds a list, as Lightning's ``devices`` may, gets a list: of the
-    GPU's index, ``[1]``, where it holds numbers (for the CPU it stays as it is),
-    else of the device.
-
-    Raises:
-        ConfigError: The config has no such key, or one of a type that a device does not fit.
-    """
-    parent, _, last = key.rpartition(".")
-    node = OmegaConf.select(config, parent) if parent else config
-    if not OmegaConf.is_dict(node) or last not in list(node):  # a list: '???' counts as there
-        raise HydraConfigError(
-            f"hydra.launcher.device_key={key}: the config of job #{num} has no such key. It must "
-            "name the key that takes the device, trainer.device say"
-        )
-    ((_, held),) = node.items_ex(resolve=False, keys=[last])
-    value: Any = device
-    if OmegaConf.is_list(held) and not OmegaConf.is_interpolation(node, last):
-        value = [device]
-        listed: Any = OmegaConf.to_container(held, resolve=False)
-        if any(type(one) is int for one in listed):
-            index = torch.device(device).index
-            if index is None:
-                return
-            value = [index]
-    try:
-        with read_write(node):
-            OmegaConf.update(config, key, value)
-    except ValidationError as error:
-        raise HydraConfigError(
-            f"hydra.launcher.device_key={key}: it cannot hold {value!r}, says the config's schema"
-        ) from error
+__all__ = ["JobRunner"]
 
 
 class JobRunner:
@@ -154,7 +73,7 @@ class JobRunner:
         chdir: bool = False,
     ) -> None:
         self._chdir = chdir
-        self._callbacks = _JobCallbacks(hydra_context.callbacks)
+        self._callbacks = JobCallbacks(hydra_context.callbacks)
         callbacks: Any = self._callbacks  # it has all that run_job calls
         self._hydra_context = dataclasses.replace(hydra_context, callbacks=callbacks)
         self._task_function = task_function
@@ -320,51 +239,6 @@ class JobRunner:
         return ret
 
 
-class _JobCallbacks(SerialCallbacks):
-    """Callbacks that also tell the runner where ``run_job`` is, thread by thread."""
-
-    def __init__(self, plain: Any) -> None:
-        super().__init__(plain)
-        self._here = threading.local()
-        self._own = OwnProcess()
-
-    def begin(self, num: int, attempt: int) -> None:
-        here = self._here
-        here.num, here.attempt, here.started, here.ended = num, attempt, False, None
-        here.config = None
-
-    def keep_config(self) -> None:
-        """Let threads that outlive the job still find its config, which run_job has put away."""
-        if self._here.config is not None:
-            HydraConfig.instance().cfg = self._here.config
-            self._here.config = None
-
-    @property
-    def started(self) -> bool:
-        return bool(self._here.started)
-
-    @property
-    def ended(self) -> JobReturn | None:
-        ended: JobReturn | None = self._here.ended
-        return ended
-
-    def on_job_start(self, config: DictConfig, *, task_function: Any, **kwargs: Any) -> None:
-        _check_own_config(self._here.num)
-        self._here.started = True
-        self._here.config = HydraConfig.instance().cfg
-        if self._here.attempt > 1:  # its folder, and its log, are those of the first attempt
-            log.warning("Job #%d runs again: attempt %d", self._here.num, self._here.attempt)
-        super().on_job_start(config, task_function=task_function, **kwargs)
-
-    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        if not self._own:  # a forked child of the job's code, which has ended
-            failed = job_return.status is JobStatus.FAILED
-            leave_if_forked(self._own, outcome_of(job_return) if failed else sys.exc_info()[1])
-        _take_exit_as_end(job_return, self._here.num)
-        self._here.ended = job_return
-        super().on_job_end(config, job_return, **kwargs)
-
-
 def _left_unchanged(config: DictConfig, task: DictConfig | None) -> bool:
     """Say whether a job's task config is as it was composed."""
     if task is None:
@@ -375,30 +249,3 @@ def _left_unchanged(config: DictConfig, task: DictConfig | None) -> bool:
         return same_config(composed, dict(task.items_ex(resolve=False)))
     except Exception:  # noqa: BLE001 - the job put an object there that cannot be compared
         return False
-
-
-def _check_own_config(num: int) -> None:
-    found = HydraConfig.get().job.num
-    if found != num:
-        raise IsolationError(
-            f"job #{num} was about to run with the Hydra config of job #{found}. Use "
-            "hydra/launcher=basic, and please report this with the versions of Python and Hydra"
-        )
-
-
-def _take_exit_as_end(ret: JobReturn, num: int) -> None:
-    """Let ``sys.exit()`` end its job alone: with 0 it is done, with anything else it failed."""
-    error = outcome_of(ret)
-    if ret.status is not JobStatus.FAILED or not issubclass(type(error), SystemExit):
-        return
-    code: Any = vars(SystemExit)["code"].__get__(error)
-    if code is None or (issubclass(type(code), int) and int(code) == 0):
-        ret.status = JobStatus.COMPLETED
-        ret.return_value = None
-        return
-    failure = JobExited(f"job #{num} called sys.exit({cut(repr_of(code))})", code)
-    failure.__cause__ = error
-    ret.return_value = failure.with_traceback(traceback_of(error))
-    if type(code) is str:  # as the interpreter would at the end of the process
-        sys.stderr.write(f"{excerpt(code)}\n")
-    log.error("%s", failure)

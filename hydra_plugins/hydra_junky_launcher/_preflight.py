@@ -21,7 +21,7 @@ from hydra_plugins.hydra_junky_launcher._environment import env_error
 from hydra_plugins.hydra_junky_launcher._errors import HydraConfigError
 from hydra_plugins.hydra_junky_launcher._folders import folders_per_thread
 from hydra_plugins.hydra_junky_launcher._isolation import scratch_job
-from hydra_plugins.hydra_junky_launcher._job import compose_job, set_device
+from hydra_plugins.hydra_junky_launcher._job_config import compose_job, set_device
 from hydra_plugins.hydra_junky_launcher._reading import usable_folder
 
 __all__ = ["check_output_folder", "shared_environment"]

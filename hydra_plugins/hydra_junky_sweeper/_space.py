@@ -10,24 +10,22 @@ jobs:                  seed=1 data=small width=64
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import (
-    Override,
-    OverrideType,
-    QuotedString,
-    RangeSweep,
-    Transformer,
-)
-from hydra.errors import ConfigCompositionException
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.hydra_junky_launcher._reading import reading
+from hydra_plugins.hydra_junky_sweeper._axes import (
+    MOST_JOBS,
+    Axis,
+    axis_of,
+    refuse_hydra_sweep,
+)
 from hydra_plugins.hydra_junky_sweeper._errors import HydraConfigError, HydraFitParamsError
 from hydra_plugins.hydra_junky_sweeper._overrides import (
     NO_KEY,
@@ -49,33 +47,12 @@ if TYPE_CHECKING:
 
     from junky_core.jobs import JobResult
 
-__all__ = ["Axis", "JobOverrides", "build_jobs", "read_fit_params", "read_params"]
+__all__ = ["JobOverrides", "build_jobs", "read_fit_params", "read_params"]
 
 log = logging.getLogger(__name__)
 
 _NAME = "hydra.sweeper.fit_params"
 _PARAMS = "hydra.sweeper.params"
-_MOST_JOBS = 10_000_000  # a day of them, if each does nothing
-
-# Commands whose text Hydra can rebuild from the parsed value; others are handed on as typed.
-_VALUE_TYPES = (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Axis:
-    """One override of the command line or of ``params``.
-
-    Attributes:
-        key: Its key, sign included.
-        texts: The whole overrides, one for each value.
-        values: The values themselves, as plain data.
-        swept: ``False`` for a fixed override (which has one value).
-    """
-
-    key: str
-    texts: Sequence[str]
-    values: Sequence[Any]
-    swept: bool
 
 
 class JobOverrides(Sequence[Sequence[str]]):
@@ -261,8 +238,8 @@ def build_jobs(
     for override in overrides:
         if not names_something(override.get_key_element()):
             raise HydraConfigError(f"{shown(override.input_line)[1:-1]}: {NO_KEY}")
-        _refuse_hydra_sweep(override, config_loader)
-        axis = _axis(override)
+        refuse_hydra_sweep(override, config_loader)
+        axis = axis_of(override)
         axes[axis.key] = axis
     try:
         space = expand_fit_params(fit_params, normalise_key=bare_key, name=_NAME)
@@ -287,91 +264,14 @@ def _param_line(key: str, value: Any) -> str:
         raise HydraConfigError(f"hydra.sweeper.params.{key}: {error}") from None
 
 
-def _refuse_hydra_sweep(override: Override, config_loader: ConfigLoader) -> None:
-    if not (override.is_sweep_override() and override.is_hydra_override()):
-        return
-    from hydra.types import RunMode
-
-    validate = getattr(config_loader, "validate_sweep_overrides_legal", None)
-    if validate is not None:
-        validate(overrides=[override], run_mode=RunMode.MULTIRUN, from_shell=True)
-    raise ConfigCompositionException(
-        f"Sweeping over Hydra's configuration is not supported : '{override.input_line}'"
-    )
-
-
-def _axis(override: Override) -> Axis:
-    key = override.get_key_element()
-    line = override.input_line
-    assert line is not None
-    if not override.is_sweep_override():
-        value = override.value()
-        text = line
-        if override.type in _VALUE_TYPES:
-            text = f"{key}={_element_text(override.get_value_element_as_str(), value)}"
-        return Axis(key, [text], [value], swept=False)
-    if not override.is_discrete_sweep():
-        assert override.value_type is not None
-        kind = override.value_type.name.lower().replace("_", " ")
-        raise HydraConfigError(
-            f"{line}: an {kind} is continuous, and the junky sweeper runs a grid: write"
-            f" {key}=choice(...), {key}=range(...) or a list of values, or take a sampling sweeper"
-        )
-    _check_range(override)
-    with reading(shown(line)[1:-1]):
-        elements = list(override.sweep_iterator())
-    if not elements:
-        raise HydraConfigError(f"{line}: nothing to sweep over, for it has no values")
-    values = [_plain(element) for element in elements]
-    texts = [
-        f"{key}={_element_text(Transformer.str(element), value)}"
-        for element, value in zip(elements, values, strict=True)
-    ]
-    return Axis(key, texts, values, swept=True)
-
-
-def _element_text(text: str, value: Any) -> str:
-    """Return Hydra's own text for a parsed value, or ours where Hydra's is full of escapes."""
-    if "\\" not in text:
-        return text
-    try:
-        return value_text(value)
-    except ValueError:  # Hydra could read it, so Hydra can write it
-        return text
-
-
 def _check_size(axes: Iterable[Axis], space: FitParams) -> None:
     count = math.prod(len(axis.texts) for axis in axes) * space.size
-    if count > _MOST_JOBS:
+    if count > MOST_JOBS:
         because = [f"{axis.key}: {len(axis.texts)} values" for axis in axes]
         raise HydraConfigError(
-            f"this sweep has {shown(count)} jobs, and at most {_MOST_JOBS} are possible:\n  "
+            f"this sweep has {shown(count)} jobs, and at most {MOST_JOBS} are possible:\n  "
             + "\n  ".join([*because, *space.explain(20)])
         )
-
-
-def _check_range(override: Override) -> None:
-    """Refuse a ``range()`` that never ends; Hydra would go on counting."""
-    found = override.value()
-    if not isinstance(found, RangeSweep) or found.start is None or found.stop is None:
-        return
-    numbers = (found.start, found.stop, found.step)
-    whole = all(math.isfinite(number) for number in numbers) and found.step != 0
-    if not whole or abs((found.stop - found.start) / found.step) > _MOST_JOBS:
-        raise HydraConfigError(
-            f"{shown(override.input_line)[1:-1]}: a range needs finite bounds, a step"
-            f" other than 0, and at most {_MOST_JOBS} values"
-        )
-
-
-def _plain(element: Any) -> Any:
-    if isinstance(element, QuotedString):
-        return element.text
-    if isinstance(element, list):
-        return [_plain(item) for item in element]
-    if isinstance(element, dict):
-        return {_plain(key): _plain(item) for key, item in element.items()}
-    return element
 
 
 def _check(space: FitParams, parser: OverridesParser, config_loader: ConfigLoader) -> None:
@@ -385,7 +285,7 @@ def _check(space: FitParams, parser: OverridesParser, config_loader: ConfigLoade
             text = override_text(key, value)
             if is_hydra_key(key):
                 swept = f"{key}=choice({value_text(value)})" if "=" in text else text
-                _refuse_hydra_sweep(parser.parse_override(swept), config_loader)
+                refuse_hydra_sweep(parser.parse_override(swept), config_loader)
 
 
 def _give_way(space: FitParams, axes: Iterable[Axis]) -> FitParams:

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
     from hydra.core.config_loader import ConfigLoader
 
-    from hydra_plugins.hydra_junky_sweeper._space import Axis, JobOverrides
+    from hydra_plugins.hydra_junky_sweeper._axes import Axis
+    from hydra_plugins.hydra_junky_sweeper._space import JobOverrides
 
 __all__ = ["sample_jobs", "validate_jobs"]
 

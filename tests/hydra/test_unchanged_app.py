@@ -18,7 +18,7 @@ import warm_start
 import yaml
 from omegaconf import OmegaConf
 
-from hydra_plugins.hydra_junky_launcher._job import set_device
+from hydra_plugins.hydra_junky_launcher._job_config import set_device
 from junky_core.__main__ import main as junky
 from junky_core.errors import ConfigError
 
