@@ -255,7 +255,9 @@ class HydraSweep:
             job_overrides, first_num, self._composer, loader, keep_config=record.state is None
         )
         try:
-            return record.plan(jobs, len(job_overrides), self._best, self._what_differs)
+            return record.plan(
+                jobs, len(job_overrides), self._best, self._what_differs, self._runner.what_changed
+            )
         except JunkyError as error:
             record.close()
             self._best.close()

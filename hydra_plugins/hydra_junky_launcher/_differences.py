@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-__all__ = ["config_texts", "what_differs"]
+__all__ = ["changes_text", "config_texts", "what_differs"]
 
 _SHOWN = 10
 _SHOWN_TEXT = 60  # characters of a value
@@ -61,12 +61,23 @@ def what_differs(
         for key, change in closest.items()
         if not any(key == name or key.startswith(f"{name}.") for name in varying)
     }
-    shown = list((fixed or closest).items())
-    if not shown:
-        return ""
+    text = _changes_text(fixed or closest)
+    return text and f"Their configs differ in {text}"
+
+
+def changes_text(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """Return the keys in which two configs differ, with both values; ``""`` if in none.
+
+    >>> changes_text({"lr": "0.1", "epochs": "3"}, {"lr": "0.2", "epochs": "3"})
+    'lr (was 0.1, is 0.2)'
+    """
+    return _changes_text(_changes(before, now))
+
+
+def _changes_text(changes: Mapping[str, tuple[str, str]]) -> str:
+    shown = [f"{key} (was {_short(old)}, is {_short(new)})" for key, (old, new) in changes.items()]
     more = f", and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
-    told = [f"{key} (was {_short(old)}, is {_short(new)})" for key, (old, new) in shown[:_SHOWN]]
-    return f"Their configs differ in {', '.join(told)}{more}"
+    return ", ".join(shown[:_SHOWN]) + more
 
 
 def _changes(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, tuple[str, str]]:

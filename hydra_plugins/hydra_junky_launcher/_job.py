@@ -15,6 +15,7 @@ from hydra.core.utils import JobReturn, JobRuntime, JobStatus, filter_overrides,
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from hydra_plugins.hydra_junky_launcher._compose import JobComposer
+from hydra_plugins.hydra_junky_launcher._differences import changes_text, config_texts
 from hydra_plugins.hydra_junky_launcher._isolation import (
     LaunchState,
     isolated_job,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from junky_core.executors.slots import Slot
     from junky_core.job.context import JobContext
     from junky_core.jobs import Attempt
+    from junky_core.record.rows import JobRecord
 
 __all__ = ["JobRunner"]
 
@@ -145,25 +147,39 @@ class JobRunner:
                 set_device(config, self._device_key, "cpu", num)
             return config
 
-        def folder(config: DictConfig) -> str:
-            with scratch_job():
-                HydraConfig.instance().set_config(config)
-                sweep = HydraConfig.get().sweep
-                return str(Path(str(sweep.dir)) / str(sweep.subdir))
-
         full = JobReturn(
             overrides=filter_overrides(list(overrides)),
-            working_dir=folder(composed()) if self._chdir else str(Path.cwd()),
+            working_dir=str(_folder_of(composed())) if self._chdir else str(Path.cwd()),
             task_name=JobRuntime.instance().get("name"),
             status=JobStatus.COMPLETED,
         )
         full.return_value = value
 
         def configs() -> tuple[DictConfig, DictConfig]:
-            output_dir = str(Path(folder(composed())).absolute())
+            output_dir = str(_folder_of(composed()).absolute())
             return split_config(composed(), {"runtime.output_dir": output_dir})
 
         return CompactReturn(full, configs)
+
+    def what_changed(self, record: JobRecord) -> str:
+        """Name the keys of a job's config that have changed since it ran, with both values.
+
+        Returns:
+            ``""`` if the config that Hydra wrote to the job's folder cannot be read.
+        """
+        try:
+            config = compose_job(self._composer, record.info["overrides"], record.num)
+            written = _folder_of(config) / str(config.hydra.output_subdir) / "config.yaml"
+            saved: Any = OmegaConf.load(written)
+            # Enums are written by name, so this config goes through YAML too.
+            current: Any = OmegaConf.create(OmegaConf.to_yaml(config))
+            before, now = config_texts(saved), config_texts(current)
+        except Exception:  # noqa: BLE001 - the message does without
+            return ""
+        key = self._device_key
+        if key in before:  # the device of the slot that the job ran on
+            now[key] = before[key]
+        return changes_text(before, now)
 
     def _compact(self, ret: JobReturn, config: DictConfig, num: int, device: str) -> JobReturn:
         """Return ``ret`` without its configs, if they can be made again as they are."""
@@ -237,6 +253,14 @@ class JobRunner:
             if self._callbacks.started:
                 self._callbacks.on_job_end(config=config, job_return=ret)
         return ret
+
+
+def _folder_of(config: DictConfig) -> Path:
+    """Return the output folder of a job."""
+    with scratch_job():
+        HydraConfig.instance().set_config(config)
+        sweep = HydraConfig.get().sweep
+        return Path(str(sweep.dir)) / str(sweep.subdir)
 
 
 def _left_unchanged(config: DictConfig, task: DictConfig | None) -> bool:

@@ -167,6 +167,7 @@ class SweepRecord:
         total: int,
         best: BestModel,
         what_differs: Callable[[SweepState, Sequence[Job]], str] | None = None,
+        what_changed: Callable[[JobRecord], str] | None = None,
     ) -> Plan:
         """Return which of ``jobs`` to run, and which are already finished.
 
@@ -176,6 +177,7 @@ class SweepRecord:
             best: The sweep's best model, after :meth:`begin`.
             what_differs: Returns a sentence that says how jobs differ from the journal's;
                 ``None``: a sentence that compares the names of their parameters.
+            what_changed: Names the keys of a job's config that have changed since it ran.
 
         Raises:
             ResumeError: None of ``jobs`` is in the journal: the folder is another sweep's.
@@ -183,7 +185,7 @@ class SweepRecord:
         jobs = self._distinct(jobs)
         if self.state is None:
             return Plan(GridSource(jobs, total))
-        return self._split(jobs, best, what_differs)
+        return self._split(jobs, best, what_differs, what_changed)
 
     def leftovers(self) -> list[JobResult]:
         """Return the finished jobs that are not in this sweep, so that the best job has a row."""
@@ -270,6 +272,7 @@ class SweepRecord:
         jobs: Iterable[Job],
         best: BestModel,
         what_differs: Callable[[SweepState, Sequence[Job]], str] | None,
+        what_changed: Callable[[JobRecord], str] | None,
     ) -> Plan:
         """Split ``jobs`` into those to run and the results of those that are finished."""
         assert self.state is not None
@@ -298,13 +301,18 @@ class SweepRecord:
         if none_known and any(job.key for job in self.state.by_num.values()):
             other = "" if what_differs is None else what_differs(self.state, todo)
             raise self._jobs.another_sweep(self.path, todo, unknown, other)
-        self._refuse_mixture(todo, best)
+        self._refuse_mixture(todo, best, what_changed)
         for message in self._jobs.notes(replaced, unknown):
             self._note("warning", message)
         plan.source = GridSource(iter(todo), len(todo))
         return plan
 
-    def _refuse_mixture(self, todo: Sequence[Job], best: BestModel) -> None:
+    def _refuse_mixture(
+        self,
+        todo: Sequence[Job],
+        best: BestModel,
+        what_changed: Callable[[JobRecord], str] | None,
+    ) -> None:
         """Refuse to rank results of two configs with the same overrides together."""
         assert self._jobs is not None
         held = best.saved
@@ -314,11 +322,13 @@ class SweepRecord:
             if job.status is JobStatus.FINISHED or (held is not None and held.job == job.num)
         ]
         if mixed:
+            changes = "" if what_changed is None else what_changed(mixed[0])
             raise ResumeError(
                 f"{self.path} has results of {count(len(mixed), 'job')} with the same overrides "
                 f"as jobs of this sweep but another config, the first being job {mixed[0].num} "
-                f"({dict_text(mixed[0].params)}): config files have changed since, so the results "
-                "cannot be ranked together. Choose another folder, or undo the change"
+                f"({dict_text(mixed[0].params)}): config files have changed since"
+                f"{changes and f', for this job {changes}'}, so the results cannot be ranked "
+                "together. Choose another folder, or undo the change"
             )
 
     def _distinct(self, jobs: Iterable[Job]) -> Iterator[Job]:

@@ -98,15 +98,31 @@ def test_results_of_an_option_that_was_edited_are_not_mixed_with_those_of_now(tm
     groups.run("opt=sgd,adam")
     groups.write("adam", 0.2)
     again = ["hydra.launcher.resume=true", f"hydra.sweeper.max_batch_size={batch}"]
-    with pytest.raises(
-        ResumeError, match=r"same overrides .* another config, the first being job 1 .*'adam'"
-    ):
+    said = r"same overrides .* the first being job 1 .*'adam'.* opt\.lr \(was 0\.9, is 0\.2\), so"
+    with pytest.raises(ResumeError, match=said):
         groups.run("opt=sgd,adam", *again)
     assert groups.ran == []
     assert groups.leaderboard() == [0.9, 0.1]
     groups.write("adam", 0.9)
     groups.run("opt=sgd,adam,sgd", *again)
     assert groups.ran == [0.1]  # the one that is asked for twice
+
+
+def test_an_edited_option_is_refused_also_where_hydra_wrote_no_config(tmp_path):
+    groups = Groups(tmp_path)
+    groups.run("opt=sgd,adam", "hydra.output_subdir=null")
+    groups.write("adam", 0.2)
+    with pytest.raises(ResumeError, match=r"config files have changed since, so"):
+        groups.run("opt=sgd,adam", "hydra.output_subdir=null", "hydra.launcher.resume=true")
+
+
+def test_the_device_of_a_slot_is_not_a_change(tmp_path):
+    groups = Groups(tmp_path)
+    keys = ["+device=none", "hydra.launcher.device_key=device"]
+    groups.run("opt=sgd,adam", *keys)
+    groups.write("adam", 0.2)
+    with pytest.raises(ResumeError, match=r"this job opt\.lr \(was 0\.9, is 0\.2\), so"):
+        groups.run("opt=sgd,adam", *keys, "hydra.launcher.resume=true")
 
 
 def test_a_job_that_failed_runs_again_with_the_config_that_was_mended(tmp_path):
