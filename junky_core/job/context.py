@@ -219,7 +219,7 @@ class JobContext:
     def release_data(self) -> None:
         """End the workers of its loaders, and hold no loaders and shared data; for its end.
 
-        A thread that goes on for the job, a loader's or a progress bar's, holds this context.
+        A thread that outlives the job, of a loader or a progress bar, holds this context.
         What it asks for from now on is built for it alone.
         """
         seen, self._seen_sets = self._seen_sets, []

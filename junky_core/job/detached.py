@@ -95,9 +95,9 @@ class StandIn:
 def detached(exception: BaseException) -> BaseException:
     """Return a copy of ``exception`` that holds nothing of the job which raised it.
 
-    Its class is that of the exception; where such a copy would not say what the
-    exception says (a ``__str__`` that reads an attribute), a subclass of it that
-    does; where no copy can be made, ``RuntimeError``.
+    The copy has the exception's class. If its text would differ (because of a ``__str__``
+    that reads an attribute), it has a subclass that gives the same text. If no copy can be
+    made, it is a ``RuntimeError``.
 
     >>> kept = detached(AssertionError(torch.tensor(float("nan"))))
     >>> kept, isinstance(kept.args[0], torch.Tensor)

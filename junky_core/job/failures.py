@@ -49,7 +49,7 @@ _ACCELERATOR_ERROR: tuple[type[BaseException], ...] = tuple(
 _OWN_FOLDER = f"{Path(__file__).parents[1]}{os.sep}"
 
 # The codes of CUDA's runtime, which HIP shares, in torch.AcceleratorError.error_code. Other
-# backends use small numbers of their own: MPS 1, for an index out of bounds.
+# backends use their own small numbers: MPS 1, for an index out of bounds.
 _OUT_OF_MEMORY_CODE = 2
 _POISONED_CODES = frozenset(
     # For each of these, the runtime's manual says that the process must be restarted.
@@ -209,7 +209,7 @@ def free_memory(device: torch.device | None = None) -> None:
     """Free memory: reference cycles first, then what the GPU's allocator caches.
 
     Args:
-        device: Where the memory is short; ``None``: on whatever GPU the process uses.
+        device: Where memory is short; ``None`` for every GPU that the process uses.
     """
     gc.collect()
     try:

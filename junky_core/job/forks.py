@@ -1,7 +1,7 @@
 """Forked children of a job: they end when the job's code does, and never write the sweep's files.
 
 ``os.fork`` copies the thread that calls it, with everything the thread still has to
-do. A child whose code returns, raises or calls ``sys.exit`` would go on as the
+do. A child whose code returns, raises or calls ``sys.exit`` would continue as the
 slot it was forked in: take jobs, write the same journal, and its parent would
 wait for its end. So it ends where the job's code ends, as a script would:
 
@@ -94,7 +94,7 @@ def leave_if_forked(own: OwnProcess, error: BaseException | None = None) -> None
     status = 1
     try:
         status = _status(error)
-    finally:  # whatever happens here, the child must not go on
+    finally:  # the child must end in any case
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(BaseException):
                 stream.flush()

@@ -8,7 +8,7 @@ first that needs a patch puts it in place, the last one takes it away:
     process   |------------- patched once ------------|
 
 Other code may patch the same attribute in the meantime. If it wrapped our patch, its
-wrapper stays in place and still calls ours after the sweep. So a patch must go on working
+wrapper stays in place and still calls ours after the sweep. So a patch must keep working
 when it is no longer needed: it keeps the original in a closure, never in a variable that
 is emptied at the end.
 """

@@ -22,7 +22,7 @@ _WRAPPERS = (
 )
 _TENSORS = (torch.Tensor, torch.nn.Parameter)
 _SCALARS = (int, float, bool, str, type(None))
-_SHOWN = 200  # characters of somebody's repr in a message
+_SHOWN = 200  # characters of an object's repr in a message
 
 
 def unwrapped(model: Any) -> Any:

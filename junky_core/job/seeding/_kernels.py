@@ -41,7 +41,7 @@ __all__ = [
 
 DISPATCH_KEY_NAME = "TESTING_ONLY_GenericMode"
 DISPATCH_KEY: Any = _C._dispatch_key_parse(DISPATCH_KEY_NAME)
-# By other names than torch's, for they are looked up for each draw.
+# Module globals, because they are looked up for each draw.
 _key = DISPATCH_KEY
 _exclude: Any = _C._dispatch_tls_set_dispatch_key_excluded
 _get_streams: Any = _C._get_obj_in_tls

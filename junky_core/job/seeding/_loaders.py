@@ -51,7 +51,7 @@ class LoaderState:
     - the numbers, strings and flags that a sampler, or a batch sampler, has as attributes
       (``DistributedSampler.epoch``).
 
-    Persistent workers are stopped, for they are ahead by what they have drawn.
+    Persistent workers are stopped, because they have drawn ahead.
 
     Used by one slot, one thread at a time. A dataset that several slots share is
     one object with one state. So create a dataset that draws in the factory.

@@ -147,8 +147,8 @@ class JobStreams:
             if index is None or index == at:
                 generator.manual_seed(seed)
 
-    # A stream that begins without being seeded goes on where the process-wide one is, so that
-    # get_rng_state() and set_rng_state() fit together whatever other threads draw in between.
+    # A stream that begins without a seed continues where the process-wide one is, so that
+    # get_rng_state() and set_rng_state() fit together even if other threads draw in between.
 
     def own_cpu(self) -> torch.Generator:
         """Return :attr:`cpu`, begun as a copy of the process-wide generator if there is none."""
