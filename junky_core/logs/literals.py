@@ -1,8 +1,8 @@
-"""Text that should be Python literals, read as data and never evaluated.
+"""Read Python literals as data, without evaluating them.
 
-The text comes from files that anybody may have written, so it is let through
-token by token before Python's own parser sees it: no chains of operators, which
-old parsers overflow on, and no escapes that make it warn.
+Anyone may have written the text, so its tokens are checked before Python's own
+parser sees it: chains of operators, which overflow old parsers, and escapes that
+cause warnings are refused.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MAX_LENGTH = 1 << 20
 
 
 class _NonFinite(ast.NodeTransformer):
-    """Puts the floats in place of the names ``nan`` and ``inf``, as ``repr`` writes them."""
+    """Replaces the names ``nan`` and ``inf``, as ``repr`` writes them, with floats."""
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
         """Replace one name."""
@@ -39,7 +39,7 @@ class _NonFinite(ast.NodeTransformer):
 
 
 def read_params(text: str) -> dict[str, Any] | str:
-    """Read the ``repr`` of a tuple of pairs as a dict; give back any other text as it is.
+    """Read the ``repr`` of a tuple of pairs as a dict; return any other text unchanged.
 
     >>> read_params("(('a', 50), ('b', [0.1, -inf]))")
     {'a': 50, 'b': [0.1, -inf]}
@@ -63,9 +63,9 @@ def read_params(text: str) -> dict[str, Any] | str:
 
 
 def read_loosely(text: str) -> dict[str, Any]:
-    """Read the ``repr`` of a tuple of pairs, with the bare text of values that are no literals.
+    """Read the ``repr`` of a tuple of pairs; values that are not literals stay text.
 
-    Text that does not even have that form stands under ``params``.
+    A text of another form is returned under the key ``params``.
 
     >>> read_loosely("(('a', 50), ('b', <class 'int'>))")
     {'a': 50, 'b': "<class 'int'>"}

@@ -1,6 +1,6 @@
-"""Standard output whose reader has left (``| head``, a closed terminal) ends no job.
+"""Keep jobs running when the reader of standard output is gone (``| head``, a closed terminal).
 
-Without this, a job that prints would die of ``BrokenPipeError``, and the
+Without this, a job that prints would fail with ``BrokenPipeError``, and the
 process would end with status 120 although all its jobs finished.
 """
 
@@ -20,7 +20,7 @@ _GONE = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ECONNRESET)  # EIO: the term
 
 
 class _Unbreakable:
-    """A text stream that goes on to nowhere once its reader has left; else the stream itself."""
+    """A text stream that discards its output once its reader is gone."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -56,11 +56,10 @@ class _Unbreakable:
 
 @contextlib.contextmanager
 def unbreakable_streams() -> Iterator[None]:
-    """Let the process's own standard output and error lose their readers, inside the block.
+    """Allow the readers of standard output and error to go away, inside the block.
 
-    A descriptor that was closed (``>&-``) is opened on the null device for
-    good: otherwise the next file would get its number, and what a C library
-    prints would go there.
+    A closed descriptor (``>&-``) is opened on the null device and stays open:
+    otherwise the next file would get its number, and the output of C libraries.
     """
     _occupy()
     replaced: dict[str, _Unbreakable] = {}
@@ -74,7 +73,7 @@ def unbreakable_streams() -> Iterator[None]:
     finally:
         for name, stream in replaced.items():
             with contextlib.suppress(OSError, ValueError):  # ValueError: the user closed it
-                stream.flush()  # what is left would otherwise fail when the process ends
+                stream.flush()  # buffered text would otherwise fail when the process ends
             if getattr(sys, name) is stream:
                 setattr(sys, name, getattr(sys, f"__{name}__"))
 

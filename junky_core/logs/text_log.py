@@ -1,9 +1,8 @@
 """Observer: the text log of a sweep.
 
-One event is one ``write``, so that lines of parallel slots never mix, whatever
-else writes to the same stream. :mod:`junky_core.logs.parser` reads all of it
-back; line forms that the tool of 2020 had are kept, so old and new logs read
-alike.
+Each event is one ``write``, so that lines of parallel slots never mix.
+:mod:`junky_core.logs.parser` reads the log back. Line forms of the original tool
+are kept.
 
     Thread-1_0: job 0 on cpu
     Thread-1_0: (('a', 50), ('b', 0.1))
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FileWriter", "LogWriter", "StdoutWriter", "SweepLog", "params_text"]
 
-# Reasons of a slot that ran out of jobs, as against one that broke.
+# Reasons of a slot that ran out of jobs, not of one that failed.
 _ORDINARY_ENDS = frozenset({"", "done", "finished", "completed", "no more jobs"})
 
 
@@ -54,10 +53,10 @@ class LogWriter(Protocol):
     """Where the log's text goes."""
 
     def write(self, text: str) -> None:
-        """Write ``text``, which is whole lines, at once."""
+        """Write ``text``, which consists of complete lines, at once."""
 
     def close(self) -> None:
-        """Release what the writer holds; a later ``write`` may open it again."""
+        """Release the file; a later ``write`` may open it again."""
 
 
 class StdoutWriter:
@@ -82,8 +81,8 @@ class StdoutWriter:
 class FileWriter:
     """Appends to a UTF-8 file, which is opened at the first write.
 
-    After a write that failed (disk full) the next one opens the file anew. If
-    the file was deleted, the next write brings it back, with its folder.
+    After a failed write (disk full), the next one opens the file again. If the file
+    was deleted, the next write restores it, with its folder.
 
     Args:
         path: The file; its folder must exist.
@@ -107,13 +106,13 @@ class FileWriter:
             raise
 
     def _open(self) -> TextIO:
-        # Line-buffered: what was written is seen by a reader at once, and no kill loses it.
+        # Line-buffered: readers see each line at once, and a kill loses none.
         return self._path.open(
             "a+", encoding="utf-8", errors="backslashreplace", buffering=1, newline="\n"
         )
 
     def _brought_back(self, deleted: TextIO) -> TextIO:
-        """Write a file anew that was deleted: as long as it is open, it can be read."""
+        """Restore a deleted file: its content can be read as long as it is open."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         stream = self._open()
         with deleted:
@@ -130,16 +129,16 @@ class FileWriter:
 
 
 class SweepLog:
-    """Writes the text log; safe to use from all slots at once.
+    """Writes the text log. Thread-safe.
 
-    A write that fails never harms the sweep: what it raised is kept in
-    ``last_error``, and the next event tries again.
+    A failed write does not affect the sweep: its exception is kept in
+    ``last_error``, and the next event is written again.
 
     Args:
         writer: Where to write; ``sys.stdout`` by default.
 
     Attributes:
-        last_error: What the latest write raised, ``None`` if it went well.
+        last_error: The exception of the last write, ``None`` if it succeeded.
 
     Example:
         >>> SweepLog().on_event(JobStarted(job=0, key="", params={"a": 50}, name="Thread-1_0",
@@ -151,19 +150,19 @@ class SweepLog:
     def __init__(self, writer: LogWriter | None = None) -> None:
         self._own = OwnProcess()
         self._writer: LogWriter = StdoutWriter() if writer is None else writer
-        # Reentrant: a signal handler that emits on this very thread must not lock up.
+        # Reentrant: a signal handler that emits in this thread must not deadlock.
         self._lock = threading.RLock()  # guards all below, and keeps the order of lines
         self._direction = "maximize"
         self._jobs_of_slot: dict[int, int] = {}
         self._params: dict[int, str] = {}  # by job, of those running
         self._best: tuple[int, str] | None = None  # job and parameters of the best so far
-        self._given_up: set[int] = set()  # jobs whose last failure is in the log already
+        self._given_up: set[int] = set()  # jobs whose final failure is already in the log
         # Jobs that were to run again, with the attempt whose traceback is in the log.
         self._waiting: set[tuple[int, int]] = set()
         self.last_error: Exception | None = None
 
     def on_event(self, event: Event) -> None:
-        """Write down ``event``; in a forked child do nothing."""
+        """Write ``event``; in a forked child do nothing."""
         if not self._own:
             return
         with self._lock:
@@ -253,7 +252,7 @@ class SweepLog:
     def _score(self, event: ScoreReported) -> list[str]:
         score = _number(event.score)
         if not event.improved:
-            # What is no number leaves a trace; ordinary scores would be noise.
+            # Other scores that do not improve are left out.
             finite = math.isfinite(event.score)
             return [] if finite else [f"{event.name}: score {score} (not finite)"]
         extremum, than = (
@@ -281,7 +280,7 @@ class SweepLog:
             then = "given up"
             self._given_up.add(event.job)
         what = f"{_told(event.error)} (attempt {event.attempt}{memory}, {then})"
-        # Where a job was when it was asked to end says nothing about it.
+        # The traceback of a job that was asked to end is of no interest.
         asked = event.kind in {"interrupted", "timeout"}
         quoted = [] if asked else _quoted(event.name, event.traceback)
         return [f"{event.name}: {verb}: {what}", *quoted]
@@ -343,12 +342,12 @@ def _number(score: float) -> str:
 
 
 def _told(text: str) -> str:
-    """Return an error or a message on one line, and not all of an endless one."""
+    """Return an error or a message on one line, limited in length."""
     return _one_line(cut(text, MAX_TOLD))
 
 
 def _one_line(text: str) -> str:
-    if "\n" in text or "\r" in text:  # seldom, and the search takes longer than all of the rest
+    if "\n" in text or "\r" in text:  # rare, and the search is slow
         text = re.sub(r"\s*[\r\n]+\s*", " ", text)
     return text.strip()
 

@@ -1,20 +1,23 @@
-"""When two calls are the same call, so that what the first returned serves the second.
+"""Decide whether two calls are equal, so that the first one's result can be reused.
 
-A task function runs once a job, and each run makes its lambdas anew, over its
-own copy of the config. So functions are compared by their code, and what they
-close over and are called with by value:
+A task function runs once per job, and each run creates new lambdas over its own
+copy of the config. So functions are compared by their code, and the values they
+close over and their arguments by content:
 
-    what                          is the same if
+    what                          is equal if
     function, lambda, method      same code, defaults and closed-over values
     functools.partial             same function and arguments
-    config, list, dict as an      equal content, when the first call was made
+    config, list, dict as an      equal content, as of the first call
     .. argument
-    config closed over            equal content, when the first call was made
-    list, dict closed over        it is the very one, or had equal content
-    anything else                 it is the very one, or equal content
+    config closed over            equal content, as of the first call
+    list, dict closed over        the same object, or equal content
+    anything else                 the same object, or equal content
 
-A list that is closed over is often what the function writes to (a counter, a
-cache): that it has changed since does not make it another call.
+A function often writes to a list that it closes over (a counter, a cache). Such
+a change does not make the call a different one.
+
+This is not a comparison of digests (:mod:`junky_core.values.identity`), because
+those would hash all data that a function closes over, for each job.
 """
 
 from __future__ import annotations
@@ -33,8 +36,8 @@ __all__ = ["Call"]
 class Call:
     """A call of ``factory(*args, **kwargs)``, to be compared with a later one.
 
-    Holds on to all of it, so that nothing it knows by being the very object
-    is freed and another takes its place.
+    Keeps references to all its parts, so that an object that is compared by
+    identity is not freed and its id reused.
     """
 
     __slots__ = ("_function", "_given", "args", "factory", "kwargs")
@@ -62,7 +65,7 @@ class Call:
 
 
 class _Given:
-    """A value; what can change in place is remembered as it is now."""
+    """A value; the content of a mutable one is recorded as it is now."""
 
     __slots__ = ("_key", "closed_over", "value")
 
@@ -108,7 +111,7 @@ def _all_same(first: _Parts, second: _Parts) -> bool:
 
 
 def _parts_of(function: Any, seen: frozenset[int] = frozenset()) -> _Parts:
-    """Take a callable apart into what makes it what it is."""
+    """Return the parts of a callable that are compared."""
     if isinstance(function, functools.partial) and id(function) not in seen:
         seen |= {id(function)}
         names = sorted(function.keywords)
@@ -124,7 +127,7 @@ def _parts_of(function: Any, seen: frozenset[int] = frozenset()) -> _Parts:
     for cell in function.__closure__ or ():
         try:
             closed_over.append(cell.cell_contents)
-        except ValueError:  # a name that is bound only later
+        except ValueError:  # a name that is not bound yet
             closed_over.append(cell)
     for value in closed_over:
         if isinstance(value, (types.FunctionType, types.MethodType, functools.partial)):

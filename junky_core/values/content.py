@@ -1,4 +1,4 @@
-"""What makes up a value, as simpler values: the part of identity that knows foreign types."""
+"""The content of values of foreign types, as simpler values; used by ``identity``."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 
 __all__ = ["children", "data", "found_by_name", "state_of"]
 
-_LARGE = 1 << 24  # bytes; content beyond it is hashed piece by piece, without a copy of it all
+_LARGE = 1 << 24  # bytes; larger content is hashed in pieces, without copying all of it
 
 
 def found_by_name(value: Any) -> bytes | None:
-    """Return ``module:name`` if that leads to this class or function, nothing else."""
+    """Return ``module:name`` if a class or function can be imported by it, else ``None``."""
     module = getattr(value, "__module__", None)
-    # torch.relu says that it is torch._VariableFunctionsClass.relu: try its bare name, too.
+    # The qualified name of torch.relu is _VariableFunctionsClass.relu: try its bare name, too.
     for name in (getattr(value, "__qualname__", None), getattr(value, "__name__", None)):
         if not isinstance(module, str) or not isinstance(name, str):
             return None
@@ -33,7 +33,7 @@ def found_by_name(value: Any) -> bytes | None:
 
 
 def children(value: Any) -> Iterable[Any] | None:
-    """Return what makes up ``value``, ``None`` if that is not known."""
+    """Return the parts of ``value``, ``None`` if its type is unknown."""
     if isinstance(value, functools.partial):
         return [value.func, value.args, value.keywords]
     if isinstance(value, types.MethodType):
@@ -51,7 +51,7 @@ def children(value: Any) -> Iterable[Any] | None:
             value.__kwdefaults__,
         ]
     if isinstance(value, types.CodeType):
-        # Neither file nor line: an edit above a lambda does not make it another one.
+        # Neither file nor line: an edit above a lambda does not change it.
         return [
             value.co_code,
             value.co_consts,
@@ -66,7 +66,7 @@ def children(value: Any) -> Iterable[Any] | None:
     if isinstance(value, types.CellType):
         try:
             return [value.cell_contents]
-        except ValueError:  # not filled yet
+        except ValueError:  # not bound yet
             return []
     if isinstance(value, re.Pattern):
         return [value.pattern, value.flags]
@@ -80,14 +80,14 @@ def children(value: Any) -> Iterable[Any] | None:
 
 
 def state_of(value: Any) -> Iterable[Any] | None:
-    """Return the state of an object that has a value, ``None`` if it is only itself.
+    """Return the state of an object that is compared by value, ``None`` for other objects.
 
-    Those are modules of torch, and objects of classes that define ``__eq__``
-    (``argparse.Namespace``, attrs, pydantic).
+    Objects compared by value are torch modules, and those whose class defines
+    ``__eq__`` (``argparse.Namespace``, attrs, pydantic).
     """
     torch = sys.modules.get("torch")
     if torch is not None and hasattr(torch, "nn") and isinstance(value, torch.nn.Module):
-        # Not the hooks and flags that torch itself keeps there: they change with its version.
+        # Without the hooks and flags that torch keeps there: they depend on its version.
         held = dict(vars(value))
         base = vars(torch.nn.Module()).keys()
         state = {name: item for name, item in held.items() if name not in base}
@@ -100,7 +100,7 @@ def state_of(value: Any) -> Iterable[Any] | None:
     names = [name for cls in kind.__mro__ for name in _slots(cls) if hasattr(value, name)]
     slots = {name: getattr(value, name) for name in names}
     own = dict(getattr(value, "__dict__", None) or {})
-    # One with neither keeps its state where only it can look: a tensor without storage.
+    # An object with neither has no visible state: a tensor without storage, for example.
     return [own, slots] if own or slots else None
 
 
@@ -110,9 +110,9 @@ def _slots(cls: type) -> list[str]:
 
 
 def data(value: Any) -> Iterable[Any] | None:
-    """Return what tells NumPy, torch or OmegaConf data apart, ``None`` for anything else.
+    """Return the content of NumPy, torch or OmegaConf data, ``None`` for anything else.
 
-    None of them is imported: what is not imported cannot have made a value.
+    None of them is imported here: a library that is not imported has created no values.
     """
     for read in (_numpy_parts, _torch_parts, _omegaconf_parts):
         found = read(value)
@@ -156,7 +156,7 @@ def _torch_parts(value: Any) -> Iterable[Any] | None:
         return None
     try:
         raw = _tensor_bytes(torch, value)
-    except (NotImplementedError, RuntimeError, TypeError):  # no content to be had: meta, nested
+    except (NotImplementedError, RuntimeError, TypeError):  # no accessible content: meta, nested
         return None
     return [str(value.dtype), tuple(value.shape), str(value.layout), raw]
 
@@ -172,7 +172,7 @@ def _tensor_bytes(torch: Any, tensor: Any) -> bytes:
         if content.dtype.itemsize > 1 and (content.is_floating_point() or content.is_complex()):
             content = torch.where(torch.isnan(content), torch.nan, content)  # many bit patterns
         content = content.contiguous()
-        # Tensor.numpy() knows no bfloat16, and torch may be there without NumPy.
+        # Tensor.numpy() does not support bfloat16, and torch may be installed without NumPy.
         return ctypes.string_at(content.data_ptr(), content.numel() * content.element_size())
 
     if content.numel() * content.element_size() <= _LARGE:
@@ -181,7 +181,7 @@ def _tensor_bytes(torch: Any, tensor: Any) -> bytes:
 
 
 def _hashed(flat: Any, size: int, itemsize: int, raw: Callable[[Any], bytes]) -> bytes:
-    """Return a hash of large content, from its pieces."""
+    """Return a hash of large content, read in pieces."""
     sha = hashlib.sha256()
     step = max(1, _LARGE // itemsize)
     for start in range(0, size, step):
@@ -195,5 +195,5 @@ def _omegaconf_parts(value: Any) -> Iterable[Any] | None:
         return None
     try:
         return [omegaconf.OmegaConf.to_container(value, resolve=True)]
-    except omegaconf.errors.OmegaConfBaseException:  # an interpolation that leads nowhere
+    except omegaconf.errors.OmegaConfBaseException:  # an interpolation that does not resolve
         return [omegaconf.OmegaConf.to_container(value, resolve=False)]

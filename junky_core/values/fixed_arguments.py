@@ -1,4 +1,4 @@
-"""The arguments that all jobs of a sweep share, so that a resumed sweep notices a change."""
+"""Fingerprints of the arguments that all jobs share, by which a resumed sweep detects changes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class FixedArguments:
     """Fixed arguments as they were when the sweep began.
 
     Attributes:
-        values: By name, ``train_kwargs['epochs']`` say, what its value is known by.
-        unknown: Names of those whose value cannot be compared in full: they hold an
-            object that has neither a value nor a name to import it by.
-        names: Of the keyword arguments, sorted.
-        key: What all of ``values`` are known by; noted with each job.
+        values: The fingerprint of each value, by name (``train_kwargs['epochs']``).
+        unknown: Names of the arguments that cannot be compared completely: they contain
+            an object that has neither a value nor a name to import it by.
+        names: The names of the keyword arguments, sorted.
+        key: The digest of ``values``; recorded with each job.
     """
 
     values: Mapping[str, str] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class FixedArguments:
     key: str = ""
 
     def changes(self, before: Mapping[str, str]) -> list[str]:
-        """Return the names of those that are not as they were ``before``.
+        """Return the names of the arguments that differ from ``before``.
 
         >>> fixed_arguments(train_kwargs={"epochs": 100, "lr": 0.1}).changes(
         ...     fixed_arguments(train_kwargs={"epochs": 10, "lr": 0.1}).values)
@@ -40,9 +40,9 @@ class FixedArguments:
 
 
 def fixed_arguments(**arguments: Sequence[Any] | Mapping[str, Any]) -> FixedArguments:
-    """Return what is known of ``arguments``, each a sequence or a mapping of values.
+    """Return the fingerprints of ``arguments``, each a sequence or a mapping of values.
 
-    Call it before any job runs: jobs may change what they are given.
+    Call it before any job runs, because jobs may change their arguments.
     """
     found: dict[str, Any] = {}
     names: list[str] = []
@@ -59,7 +59,7 @@ def fixed_arguments(**arguments: Sequence[Any] | Mapping[str, Any]) -> FixedArgu
 
 
 def earlier_key(params: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Return the key of a job in journals that do not note the values of fixed arguments.
+    """Return a job's key in journals that do not record the values of fixed arguments.
 
     It was made of the job's parameters and of the names of the fixed keyword arguments.
     """

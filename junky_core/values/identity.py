@@ -1,4 +1,4 @@
-"""The one notion of "same value": for duplicates, and for knowing a job again on resume.
+"""The one definition of "same value": for duplicates, and to recognise a job when resuming.
 
 Two values are the same when they have the same type and the same content:
 
@@ -20,19 +20,18 @@ function or class found by its name     same module and qualified name
 lambda, closure, other local function   same module, code, closure values and defaults
 bound method, ``functools.partial``     same function, same object or arguments
 OmegaConf container                     same class and same content, interpolations resolved
-anything else                           it is the very object
+anything else                           the same object
 ======================================  ====================================================
 
 :func:`freeze` gives a hashable key for one process, :func:`digest` a text that is the same in
-every process, whatever its hash seed. A value that holds "the very object" somewhere cannot be
-known in another process: its digest starts with ``~`` and is equal to no other process's.
+every process, whatever its hash seed. A value that contains an object of the last row cannot be
+recognised in another process: its digest starts with ``~`` and differs from all others.
 
-:func:`fingerprint` is for noticing in another process that a value changed. It also looks into
-modules of torch (their state) and objects of classes that define ``__eq__``, and knows
-what remains by its class alone.
+:func:`fingerprint` detects in another process that a value changed. It also covers the state of
+torch modules and of objects whose class defines ``__eq__``. All other objects count only by their
+class.
 
-All functions here may be called from several threads at once, as long as nobody changes the
-value meanwhile.
+All functions are thread-safe, as long as no other thread changes the value.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ _NONCE = os.urandom(16)
 
 _PLAIN = frozenset({bool, bytes, complex, float, int, str, type(None)})
 
-# Immutable types of the standard library whose repr says all there is.
+# Immutable types of the standard library whose repr contains the whole value.
 _BY_REPR = (
     range,
     complex,
@@ -87,8 +86,8 @@ _Walk = Generator["_Walk", Any, Any]
 def freeze(value: Any) -> Hashable:
     """Return a key that equals another value's key when both are the same value.
 
-    Plain scalars cost next to nothing and are their own key where they can be. Keys keep alive
-    what they tell apart by being the very object. Keys are for this process: see :func:`digest`.
+    Plain scalars are fast, and mostly their own key. A key keeps objects alive that are compared
+    by identity. Keys are valid in this process only: see :func:`digest`.
 
     >>> freeze(1) == freeze(1.0), freeze(float("nan")) == freeze(float("nan"))
     (False, True)
@@ -109,9 +108,9 @@ def freeze(value: Any) -> Hashable:
 
 
 def key_of(value: Any) -> Hashable:
-    """Return ``freeze(value)``, or the key of the very object if its methods do not allow that.
+    """Return ``freeze(value)``, or a key of the object itself if its methods raise.
 
-    For views of a sweep, which must show it whatever its parameters have become.
+    For views of a sweep, which must work whatever its parameters are.
     """
     try:
         key = freeze(value)
@@ -126,8 +125,8 @@ def key_of(value: Any) -> Hashable:
 def digest(value: Any) -> str:
     """Return 32 hex digits that are equal in any process for the same value.
 
-    They are the head of a SHA-256. A value that holds an object which only this process knows
-    gets a ``~`` in front and a digest that no other process has.
+    They are the start of a SHA-256. The digest of a value that contains an object which only this
+    process has starts with ``~``, and is unique.
 
     >>> digest({"lr": 0.1, "width": 128})
     '992365c606aacddcabf2350f9f47f12a'
@@ -143,9 +142,9 @@ def fingerprint(value: Any) -> tuple[str, bool]:
     """Return 32 hex digits that change when the value does, in any process.
 
     Returns:
-        The digits, and whether they tell all: ``False`` if the value holds an
-        object that has neither a value nor a name to import it by. Of such an
-        object only the class counts.
+        The digits, and whether they cover the whole value: ``False`` if it contains
+        an object that has neither a value nor a name to import it by. Only the class
+        of such an object counts.
 
     >>> fingerprint({"epochs": 10}) == fingerprint({"epochs": 10})
     True
@@ -155,18 +154,18 @@ def fingerprint(value: Any) -> tuple[str, bool]:
     state = _State(across_processes=True)
     try:
         token = state.token(value)
-    except Exception:  # noqa: BLE001 - anybody's properties and __eq__; it is known by its class
+    except Exception:  # noqa: BLE001 - raised by a user's property or __eq__: use the class
         state = _State(across_processes=True)
-        token = state.the_very_object(value)
+        token = state.identity_token(value)
     return hashlib.sha256(token).hexdigest()[:32], not state.held
 
 
 def copy_containers(value: Any) -> Any:
-    """Return ``value`` with every list, dict, set, tuple and bytearray in it made anew.
+    """Return a copy of ``value`` with a new object for every list, dict, set and bytearray in it.
 
-    So a job that changes its parameter changes no other job's. All else is the same object;
-    so are tuples with nothing to copy inside. Things met twice stay one thing, cycles included.
-    OmegaConf containers are deep-copied.
+    A job that changes its parameter then changes no other job's. Tuples are copied if they contain
+    something to copy; all other objects are shared. An object that occurs twice is copied once,
+    cycles included. OmegaConf containers are deep-copied.
 
     >>> layers = [[64, 64], (128, [1])]
     >>> mine = copy_containers(layers)
@@ -201,7 +200,7 @@ def _run(walk: _Walk) -> Any:
 class _Held:
     """Keeps objects alive inside a key, so that their ids, which it holds, name no others.
 
-    Equal to any other: the ids tell keys apart already, and their order may differ.
+    Equal to any other: the ids already distinguish the keys, and their order may differ.
     """
 
     __slots__ = ("values",)
@@ -227,11 +226,11 @@ class _State:
         self.active: dict[int, int] = {}  # id -> depth, to meet a cycle without end
 
     def token(self, value: Any) -> bytes:
-        """Return bytes that only the same value has."""
+        """Return bytes that are equal for the same value only."""
         token: bytes = _run(_token(value, self))
         return token
 
-    def the_very_object(self, value: Any) -> bytes:
+    def identity_token(self, value: Any) -> bytes:
         """Return a token that no other object has; across processes, all of its class have it."""
         self.held.append(value)
         if self.across_processes:
@@ -268,7 +267,7 @@ def _class_token(cls: type, state: _State) -> bytes:
     name = found_by_name(cls)
     if name is None and not cls.__flags__ & _HEAP_TYPE:
         name = f"{cls.__module__}:{cls.__qualname__}".encode()
-    return state.the_very_object(cls) if name is None else b"class:" + name
+    return state.identity_token(cls) if name is None else b"class:" + name
 
 
 def _parts(children: Iterable[Any], state: _State) -> _Walk:
@@ -336,11 +335,11 @@ def _token_of_compound(value: Any, state: _State) -> _Walk:
     name = found_by_name(value) if callable(value) else None
     if name is not None:
         return b"name:" + name
-    return state.the_very_object(value)
+    return state.identity_token(value)
 
 
 def _attributes(value: Any, state: _State) -> _Walk:
-    """Tell subclasses of containers apart by what else they carry."""
+    """Return the attributes of an instance of a container's subclass."""
     own = getattr(value, "__dict__", None)
     return (yield _parts([dict(own)], state)) if own else []
 

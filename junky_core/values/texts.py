@@ -1,4 +1,4 @@
-"""Text of others, made fit for a terminal, a log and a table: no control characters, no excess."""
+"""Make any text safe for terminals, logs and tables: no control characters, limited length."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ MAX_ERROR = 2_000  # bytes of its last line
 _NOTE_SIZE = 50
 MAX_TOLD = MAX_TEXT + 4_000  # bytes of any text in log and journal: with a note of what was cut
 
-# C0 and C1, DEL, and what ends a line or turns its direction.
+# C0 and C1, DEL, and characters that end a line or change its direction.
 _CONTROLS = "\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
 _IN_A_LINE = re.compile(f"[\x00-\x0a{_CONTROLS}]+")
 _IN_LINES = re.compile(f"[\x00-\x08{_CONTROLS}]+")  # all but line ends and tabs
 
 
 def visible(text: str, *, lines: bool = False) -> str:
-    r"""Return ``text`` with its control characters written out as Python writes them.
+    r"""Return ``text`` with its control characters escaped as in Python.
 
     Args:
         text: Anything.
-        lines: Leave line ends and tabs.
+        lines: Keep line ends and tabs.
 
     >>> print(visible("\x1b[31mred\n"), visible("a\nb\r", lines=True))
     \x1b[31mred\n a
@@ -34,12 +34,12 @@ def visible(text: str, *, lines: bool = False) -> str:
 
 
 def cut(text: str, limit: int = MAX_TEXT, where: str = "") -> str:
-    """Return ``text``, or both ends of it if it takes more than ``limit`` bytes as UTF-8.
+    """Return ``text``, or its start and end if it takes more than ``limit`` bytes as UTF-8.
 
     Args:
         text: Anything.
-        limit: Bytes that are left, but for the note that takes the middle's place.
-        where: What the note says besides: where the whole text is.
+        limit: How many bytes are kept, without the note that replaces the middle.
+        where: Added to the note: where the whole text is.
 
     >>> cut("12345678", 4, "; all is in the file")
     '12 ... 4 characters left out; all is in the file ... 78'
@@ -55,7 +55,7 @@ def cut(text: str, limit: int = MAX_TEXT, where: str = "") -> str:
 
 
 def excerpt(text: str, limit: int = MAX_TEXT, where: str = "") -> str:
-    r"""Return ``text`` cut to ``limit`` bytes with its control characters written out.
+    r"""Return ``text`` cut to ``limit`` bytes, with its control characters escaped.
 
     >>> excerpt("\0" * 1000, 40)
     '\\x00\\x00\\x00\\x00\\x00 ... 990 characters left out ... \\x00\\x00\\x00\\x00\\x00'

@@ -21,7 +21,7 @@ def count(number: int, noun: str) -> str:
 
 
 def param_text(value: Any) -> str:
-    """Return a parameter's value as a reader of tables wants it: strings and names bare.
+    """Return a parameter's value for tables: strings and names without quotes.
 
     >>> param_text("adam"), param_text(0.1), param_text([64, 64]), param_text(dict)
     ('adam', '0.1', '[64, 64]', 'dict')
@@ -55,5 +55,5 @@ def pair_text(name: str, value: Any, text: str | None = None) -> str:
 
 
 def _deletes(name: str, value: Any) -> bool:
-    """Tell whether a parameter is an override of Hydra that deletes its key."""
+    """Return whether a parameter is a Hydra override that deletes its key."""
     return value is None and name.startswith("~")
