@@ -1,5 +1,6 @@
 """What a job does to the interpreter's settings is put right at its end."""
 
+import builtins
 import os
 import sys
 import tempfile
@@ -86,3 +87,30 @@ def test_what_a_job_adds_stays(tmp_path):
     torch_autotrain(lambda: torch.nn.Linear(2, 1), train, sweep_dir=tmp_path / "sweep")
     assert sys.path[0] == str(tmp_path / "more")
     assert sys.getrecursionlimit() == limit + 1
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_a_job_that_replaces_open_costs_the_report_alone(tmp_path, slots, monkeypatch, capsys):
+    monkeypatch.setattr(builtins, "open", open)  # to be put back at the end
+
+    def refuse(*args, **kwargs):
+        raise RuntimeError("no open")
+
+    def train(device, loaders, model, job, save_best, log_prefix):
+        save_best(model, job / 10)
+        if job == BAD:
+            builtins.open = refuse
+
+    result = torch_autotrain(
+        lambda job: (torch.nn.Linear(2, 1), job),
+        train,
+        make_model_fit_params=[("job", range(JOBS))],
+        devices={"cpu": slots},
+        sweep_dir="sweep",
+        report=True,
+    )
+    monkeypatch.undo()
+    assert "the report could not be written: RuntimeError: no open" in capsys.readouterr().out
+    assert (len(result.stats), result.best_model_score) == (JOBS, (JOBS - 1) / 10)
+    assert load_state(tmp_path / "sweep").ended == "completed"
+    assert (tmp_path / "sweep" / "model.pt").exists()

@@ -18,6 +18,7 @@ from junky_core.files import write_atomically
 from junky_core.logs.text_log import StdoutWriter
 from junky_core.record.state import SweepState
 from junky_core.values.texts import visible
+from junky_core.values.user_text import error_line
 from junky_core.views.history import load_history
 from junky_core.views.leaderboard import leaderboard_text
 from junky_core.views.report.payload import payload_of
@@ -60,6 +61,8 @@ def publish_report(folder: Path) -> None:
         said = f"report: {write_report(folder)}"
     except (JunkyError, OSError) as error:
         said = f"the report could not be written: {error}"
+    except Exception as error:  # noqa: BLE001 - jobs may have replaced open(); the results count
+        said = f"the report could not be written: {error_line(error)}"
     with contextlib.suppress(OSError, ValueError):  # nobody listens any more
         StdoutWriter().write(f"{said}\n")
 
