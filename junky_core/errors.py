@@ -21,6 +21,7 @@ __all__ = [
     "FitParamsError",
     "ForkedChildError",
     "IsolationError",
+    "JobError",
     "JobExited",
     "JobStopped",
     "JournalError",
@@ -60,6 +61,10 @@ class IsolationError(JunkyError, RuntimeError):
 
 class ForkedChildError(JunkyError, RuntimeError):
     """A forked child of a job asked for what only the job's own process can do."""
+
+
+class JobError(JunkyError, RuntimeError):
+    """Stands for an exception of a job in another process that could not be sent; has its text."""
 
 
 class JobExited(JunkyError, RuntimeError):

@@ -10,12 +10,14 @@ from __future__ import annotations
 import time as _time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, Protocol
 
 __all__ = [
     "AttemptFailed",
     "BestSaved",
     "BestSaving",
+    "EndReason",
     "Event",
     "JobFailed",
     "JobFinished",
@@ -27,6 +29,21 @@ __all__ = [
     "SweepEnded",
     "SweepStarted",
 ]
+
+
+class EndReason(str, Enum):
+    """Why a sweep ended; each is equal to its text."""
+
+    COMPLETED = "completed"
+    INTERRUPTED = "interrupted"  # Ctrl-C, SIGTERM or SIGHUP
+    TIMEOUT = "timeout"  # of the sweep
+    FAIL_FAST = "fail_fast"
+    NO_SLOTS = "no_slots"  # every slot is closed
+    BEST_NOT_SAVED = "best_not_saved"
+    ERROR = "error"  # of the source of jobs, or one that every job would have
+
+    def __str__(self) -> str:
+        return self.value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +129,7 @@ class AttemptFailed(Event):
     slot: int
     device: str
     attempt: int
-    kind: str  # "error", "oom", "timeout", "interrupted", "poisoned", "loaders"
+    kind: str  # an EndKind; in a journal that is read it may be any text
     error: str  # "ValueError: bad"
     traceback: str
     duration_s: float
@@ -171,8 +188,7 @@ class Notice(Event):
 class SweepEnded(Event):
     """The sweep, or this batch of it, is over."""
 
-    # "completed", "interrupted", "timeout", "fail_fast", "no_slots", "best_not_saved", "error"
-    reason: str
+    reason: str  # an EndReason; in a journal that is read it may be any text
     finished: int
     failed: int
     left: int  # not run, stopped, or not counted as finished because its best model is not on disk

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NOT_NOW",
     "Attempt",
+    "EndKind",
     "GridSource",
     "Job",
     "JobResult",
@@ -52,11 +53,40 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One execution of a job: its ``number`` from 1, and its ``name``."""
+    """One execution of a job.
+
+    Attributes:
+        job: The job.
+        number: Counted from 1.
+        name: ``Thread-<slot>_<n>``, unique in the sweep.
+        score: The best score of the job's earlier attempts, ``None`` if there is none.
+    """
 
     job: Job
     number: int
     name: str
+    score: float | None = None
+
+
+class EndKind(str, Enum):
+    """How an attempt ended; each is equal to its text.
+
+    What follows for the job is in the table of :mod:`junky_core.engine.scheduler`.
+    """
+
+    FINISHED = "finished"
+    ERROR = "error"
+    OOM = "oom"  # out of memory, of a GPU or of the host
+    TIMEOUT = "timeout"  # over its time
+    INTERRUPTED = "interrupted"  # the sweep ended first
+    POISONED = "poisoned"  # the process cannot use its device any more
+    LOADERS = "loaders"  # the slot could not build the job's loaders
+    CRASHED = "crashed"  # the worker died of it
+    LOST = "lost"  # the machine or the connection went away: not the job's fault
+    FATAL = "fatal"  # every job would end so
+
+    def __str__(self) -> str:
+        return self.value
 
 
 class JobStatus(str, Enum):

@@ -169,7 +169,7 @@ def test_a_torch_that_refuses_to_name_an_accelerator_shows_none(monkeypatch):
 
 def test_the_time_of_an_attempt_is_that_of_its_work_on_the_device(gpu, tmp_path, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("junky_core.engine.sweep.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("junky_core.engine.watch.time.monotonic", lambda: clock[0])
 
     def synchronize(stream):
         clock[0] += 7.0

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader, dataloader
 
 from junky_core import SweepFailed, torch_autotrain
-from junky_core.engine import sweep
+from junky_core.engine import watch
 from junky_core.errors import JobStopped
 from junky_core.events import Notice
 from junky_core.job.cancellation import CancellationPoints
@@ -70,7 +70,7 @@ def test_overlapping_sweeps_leave_nothing_whichever_ends_first(first):
 def test_a_job_over_its_time_that_comes_to_no_cancellation_point_is_named_again_and_again(
     monkeypatch,
 ):
-    monkeypatch.setattr(sweep, "REMIND_EVERY_S", 0.02)
+    monkeypatch.setattr(watch, "REMIND_EVERY_S", 0.02)
     seen, twice = [], threading.Event()
 
     class Listener:
@@ -92,4 +92,4 @@ def test_a_job_over_its_time_that_comes_to_no_cancellation_point_is_named_again_
 
 
 def test_a_job_over_its_time_is_named_once_a_minute():
-    assert sweep.REMIND_EVERY_S == 60
+    assert watch.REMIND_EVERY_S == 60

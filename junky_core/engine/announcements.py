@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from junky_core.devices import SlotSpec
-from junky_core.engine.scheduler import RunningJob
+from junky_core.engine.running_job import RunningJob
 from junky_core.events import AttemptFailed, JobFailed, JobFinished, JobStarted, SweepEnded
 from junky_core.executors.contract import AttemptEnd
 from junky_core.job.best import BestModel

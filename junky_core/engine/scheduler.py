@@ -24,7 +24,11 @@ What an attempt's end leads to:
     .. device closed before   no        handed back
     loaders         no        handed to a slot that has not failed it yet;
                               none left: as error
+    crashed         yes       as error
+    lost            no        handed back; failed for good the sixth time
     fatal           yes       failed for good, and the sweep ends
+
+An end may also close its slot (``closes_slot``), whatever becomes of the job.
 """
 
 from __future__ import annotations
@@ -32,63 +36,21 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from junky_core.devices import SlotSpec
 from junky_core.engine.intake import Intake, News, SourceState
+from junky_core.engine.running_job import RunningJob
 from junky_core.errors import SourceError
 from junky_core.events import ScoreReported
 from junky_core.executors.contract import AttemptEnd
-from junky_core.jobs import Job, JobResult, JobSource
+from junky_core.jobs import EndKind, Job, JobResult, JobSource, JobStatus
 
-__all__ = ["Decision", "RunningJob", "Scheduler"]
+__all__ = ["MOST_LOSSES", "Decision", "Scheduler"]
 
-
-@dataclass(slots=True)
-class RunningJob:
-    """A job that is not over yet; handed to one slot at a time, which owns it then.
-
-    Attributes:
-        job: The job.
-        attempts: How many attempts were counted, the running one included.
-        score: The best score of all its attempts.
-        name: Name of its last attempt.
-        serial: Number of its last save that led.
-        slot: Where its last attempt ran.
-    """
-
-    job: Job
-    attempts: int = 0
-    score: float | None = None
-    name: str = ""
-    serial: int = 0
-    alone: str = ""  # "", "device" or "process": what must be idle while it runs
-    slot: SlotSpec | None = None
-    unfit_slots: set[int] = field(default_factory=set)
-    last: AttemptEnd | None = None
-
-    def unfinished(self, *, failed_fast: bool) -> JobResult:
-        """Return how it ends if it does not run again.
-
-        Args:
-            failed_fast: The sweep stopped since its first jobs died alike: it is one of them.
-        """
-        last = self.last
-        died = failed_fast and last is not None and last.kind != "oom"
-        return JobResult(
-            num=self.job.num,
-            name=self.name,
-            params=self.job.params,
-            status="failed" if died else "stopped",
-            score=self.score,
-            attempts=self.attempts,
-            duration_s=0.0 if last is None else last.duration_s,
-            slot=0 if self.slot is None else self.slot.index,
-            device="" if self.slot is None else self.slot.device,
-            error="" if last is None else last.error,
-            traceback="" if last is None else last.traceback,
-            exception=None if last is None else last.exception,
-        )
+MOST_LOSSES = 5  # how often an attempt of a job may be lost and begun again
+_NOT_RETRIED = (EndKind.TIMEOUT, EndKind.FATAL, EndKind.LOST)
+_DEATHS = (EndKind.ERROR, EndKind.LOADERS, EndKind.CRASHED)  # that may be every job's
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +106,12 @@ class Scheduler:
         return self._stopping
 
     @property
+    def asking(self) -> bool:
+        """Whether a slot is asking the source."""
+        with self._changed:
+            return self._intake.state is SourceState.ASKING
+
+    @property
     def open_slots(self) -> int:
         """How many slots still take jobs."""
         with self._changed:
@@ -194,8 +162,14 @@ class Scheduler:
                 self._changed.notify_all()
             return decision
 
+    def open_slot(self, slot: SlotSpec) -> None:
+        """Give jobs to ``slot``, too."""
+        with self._changed:
+            self._open[slot.index] = slot
+            self._changed.notify_all()
+
     def close_slot(self, slot: SlotSpec) -> None:
-        """Give ``slot`` no more jobs (it could not be set up)."""
+        """Give ``slot`` no more jobs; an attempt that runs there goes on."""
         with self._changed:
             self._close((slot,))
             self._changed.notify_all()
@@ -302,38 +276,42 @@ class Scheduler:
         return None
 
     def _decide(self, slot: SlotSpec, job: RunningJob, end: AttemptEnd) -> Decision:
-        if end.kind == "finished":
-            self._same_deaths = -1
-            return Decision(self._result(slot, job, "finished", end), retry=False)
-        job.last = end
         closed: tuple[SlotSpec, ...] = ()
-        if end.kind == "poisoned":
+        if end.closes_slot and slot.index in self._open:
+            closed = (slot,)
+        if end.kind is EndKind.FINISHED:
+            self._same_deaths = -1
+            self._close(closed)
+            return Decision(job.result(JobStatus.FINISHED, end, slot), retry=False, closed=closed)
+        job.last = end
+        if end.kind is EndKind.POISONED:
             if slot.index not in self._open:  # it died of its neighbour's fault
-                return self._hand_back(slot, job, end)
+                return self._hand_back(job)
             closed = tuple(s for s in self._open.values() if s.device == slot.device)
-        elif end.kind == "loaders":
-            if end.loaders_elsewhere:
-                closed = (slot,)
+        elif end.kind is EndKind.LOADERS:
             job.unfit_slots.add(slot.index)
             fit = [i for i in self._open if i not in job.unfit_slots]
             if fit:
+                closed = (slot,) if end.loaders_elsewhere else closed
                 self._close(closed)
-                return self._hand_back(slot, job, end, closed)
+                return self._hand_back(job, closed)
             job.unfit_slots.clear()
-            closed = ()
         self._close(closed)
-        if end.kind == "interrupted":
+        if end.kind is EndKind.LOST:
+            job.losses += 1
+            if job.losses <= MOST_LOSSES:
+                return self._hand_back(job, closed)
+        if end.kind is EndKind.INTERRUPTED:
             job.attempts -= 1
-            return Decision(self._result(slot, job, "stopped", end), retry=False)
-        again = end.kind not in ("timeout", "fatal") and job.attempts <= self._max_retries
+            result = job.result(JobStatus.STOPPED, end, slot)
+            return Decision(result, retry=False, closed=closed)
+        failed = Decision(job.result(JobStatus.FAILED, end, slot), retry=False, closed=closed)
         if self._dies_alike(job, end):
             self._stopping = True
-            return Decision(
-                self._result(slot, job, "failed", end), retry=False, closed=closed, fail_fast=True
-            )
-        if not again:
-            return Decision(self._result(slot, job, "failed", end), retry=False, closed=closed)
-        if end.kind == "oom":
+            return replace(failed, fail_fast=True)
+        if end.kind in _NOT_RETRIED or job.attempts > self._max_retries:
+            return failed
+        if end.kind is EndKind.OOM:
             job.alone = "process" if end.host_memory or job.alone == "process" else "device"
         (self._alone if job.alone else self._next_round).append(job)
         return Decision(None, retry=True, closed=closed)
@@ -345,27 +323,19 @@ class Scheduler:
             if job.unfit_slots.issuperset(self._open):
                 job.unfit_slots.clear()  # no slot would be fit any more: let any try
 
-    def _hand_back(
-        self,
-        slot: SlotSpec,
-        job: RunningJob,
-        end: AttemptEnd,
-        closed: tuple[SlotSpec, ...] = (),
-    ) -> Decision:
+    def _hand_back(self, job: RunningJob, closed: tuple[SlotSpec, ...] = ()) -> Decision:
         job.attempts -= 1
-        if not self._open:
-            return Decision(self._result(slot, job, "stopped", end), retry=False, closed=closed)
         if job.alone:
             self._alone.appendleft(job)
         else:
             self._queue.append(job)
-        return Decision(None, retry=True, closed=closed)
+        return Decision(None, retry=bool(self._open), closed=closed)
 
     def _dies_alike(self, job: RunningJob, end: AttemptEnd) -> bool:
         if self._fail_fast is None or self._same_deaths < 0 or job.attempts > 1:
             return False
-        if end.kind not in ("error", "loaders") or end.location is None:
-            if end.kind != "oom":
+        if end.kind not in _DEATHS or end.location is None:
+            if end.kind not in (EndKind.OOM, EndKind.LOST):
                 self._same_deaths = -1
             return False
         if self._same_deaths and end.location != self._first_location:
@@ -374,20 +344,3 @@ class Scheduler:
         self._first_location = end.location
         self._same_deaths += 1
         return self._same_deaths >= self._fail_fast
-
-    def _result(self, slot: SlotSpec, job: RunningJob, status: str, end: AttemptEnd) -> JobResult:
-        return JobResult(
-            num=job.job.num,
-            name=job.name,
-            params=job.job.params,
-            status=status,
-            score=job.score,
-            value=end.value,
-            attempts=job.attempts,
-            duration_s=end.duration_s,
-            slot=slot.index,
-            device=slot.device,
-            error=end.error,
-            traceback=end.traceback,
-            exception=end.exception,
-        )

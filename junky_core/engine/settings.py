@@ -66,6 +66,10 @@ class SweepSettings:
             ):
                 raise ConfigError(f"{name} is {shown(limit)}; it must be seconds above 0, or None")
 
+    def how_to_resume(self) -> str:
+        """Return a sentence on how to resume, to append to a message; ``""`` if there is no way."""
+        return f". To resume: {self.resume_hint}" if self.resume_hint else ""
+
 
 def _whole(name: str, value: Any, least: int, most: int | None = None) -> None:
     is_whole = isinstance(value, int) and not isinstance(value, bool)

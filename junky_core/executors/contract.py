@@ -1,28 +1,42 @@
 """What the engine and an executor say to each other.
 
-    engine ──attempt, stop──> worker of a slot ──end, events, offers of a best model──> engine
+    engine ──attempt, stop──> worker of a slot ──events, offers of a best model, end──> engine
 
-A worker runs the attempts of one slot, one at a time. The engine's driver
-thread of that slot calls ``open`` once, ``execute`` for each attempt, and waits
-for the answer, wherever the work is done.
+The engine has one driver thread for each slot. It calls the slot's worker:
+``open`` once, then ``execute`` for each attempt, and waits for the answer,
+wherever the work is done. Attempts and their ends can be written as plain data
+(:mod:`junky_core.executors.messages`), for workers in other processes.
+
+``tests/executor_contract.py`` is the test suite for implementations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from junky_core.devices import SlotSpec
 from junky_core.events import Event
-from junky_core.jobs import Attempt
+from junky_core.jobs import Attempt, EndKind, JobResult
 
 if TYPE_CHECKING:
     from junky_core.executors.slots import Slot
     from junky_core.job.best import BestModel
     from junky_core.job.context import JobContext
+    from junky_core.job.scopes import JobScope
 
-__all__ = ["AttemptEnd", "AttemptRunner", "AttemptSettings", "Link", "Worker"]
+__all__ = [
+    "AttemptEnd",
+    "AttemptRunner",
+    "AttemptSettings",
+    "Executor",
+    "ExecutorFactory",
+    "Link",
+    "Worker",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,28 +48,37 @@ class AttemptSettings:
         timeout_s: Seconds after which an attempt is asked to end.
         value_is_score: A job that gave no score is scored by the number it returned.
         folder: The sweep's folder, if it has one.
+        threads_per_slot: Torch threads of each slot, ``None`` to choose.
     """
 
     seed: int | None = None
     timeout_s: float | None = None
     value_is_score: bool = False
     folder: Path | None = None
+    threads_per_slot: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptEnd:
-    """How an attempt ended; ``kind`` is one of the scheduler's table.
+    """How an attempt ended.
 
     Attributes:
+        kind: An :class:`EndKind`, or its text.
+        duration_s: Seconds it took.
+        value: What the job returned.
         score: The best score the job has now, ``None`` if it gave none.
-        serial: Number of its last save that led, 0 for none.
+        serial: Its best model: the number of its last save that led, 0 for none
+            (see ``BestModel.when_saved``).
+        error: Last line of its error.
+        traceback: The whole traceback as text.
         exception: A copy that holds nothing of the job.
-        location: Where the error came from, for telling equal errors.
+        location: Where the error came from; equal errors have equal locations.
         host_memory: An out-of-memory error of the host, not of a GPU.
         loaders_elsewhere: Another slot has built the loaders that failed here.
+        closes_slot: Why the slot takes no more jobs, ``""`` if it goes on.
     """
 
-    kind: str
+    kind: EndKind
     duration_s: float
     value: Any = None
     score: float | None = None
@@ -66,10 +89,14 @@ class AttemptEnd:
     location: Hashable = None
     host_memory: bool = False
     loaders_elsewhere: bool = False
+    closes_slot: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", EndKind(self.kind))
 
 
 class AttemptRunner(Protocol):
-    """What an attempt does. Called in slot threads, several at once."""
+    """What an attempt does. Called by workers, several at once."""
 
     def open_slot(self, slot: Slot) -> None:
         """Prepare ``slot`` before its first job; raising closes it."""
@@ -86,7 +113,7 @@ class AttemptRunner(Protocol):
 
 
 class Link(Protocol):
-    """The way from a worker up to the engine; called from any thread."""
+    """The way from an executor up to the engine; called from any thread."""
 
     @property
     def best(self) -> BestModel:
@@ -98,19 +125,73 @@ class Link(Protocol):
     def warn(self, message: str) -> None:
         """Warn the user, once for each message."""
 
+    def open_slot(self, slot: SlotSpec) -> None:
+        """Give jobs to a new slot, in this run or in the next."""
+
+    def close_slot(self, slot: SlotSpec, reason: str) -> None:
+        """Give no more jobs to a slot. The attempt that runs there goes on to its end."""
+
 
 class Worker(Protocol):
     """Runs the attempts of one slot."""
 
+    def attached(self) -> AbstractContextManager[None]:
+        """Return what the driver thread enters for as long as it works for the slot."""
+
     def open(self) -> str:
         """Make the slot ready for jobs; return why it cannot be, ``""`` if it is."""
 
-    def execute(self, attempt: Attempt, score: float | None) -> AttemptEnd:
-        """Run an attempt of a job that has this score from attempts before."""
+    def execute(self, attempt: Attempt) -> AttemptEnd:
+        """Run an attempt to its end; never raise what the job raises."""
 
-    def stop(self, reason: str, message: str) -> None:
-        """Ask the attempt that runs to end at its next cancellation point; from any thread."""
+    def stop(self, name: str, kind: EndKind, message: str) -> None:
+        """Ask an attempt to end at its next cancellation point; from any thread.
 
-    @property
-    def running(self) -> JobContext | None:
-        """The attempt that runs."""
+        The attempt may be about to begin. If it is over, nothing happens: the
+        next one must not end by it.
+
+        Args:
+            name: The attempt's.
+            kind: ``TIMEOUT`` or ``INTERRUPTED``: how it then ends.
+            message: Why, for its error.
+        """
+
+
+class Executor(Protocol):
+    """Makes the workers of a sweep's slots.
+
+    All methods are for the main thread, but for ``worker``.
+
+    Attributes:
+        threads: Torch threads of each slot, ``None`` if torch is left alone.
+        wait_s: Seconds that a sweep with jobs left waits while no slot is open.
+    """
+
+    threads: int | None
+    wait_s: float
+
+    def running(self, slots: int) -> AbstractContextManager[None]:
+        """Return what a run on so many slots is inside of."""
+
+    def worker(self, slot: SlotSpec) -> Worker:
+        """Return the worker of a slot; always the same one for the same slot."""
+
+    def scope_of(self, result: JobResult) -> JobScope:
+        """Return a scope like that of a job that is over, to do something for it once more."""
+
+    def close(self) -> None:
+        """Free what was built for jobs. The driver threads have ended."""
+
+
+class ExecutorFactory(Protocol):
+    """Makes an executor; an executor's class is one."""
+
+    def __call__(
+        self,
+        slots: list[SlotSpec],
+        runner: AttemptRunner,
+        settings: AttemptSettings,
+        link: Link,
+        /,
+    ) -> Executor:
+        """Return an executor for these slots, to which it may add others."""

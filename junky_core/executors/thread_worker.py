@@ -7,6 +7,7 @@ import gc
 import random
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,10 +22,10 @@ from junky_core.job.forks import OwnProcess, leave_if_forked
 from junky_core.job.libraries import begin_job, libraries_apart
 from junky_core.job.loaders import SharedData
 from junky_core.job.process_settings import ProcessSettings
-from junky_core.job.scopes import JobScope, current_scope, enter_scope
+from junky_core.job.scopes import JobScope, current_scope, enter_scope, enter_slot
 from junky_core.job.seeding import JobStreams, current_streams
 from junky_core.job.torch_state import default_device, own_torch_state
-from junky_core.jobs import Attempt, Job, JobResult
+from junky_core.jobs import Attempt, EndKind, Job, JobResult
 from junky_core.values.calls import Call
 from junky_core.values.identity import copy_containers
 from junky_core.values.user_text import class_name, error_line
@@ -66,6 +67,7 @@ class ThreadWorker:
         link: The way up to the engine.
         shared: Data for the jobs of all slots.
         built_elsewhere: Tells whether another slot has built these loaders.
+        arm: Makes calls of models, loaders and optimizers cancellation points.
     """
 
     def __init__(
@@ -76,12 +78,14 @@ class ThreadWorker:
         link: Link,
         shared: SharedData,
         built_elsewhere: Callable[[Call], bool],
+        arm: Callable[[], None],
     ) -> None:
         self.slot = slot
         self.surroundings = Surroundings()
-        self.running: JobContext | None = None
+        self._running: JobContext | None = None
+        self._arm = arm
         self._script_context = ScriptContext()
-        self._asked: tuple[str, str] | None = None  # to end whatever runs, until the next run
+        self._asked: tuple[str, EndKind, str] | None = None  # the last stop: of what, and why
         self._runner = runner
         self._settings = settings
         self._link = link
@@ -90,10 +94,18 @@ class ThreadWorker:
         self._own = OwnProcess()
 
     def begin_run(self, surroundings: Surroundings) -> None:
-        """Get ready for a run of the sweep that was started in these surroundings."""
+        """Get ready for a run of the sweep, which the calling thread starts.
+
+        Args:
+            surroundings: Where it starts it.
+        """
         self.surroundings = surroundings
         self._script_context = ScriptContext()
-        self._asked = None
+        self.slot.queue.follow_caller()
+
+    def attached(self) -> AbstractContextManager[None]:
+        """Let the calling thread be on the slot, also between its jobs."""
+        return enter_slot(self.slot.facets)
 
     def open(self) -> str:
         """Set up the slot; return the traceback of what it died of, ``""`` if it is ready."""
@@ -115,44 +127,45 @@ class ThreadWorker:
         failure.keep_whole(self._settings.folder, f"Thread-{slot.spec.index}")
         return failure.traceback
 
-    def execute(self, attempt: Attempt, score: float | None) -> AttemptEnd:
-        """Run an attempt to its end; never raises what the job raises."""
+    def execute(self, attempt: Attempt) -> AttemptEnd:
+        """Run an attempt to its end; never raise what the job raises."""
         slot = self.slot
         streams = JobStreams(self._settings.seed, self.surroundings.streams)
-        context = self._context(attempt, score, streams.rng)
+        context = self._context(attempt, streams.rng)
         scope = JobScope(context, self.surroundings.scope, slot.facets)
         begin_job(slot.facets)
         scope.thread_setups.append(slot.on_device)
         if self.surroundings.streams_apart:
             scope.thread_setups.append(streams.thread)
-        self.running = context
-        if self._asked is not None:  # asked just before it began
-            context.stop(*self._asked)
+        self._running = context
+        if self._asked is not None and self._asked[0] == attempt.name:  # just before it began
+            context.stop(self._asked[1].value, self._asked[2])
         try:
             end: AttemptEnd = self._script_context.run(self._run, attempt, context, scope)
             return end
         finally:
-            self.running = None
+            self._running = None
             context.release_data()
 
-    def stop(self, reason: str, message: str) -> None:
-        """Ask the attempt that runs to end at its next cancellation point; from any thread."""
-        self._asked = (reason, message)
-        running = self.running
-        if running is not None:
-            running.stop(reason, message)
+    def stop(self, name: str, kind: EndKind, message: str) -> None:
+        """Ask an attempt to end at its next cancellation point; from any thread."""
+        self._asked = (name, kind, message)
+        self._arm()
+        running = self._running
+        if running is not None and running.name == name:
+            running.stop(kind.value, message)
 
     def scope_of(self, result: JobResult) -> JobScope:
         """Return a scope like that of a job which is over, to do something for it once more."""
-        attempt = Attempt(Job(result.num, result.params), result.attempts, result.name)
-        rng = random.Random(self._settings.seed)  # noqa: S311
-        context = self._context(attempt, result.score, rng)
+        job = Job(result.num, result.params)
+        attempt = Attempt(job, result.attempts, result.name, result.score)
+        context = self._context(attempt, random.Random(self._settings.seed))  # noqa: S311
         context.params.update(copy_containers(result.params))
         scope = JobScope(context, self.surroundings.scope)
         scope.thread_setups.append(lambda: libraries_apart(lambda _message: None, slots=1))
         return scope
 
-    def _context(self, attempt: Attempt, score: float | None, rng: random.Random) -> JobContext:
+    def _context(self, attempt: Attempt, rng: random.Random) -> JobContext:
         return JobContext(
             device=self.slot.device,
             name=attempt.name,
@@ -168,7 +181,7 @@ class ThreadWorker:
             emit=self._link.emit,
             warn=lambda message: self._link.warn(f"seed: {message}"),
             timeout_s=self._settings.timeout_s,
-            score=score,
+            score=attempt.score,
             on_device=self.slot.queue.current,
             folder=self._settings.folder,
         )
@@ -210,7 +223,7 @@ class ThreadWorker:
         best_score = score if context.score is None else context.score
         if failure is None:
             return AttemptEnd(
-                kind="finished",
+                kind=EndKind.FINISHED,
                 duration_s=duration_s,
                 value=value,
                 score=best_score,
@@ -219,15 +232,15 @@ class ThreadWorker:
         del value
         self._runner.keep(attempt, failure.exception)
         failure.keep_whole(context.folder, attempt.name)
-        kind = failure.kind
+        kind = EndKind(failure.kind)
         if issubclass(type(failure.exception), KeyboardInterrupt):
-            kind = "interrupted"
-        if kind in ("oom", "poisoned"):
+            kind = EndKind.INTERRUPTED
+        if kind in (EndKind.OOM, EndKind.POISONED):
             free_memory(slot.device)
         elif slot.device.type != "cpu":
             gc.collect()  # a cycle may hold tensors, and Python does not see how large they are
-        if kind == "error" and failed_call is not None:
-            kind = "loaders"
+        if kind is EndKind.ERROR and failed_call is not None:
+            kind = EndKind.LOADERS
         return AttemptEnd(
             kind=kind,
             duration_s=duration_s,

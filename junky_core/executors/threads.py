@@ -7,22 +7,25 @@ consoles, libraries' state) is kept apart while a run lasts.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from junky_core.devices import SlotSpec
 from junky_core.errors import ConfigError
 from junky_core.executors.contract import AttemptRunner, AttemptSettings, Link
-from junky_core.executors.slots import Slot, SlotThreads, torch_threads
+from junky_core.executors.slots import Slot, torch_threads
 from junky_core.executors.thread_worker import Surroundings, ThreadWorker
+from junky_core.job.cancellation import CancellationPoints
 from junky_core.job.consoles import consoles_apart
 from junky_core.job.first_imports import first_imports_in_turn
 from junky_core.job.fork_turns import forks_in_turn
 from junky_core.job.libraries import libraries_apart
 from junky_core.job.loaders import SharedData
-from junky_core.job.scopes import inherit_scopes
+from junky_core.job.scopes import JobScope, inherit_scopes
 from junky_core.job.seeding import installed_streams
+from junky_core.jobs import JobResult
 from junky_core.values.calls import Call
 
 __all__ = ["ThreadExecutor"]
@@ -31,47 +34,59 @@ __all__ = ["ThreadExecutor"]
 class ThreadExecutor:
     """Slots whose jobs run in their driver threads, in this process.
 
-    For one thread at a time, but for the workers.
-
     Args:
-        specs: The seats.
+        slots: The seats.
         runner: What an attempt does.
         settings: What all attempts share.
         link: The way up to the engine.
-        threads_per_slot: Torch threads of each slot, ``None`` to choose.
-        next_numbers: By slot, the ``n`` its next name gets.
 
     Attributes:
         threads: Torch threads of each slot, ``None`` if torch is left alone.
-        drivers: The slots and their driver threads.
-        workers: By slot, what runs its attempts.
+        wait_s: 0, for no further slot opens by itself.
     """
+
+    wait_s = 0.0
 
     def __init__(
         self,
-        specs: Sequence[SlotSpec],
+        slots: Sequence[SlotSpec],
         runner: AttemptRunner,
         settings: AttemptSettings,
         link: Link,
-        *,
-        threads_per_slot: int | None = None,
-        next_numbers: Mapping[int, int] | None = None,
     ) -> None:
+        self._runner = runner
         self._settings = settings
         self._link = link
-        self.threads = torch_threads(len(specs), threads_per_slot, settings.seed)
-        numbers = next_numbers or {}
-        slots = [
-            Slot(spec, settings.seed, self.threads, numbers.get(spec.index, 0)) for spec in specs
-        ]
-        self.drivers = SlotThreads(slots)
-        self._shared = shared = SharedData(settings.seed)
-        self.workers = {
-            slot.spec.index: ThreadWorker(
-                slot, runner, settings, link, shared, self._built_elsewhere
-            )
-            for slot in slots
-        }
+        self.threads = torch_threads(len(slots), settings.threads_per_slot, settings.seed)
+        self._shared = SharedData(settings.seed)
+        self._cancellation_points = CancellationPoints()
+        self._surroundings: Surroundings | None = None  # while a run lasts
+        self._lock = threading.Lock()  # guards _workers
+        self._workers: dict[int, ThreadWorker] = {}  # by slot
+        for slot in slots:
+            self.worker(slot)
+
+    def worker(self, slot: SlotSpec) -> ThreadWorker:
+        """Return the worker of ``slot``; a new one for a slot that is not known yet."""
+        with self._lock:
+            worker = self._workers.get(slot.index)
+            if worker is None:
+                worker = self._workers[slot.index] = ThreadWorker(
+                    Slot(slot, self._settings.seed, self.threads),
+                    self._runner,
+                    self._settings,
+                    self._link,
+                    self._shared,
+                    self._built_elsewhere,
+                    self._cancellation_points.arm,
+                )
+                if self._surroundings is not None:
+                    worker.begin_run(self._surroundings)
+            return worker
+
+    def scope_of(self, result: JobResult) -> JobScope:
+        """Return a scope like that of a job which is over, to do something for it once more."""
+        return self._all_workers()[0].scope_of(result)
 
     @contextlib.contextmanager
     def running(self, slots: int) -> Iterator[None]:
@@ -84,19 +99,25 @@ class ThreadExecutor:
             stack.enter_context(first_imports_in_turn())
             stack.enter_context(forks_in_turn())
             surroundings = Surroundings.here(streams_apart=self._keep_streams_apart(stack))
-            for worker in self.workers.values():
+            for worker in self._all_workers():
                 worker.begin_run(surroundings)
+            self._surroundings = surroundings
+            stack.callback(self._cancellation_points.disarm)
             stack.enter_context(libraries_apart(self._link.warn, slots=slots))
             try:
                 yield
             finally:
+                self._surroundings = None
                 if self.threads is not None:  # new threads start from the number that was last set
                     torch.set_num_threads(torch_threads_before)
 
-    def close(self, exit_status: int | None = None) -> None:
-        """End the slots' threads and free what was built for jobs; see ``SlotThreads.close``."""
-        self.drivers.close(exit_status)
+    def close(self) -> None:
+        """Free what was built for jobs."""
         self._shared.close()
+
+    def _all_workers(self) -> list[ThreadWorker]:
+        with self._lock:
+            return list(self._workers.values())
 
     def _keep_streams_apart(self, stack: contextlib.ExitStack) -> bool:
         """Let each job have random streams of its own, at the latest once it seeds them."""
@@ -112,6 +133,6 @@ class ThreadExecutor:
 
     def _built_elsewhere(self, call: Call) -> bool:
         try:
-            return any(slot.loader_sets.has(call) for slot in self.drivers.slots)
+            return any(worker.slot.loader_sets.has(call) for worker in self._all_workers())
         except Exception:  # noqa: BLE001 - arguments that cannot be compared
             return False

@@ -1,0 +1,78 @@
+"""A job between being pulled from the source and being over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from junky_core.devices import SlotSpec
+from junky_core.executors.contract import AttemptEnd
+from junky_core.jobs import EndKind, Job, JobResult, JobStatus
+
+__all__ = ["RunningJob"]
+
+
+@dataclass(slots=True)
+class RunningJob:
+    """A job that is not over yet; handed to one slot at a time, which owns it then.
+
+    Attributes:
+        job: The job.
+        attempts: How many attempts were counted, the running one included.
+        score: The best score of all its attempts.
+        name: Name of its last attempt.
+        serial: Number of its last save that led.
+        slot: Where its last attempt ran.
+        losses: How many attempts were lost with their worker's machine.
+    """
+
+    job: Job
+    attempts: int = 0
+    score: float | None = None
+    name: str = ""
+    serial: int = 0
+    alone: str = ""  # "", "device" or "process": what must be idle while it runs
+    slot: SlotSpec | None = None
+    losses: int = 0
+    unfit_slots: set[int] = field(default_factory=set)
+    last: AttemptEnd | None = None
+
+    def result(self, status: JobStatus, end: AttemptEnd, slot: SlotSpec) -> JobResult:
+        """Return how it ended, by the end of its last attempt."""
+        return JobResult(
+            num=self.job.num,
+            name=self.name,
+            params=self.job.params,
+            status=status,
+            score=self.score,
+            value=end.value,
+            attempts=self.attempts,
+            duration_s=end.duration_s,
+            slot=slot.index,
+            device=slot.device,
+            error=end.error,
+            traceback=end.traceback,
+            exception=end.exception,
+        )
+
+    def unfinished(self, *, failed_fast: bool) -> JobResult:
+        """Return how it ends if it does not run again.
+
+        Args:
+            failed_fast: The sweep stopped since its first jobs died alike: it is one of them.
+        """
+        last = self.last
+        died = failed_fast and last is not None and last.kind not in (EndKind.OOM, EndKind.LOST)
+        return JobResult(
+            num=self.job.num,
+            name=self.name,
+            params=self.job.params,
+            status=JobStatus.FAILED if died else JobStatus.STOPPED,
+            score=self.score,
+            attempts=self.attempts,
+            duration_s=0.0 if last is None else last.duration_s,
+            slot=0 if self.slot is None else self.slot.index,
+            device="" if self.slot is None else self.slot.device,
+            error="" if last is None else last.error,
+            traceback="" if last is None else last.traceback,
+            exception=None if last is None else last.exception,
+        )
