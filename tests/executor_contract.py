@@ -169,7 +169,7 @@ class ExecutorContract:
         for name in names:
             story = [type(e) for e in recorder.all(*kinds) if e.name == name]
             end = story[-1]
-            assert end in (AttemptFailed, JobFinished)
+            assert end in (AttemptFailed, JobFinished), (name, story)
             assert story == [JobStarted, ScoreReported, ScoreReported, end]
         for slot in range(1, slots + 1):  # one attempt at a time
             own = [e for e in recorder.all(JobStarted, AttemptFailed) if e.slot == slot]

@@ -10,7 +10,7 @@ from junky_core.engine.running_job import RunningJob
 from junky_core.events import AttemptFailed, JobFailed, JobFinished, JobStarted, SweepEnded
 from junky_core.executors.contract import AttemptEnd
 from junky_core.job.best import BestModel
-from junky_core.jobs import JobResult
+from junky_core.jobs import Attempt, JobResult
 
 __all__ = ["attempt_failed", "job_over", "job_started", "sweep_ended"]
 
@@ -30,15 +30,15 @@ def job_started(job: RunningJob, slot: SlotSpec) -> JobStarted:
 
 
 def attempt_failed(
-    job: RunningJob, slot: SlotSpec, end: AttemptEnd, *, retry: bool
+    attempt: Attempt, slot: SlotSpec, end: AttemptEnd, *, retry: bool
 ) -> AttemptFailed:
     """Return the event of an attempt that ended without a result."""
     return AttemptFailed(
-        job=job.job.num,
-        name=job.name,
+        job=attempt.job.num,
+        name=attempt.name,
         slot=slot.index,
         device=slot.device,
-        attempt=max(1, job.attempts),
+        attempt=attempt.number,
         kind=end.kind,
         error=end.error,
         traceback=end.traceback,

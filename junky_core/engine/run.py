@@ -243,7 +243,7 @@ class Run:
             self.signum = int(signal.SIGINT)
         job.score = end.score
         job.serial = max(job.serial, end.serial)
-        self._report(driver, job, end)
+        self._report(driver, job, attempt, end)
 
     @contextmanager
     def _shown_at_work(self, driver: Driver, attempt: Attempt) -> Iterator[None]:
@@ -263,11 +263,12 @@ class Run:
             with self._lock:
                 del self._at_work[driver.spec.index]
 
-    def _report(self, driver: Driver, job: RunningJob, end: AttemptEnd) -> None:
+    def _report(self, driver: Driver, job: RunningJob, attempt: Attempt, end: AttemptEnd) -> None:
+        self._best.rename(job.job.num, attempt.name)
         decision = self.scheduler.report(driver.spec, job, end)
-        self._best.rename(job.job.num, job.name)
+        # From here on another slot may have the job, unless it is over.
         if end.kind is not EndKind.FINISHED:
-            self._emit(attempt_failed(job, driver.spec, end, retry=decision.retry))
+            self._emit(attempt_failed(attempt, driver.spec, end, retry=decision.retry))
         for slot in decision.closed:
             self.close_slot(slot, end.closes_slot or end.error)
         if decision.result is not None:
