@@ -1,4 +1,4 @@
-"""Hydra's callbacks, called one at a time, each job's start and end belonging together."""
+"""Hydra's callbacks, called one at a time; a job's end finds what that job's start has set."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ class SerialCallbacks:
     """The callbacks of a sweep, for ``run_job`` in several threads at once.
 
     Callbacks are written for one job at a time, so a lock is held while they
-    are called (not while a job trains). And they count on a job's start being
-    followed by that job's end: Hydra's own ``PickleJobInfoCallback`` notes the
-    output folder in ``on_job_start`` and writes there in ``on_job_end``. With
-    others starting in between, that would be another job's folder. So what a
-    start sets on a callback is set again while its end is called:
+    are called (not while a job trains). And they expect a job's
+    end right after its start: Hydra's own ``PickleJobInfoCallback`` stores the
+    output folder in ``on_job_start`` and writes there in ``on_job_end``. If other
+    jobs start in between, that would be another job's folder. So the attributes
+    that a start sets on a callback are set again while that job's end is called:
 
         on_job_start A    sets folder = A
         on_job_start B    sets folder = B
         on_job_end A      is called with folder = A; then folder = B again
         on_job_end B      is called with folder = B
 
-    What an end changes itself stays (a list of results, a counter: numbers
-    that a start changes too are counted on, not set back).
+    Changes that an end makes stay, such as an entry in a list of results. What an
+    end adds to a number is added to the current number.
 
     Args:
-        plain: Hydra's callbacks; all else is theirs.
+        plain: Hydra's callbacks, which have all other attributes.
     """
 
     def __init__(self, plain: Any) -> None:

@@ -1,4 +1,4 @@
-"""Configs of jobs, composed fast: equal to what Hydra composes, or composed by Hydra.
+"""Compose configs of jobs fast, with the same result as Hydra.
 
 Hydra composes each job from its files, which takes tens of milliseconds. Jobs of
 a sweep mostly make the same config-group choices and differ in a few values. So
@@ -12,10 +12,10 @@ a copy of that, in which its values are set as Hydra sets them:
 
 The result is equal because Hydra works in this order too. Hydra composes the
 whole job where it might differ: overrides of ``hydra`` itself, special forms,
-keys that lead through an interpolation or a list, overrides of which one lies
-inside another. A template is made for the second job of a set of choices, and
-used only if the first job, which Hydra composed, comes out of it the same. After
-any error Hydra composes the job, so the error is Hydra's.
+keys that lead through an interpolation or a list, overrides whose keys lie
+inside one another. A template is made for the second job of a set of choices. It
+is used only if it gives the first job the config that Hydra composed. After any
+error Hydra composes the job, so the error is Hydra's.
 
 Config files that change during a sweep are not read again for choices already made.
 """
@@ -51,7 +51,7 @@ _KEPT = 256  # sets of choices; a template takes some 300 KB
 
 
 class _Part(NamedTuple):
-    """One override of a job; it may belong to the set of choices (an option, a deletion)."""
+    """One override of a job, and whether it is a choice: an option or a deletion."""
 
     override: Override
     chooses: bool
@@ -63,16 +63,17 @@ class JobComposer:
     def __init__(self, config_loader: ConfigLoader, master_config: DictConfig) -> None:
         self._loader = config_loader
         self._master = master_config
-        self._lock = threading.RLock()  # guards all below; Hydra's parsers want one thread, too
+        # Guards all below; Hydra's parsers are not thread-safe either.
+        self._lock = threading.RLock()
         self._parser = OverridesParser.create(config_loader=config_loader)
         self._part = functools.lru_cache(maxsize=8192)(self._classify)
         self._groups_in = functools.lru_cache(maxsize=None)(self._list_groups)
-        # By set of choices: its first job and that one's config; from the second job on a
-        # template, or None where it would be of no use.
+        # By set of choices: the first job and its config; from the second job on, a
+        # template, or None if a template would differ from Hydra.
         self._known = OrderedDict[tuple[Any, ...], Any]()
 
     def is_group(self, name: str) -> bool:
-        """Tell whether ``name``, as ``db`` or ``db/engine``, is a config group of the app."""
+        """Return whether ``name``, as ``db`` or ``db/engine``, is a config group of the app."""
         parent, _, last = name.rpartition("/")
         with self._lock, contextlib.suppress(OSError):  # no file can have that name
             return last in self._groups_in(parent)
@@ -88,7 +89,7 @@ class JobComposer:
         with self._lock:
             try:
                 config = self._from_template(lines)
-            except Exception as error:  # noqa: BLE001 - Hydra is asked below, and its error counts
+            except Exception as error:  # noqa: BLE001 - Hydra composes it below, and raises its own error
                 log.debug("%s is left to Hydra: %r", lines, error)
                 config = None
             return self._by_hydra(lines) if config is None else config
@@ -111,7 +112,7 @@ class JobComposer:
         self._known.move_to_end(choices)
         known = self._known[choices]
         if isinstance(known, tuple):
-            self._known[choices] = None  # should no template be made
+            self._known[choices] = None  # if no template can be made
             known = self._known[choices] = self._make_template(choices, *known)
         return None if known is None else known.fill(parts, self._master)
 
@@ -120,7 +121,7 @@ class JobComposer:
     ) -> _Template | None:
         template = _Template(self._by_hydra(choices))
         filled = template.fill(parts, first)
-        copies_env = first.hydra.job.env_copy  # for each job, as it is then
+        copies_env = first.hydra.job.env_copy  # each job's own, read when it is composed
         if filled is not None and not copies_env and same_config(filled, first):
             return template
         log.debug("Hydra composes each job with %s: a template differs", choices)
@@ -135,7 +136,7 @@ class JobComposer:
             return frozenset(options(parent, ObjectType.GROUP, hydra.job.config_name, overrides))
 
     def _classify(self, line: str) -> _Part | None:
-        """Return what an override does, or ``None`` if that is Hydra's business."""
+        """Return what an override does, or ``None`` if Hydra has to handle it."""
         override = self._parser.parse_override(line)
         name = override.key_or_group
         if not name or name.partition(".")[0].partition("/")[0] == "hydra":
@@ -151,7 +152,7 @@ class JobComposer:
         return None if override.package is not None else _Part(override, chooses=False)
 
 
-# By config loader and config; a composer holds on to both, so that no id is used again.
+# By config loader and config; a composer keeps both alive, so no id is used twice.
 _composers = weakref.WeakValueDictionary[tuple[int, int], JobComposer]()
 _composers_lock = threading.Lock()  # guards _composers
 
@@ -198,7 +199,7 @@ class _Template:
         return config
 
     def _is_open(self, override: Override) -> bool:
-        """Tell whether the way to a value leads through plain mappings only."""
+        """Return whether the path to a value leads through plain mappings only."""
         *way, last = override.key_or_group.split(".")
         adds = override.type is not OverrideType.CHANGE
         node: Any = self._raw
@@ -212,7 +213,7 @@ class _Template:
             return False
         if last not in node:
             return adds
-        # What merges and what adds looks at what an interpolation stands for.
+        # Merging and adding look at the value that an interpolation resolves to.
         merges = adds or isinstance(override.value(), (dict, list))
         return not merges or "${" not in str(node[last])
 
@@ -228,7 +229,7 @@ def _set_value(config: DictConfig, override: Override) -> None:
 
 
 def _overlap(parts: Sequence[_Part]) -> bool:
-    """Tell whether one override lies inside another, so that their order counts."""
+    """Return whether one override lies inside another, so their order matters."""
     names = [p.override.key_or_group for p in parts if p.override.is_delete() or not p.chooses]
     inside = any(name.startswith(f"{other}.") for name in names for other in names)
     return inside or len({*names}) < len(names)

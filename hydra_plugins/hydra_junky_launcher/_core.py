@@ -1,4 +1,4 @@
-"""The launcher's work: Hydra jobs as a source for the sweep engine, and back as ``JobReturn``s."""
+"""Run Hydra jobs with the sweep engine, and return a ``JobReturn`` for each."""
 
 from __future__ import annotations
 
@@ -57,22 +57,22 @@ __all__ = ["HOW_TO_RESUME", "HydraSweep", "HydraSweepSpec"]
 
 log = logging.getLogger(__name__)
 
-_COMPARED = 100  # jobs looked at to say in what another sweep differs
+_COMPARED = 100  # jobs compared to find the keys in which another sweep differs
 HOW_TO_RESUME = "hydra.launcher.resume=true"
 
 
 @dataclass(frozen=True)
 class HydraSweepSpec:
-    """What a sweep under Hydra is made of.
+    """Settings of a sweep under Hydra.
 
     Attributes:
         config: The sweep's own composed config.
         hydra_context: Config loader and callbacks.
-        task_function: The user's.
-        slots: The seats.
-        settings: How the engine runs it.
-        folder: The sweep's.
-        resume: Go on with the sweep in the folder; ``"repair"``: with what is whole of it.
+        task_function: The user's function.
+        slots: One for each job that may run at the same time.
+        settings: Settings of the engine.
+        folder: The sweep's folder.
+        resume: Continue the sweep in the folder; ``"repair"``: also if its journal is damaged.
         progress: As ``hydra.launcher.progress``.
         report: As ``hydra.launcher.report``.
         best_model_path: The best model's file.
@@ -93,9 +93,9 @@ class HydraSweepSpec:
 
 
 class HydraSweep:
-    """All launches of one sweep: slots, their loaders and the best model live on between them.
+    """All launches of one sweep, which share slots, their loaders and the best model.
 
-    For one thread at a time. Slot threads end when it is no longer referenced.
+    Not thread-safe. Slot threads end when it is no longer referenced.
     """
 
     def __init__(self, spec: HydraSweepSpec) -> None:
@@ -122,7 +122,7 @@ class HydraSweep:
 
     @property
     def saved_best(self) -> Best | None:
-        """Whose model the best model's file holds, ``None`` if there is none."""
+        """The record of the saved best model, ``None`` if there is none."""
         return None if self._sweep is None else self._sweep.best.saved
 
     @property
@@ -149,10 +149,10 @@ class HydraSweep:
             first_num: The number of the first one.
 
         Raises:
-            ConfigError: Jobs that cannot run side by side; nothing has run.
+            ConfigError: Jobs cannot run at the same time; nothing has run.
             ResumeError: The folder's sweep is another one.
-            SweepInterrupted: Ctrl-C, SIGTERM or SIGHUP; all is written down.
-            SweepFailed: The first jobs all died of one error.
+            SweepInterrupted: Ctrl-C, SIGTERM or SIGHUP; the results so far are written.
+            SweepFailed: The first jobs all failed with the same error.
         """
         with unbreakable_streams(), noted_until_here() as signals:
             returns = self._launch(job_overrides, first_num)
@@ -199,7 +199,7 @@ class HydraSweep:
             ]
 
     def _open_record(self) -> SweepRecord:
-        """Hold the sweep's folder, and read what it has of this sweep."""
+        """Lock the sweep's folder and read its journal."""
         if self._record is None:
             spec = self._spec
             folder = spec.folder
@@ -232,7 +232,7 @@ class HydraSweep:
             self._progress = Progress(spec.progress, plain=spec.progress is True)
             observers: list[Observer] = [self._progress, self._log, SweepLog()]
             settings = self._settings
-            for config in self._configs([first_job]):  # to be compared with another sweep's
+            for config in self._configs([first_job]):  # a later sweep is compared with it
                 settings = replace(settings, spec={**settings.spec, "config": config})
             self._sweep = Sweep(
                 spec.slots,
@@ -261,18 +261,18 @@ class HydraSweep:
         except JunkyError as error:
             record.close()
             self._best.close()
-            self._record = None  # its sweep is another one
+            self._record = None  # it belongs to another sweep
             raise hydra_error(error) from error
 
     def _what_differs(self, before: SweepState, asked: Sequence[Job]) -> str:
-        """Say in what the sweep in the folder differs from this one."""
+        """Return a sentence that names how the sweep in the folder differs from this one."""
         configs = self._configs([job.payload.overrides for job in asked[:_COMPARED]])
         old = [job.params for job in before.by_num.values()]
         new = [job.params for job in asked]
         return what_differs(before.spec, self._spec.settings.spec, configs, old, new)
 
     def _configs(self, job_overrides: Sequence[Sequence[str]]) -> list[dict[str, str]]:
-        """Return the configs of jobs as text, of those that can be composed."""
+        """Return the configs of jobs as text, without those that cannot be composed."""
         found = []
         for overrides in job_overrides:
             with contextlib.suppress(Exception):
@@ -284,7 +284,7 @@ class HydraSweep:
         self._results.update({result.num: result for result in (*done, *sweep.results())})
         assert self._record is not None
         assert self._log is not None
-        sweep.settings = self._settings  # the next batch need not note a config again
+        sweep.settings = self._settings  # the next batch does not record a config again
         self._progress.close()
         publish_leaderboard(
             self.results,
@@ -324,8 +324,8 @@ class HydraSweep:
     def _return_without_attempt(
         self, num: int, overrides: Sequence[str], result: JobResult | None
     ) -> JobReturn:
-        """Return how a job ended that this process did not run, or not to an end."""
-        if result is not None and result.status == "finished":  # before, says the journal
+        """Return the result of a job that this process did not run or did not finish."""
+        if result is not None and result.status == "finished":  # in an earlier run, by the journal
             return self._runner.earlier_return(num, overrides, result.value)
         ret = JobReturn(overrides=filter_overrides(list(overrides)), status=JobStatus.FAILED)
         ret.return_value = (result and result.exception) or _not_run(num, self)
@@ -333,12 +333,12 @@ class HydraSweep:
 
     @property
     def stop_reason(self) -> str:
-        """Why the last launch ended before its jobs did, ``""`` if it did not."""
+        """Why the last launch ended early, ``""`` if it did not."""
         return "" if self._sweep is None else self._sweep.stop_reason
 
 
 def _make_showable(ret: JobReturn, result: JobResult) -> None:
-    """Put an error that may be shown in place of one that is endless, for Hydra prints it."""
+    """Replace an error whose text never ends, because Hydra prints it."""
     if showable(result.exception) is None:
         ret.return_value = SweepFailed(f"job #{result.num} failed: {result.traceback}", [result])
         for name in ("_remote_traceback", "_remote_exception_chain", "_remote_exception_group"):
@@ -348,7 +348,7 @@ def _make_showable(ret: JobReturn, result: JobResult) -> None:
 
 def _not_run(num: int, sweep: HydraSweep) -> SweepFailed:
     reason = sweep.stop_reason or "the sweep ended"
-    return SweepFailed(f"job #{num} did not run to its end ({reason})")
+    return SweepFailed(f"job #{num} did not finish ({reason})")
 
 
 def _close(sweep: Sweep, record: SweepRecord) -> None:

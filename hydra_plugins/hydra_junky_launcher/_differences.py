@@ -1,4 +1,4 @@
-"""Why a folder holds another sweep: the keys in which its jobs differ from those asked for."""
+"""The keys in which a sweep differs from the one that its folder holds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ABSENT = "absent"
 
 
 def config_texts(config: DictConfig) -> dict[str, str]:
-    """Return the values of a job's config by dotted key, as text, but for the ``hydra`` node.
+    """Return the values of a job's config by dotted key, as text, without the ``hydra`` node.
 
     >>> config_texts(OmegaConf.create({"lr": 0.1, "opt": {"name": "sgd", "args": []}, "hydra": {}}))
     {'lr': '0.1', 'opt.name': "'sgd'", 'opt.args': '[]'}
@@ -45,10 +45,10 @@ def what_differs(
     Args:
         before: The ``spec`` in the journal: the command line's ``overrides``, and the
             ``config`` of a job, as :func:`config_texts` has it; older journals lack the latter.
-        now: That of this run.
-        asked: Configs of the jobs that are asked for.
-        swept: Parameters of the jobs before, and of those asked for. What varies among
-            either is named only if nothing else differs.
+        now: The ``spec`` of this run.
+        asked: Configs of this run's jobs.
+        swept: Parameters of the jobs before, and of this run's. A key that varies between
+            jobs is named only if no other key differs.
     """
     config = before.get("config")
     if not isinstance(config, Mapping):

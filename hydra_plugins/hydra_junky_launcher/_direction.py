@@ -1,4 +1,4 @@
-"""Which scores are better: one direction for a sweep, whoever was given it."""
+"""Whether higher or lower scores are better: one direction for sweeper and launcher."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _FLAGS = {
 def one_direction(sweeper: Any, launcher: Any) -> str:
     """Return the direction of a sweep, from its sweeper and its launcher.
 
-    Where one of them has none, the other's counts; where neither has, higher
-    scores are better.
+    If only one of them has a direction, it applies; if neither has, higher scores
+    are better.
 
     Args:
         sweeper: The keys of ``hydra.sweeper``, of any sweeper; ``None`` if there is none.
@@ -73,7 +73,7 @@ def _of_sweeper(node: Any) -> tuple[str, str | None]:
 
 
 def _direction_of(node: Any, name: str) -> str | None:
-    """Return the ``direction`` of a sweeper or launcher; of one for each objective, the first."""
+    """Return the ``direction`` of a sweeper or launcher; of several objectives, the first's."""
     key = f"{name}.direction"
     try:
         if OmegaConf.is_dict(node):

@@ -62,7 +62,7 @@ class HydraSweepFailed(SweepFailed, CompactHydraException):
 
 
 def hydra_error(error: JunkyError) -> Exception:
-    """Return ``error`` as one that Hydra prints without a traceback, where there is such a one."""
+    """Return ``error`` as one that Hydra prints without a traceback, if it can be."""
     for plain, compact in (
         (SweepFolderError, HydraSweepFolderError),
         (ResumeError, HydraResumeError),

@@ -50,7 +50,7 @@ def _in_folder(folder: str) -> Iterator[None]:
 
 
 def folders_per_thread() -> bool:
-    """Say whether a thread can have its own working folder here; tried once.
+    """Return whether a thread can have its own working folder here; tried once.
 
     Linux can. Containers may forbid it, and some kernels report success and do nothing.
     """

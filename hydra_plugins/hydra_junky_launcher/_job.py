@@ -62,7 +62,7 @@ class JobRunner:
         chdir: Jobs change to their folders.
 
     Attributes:
-        returns: By job number, how its last attempt ended, as Hydra wants to know it.
+        returns: By job number, the ``JobReturn`` of its last attempt.
     """
 
     def __init__(
@@ -88,10 +88,10 @@ class JobRunner:
         self._tracebacks: dict[int, TracebackType | None] = {}
 
     def begin(self, launch: LaunchState) -> None:
-        """Take note of what the jobs of the next launch share; call it in the launching thread."""
+        """Begin a launch, whose jobs share ``launch``; call it in the launching thread."""
         self._launch = launch
-        # A job runs where Hydra's own launcher would run it: in the context of who launches.
-        # Hydra 1.4 keeps its execution whitelist there.
+        # Jobs see the context variables of the launching thread, as under Hydra's own launcher.
+        # Hydra 1.4 keeps its execution whitelist in one.
         self._context = contextvars.copy_context()
 
     def open_slot(self, _slot: Slot) -> None:
@@ -116,13 +116,13 @@ class JobRunner:
         raise outcome
 
     def keep(self, attempt: Attempt, exception: BaseException) -> None:
-        """Put what is kept of the exception in the place of the one that ended the attempt."""
+        """Replace the exception that ended the attempt by what is kept of it."""
         ret = self.returns.get(attempt.job.num)
         if ret is not None and ret.status is JobStatus.FAILED:
             ret.return_value = exception
 
     def take_return(self, num: int) -> JobReturn | None:
-        """Hand out, and forget, the ``JobReturn`` of a job; ``None`` if it did not run."""
+        """Return the ``JobReturn`` of a job, and drop it here; ``None`` if it did not run."""
         ret = self.returns.pop(num, None)
         tb = self._tracebacks.pop(num, None)
         if ret is None or ret.status is not JobStatus.FAILED:
@@ -130,8 +130,8 @@ class JobRunner:
         error = outcome_of(ret)
         if isinstance(error, BaseException):
             # Hydra 1.4 shows a job's own frames, and finds them in a local variable of run_job;
-            # frames were cleared to let go of tensors. It rebuilds them from this text instead.
-            # Its causes are there as they were; Hydra would put look-alikes in their place.
+            # frames were cleared to free tensors. It rebuilds them from this text instead.
+            # Its causes are still the original exceptions; Hydra would replace them by copies.
             rebuilt = bool(getattr(ret, "_remote_traceback", None))
             set_traceback(error, None if rebuilt else tb)
             if rebuilt:
@@ -182,9 +182,9 @@ class JobRunner:
         return changes_text(before, now)
 
     def _compact(self, ret: JobReturn, config: DictConfig, num: int, device: str) -> JobReturn:
-        """Return ``ret`` without its configs, if they can be made again as they are."""
+        """Return ``ret`` without its configs, if they can be composed again."""
         if not self._callbacks.started or not _left_unchanged(config, ret.cfg):
-            return ret  # who reads it may want what the job made of its config
+            return ret  # callers may want the config as the job changed it
         overrides: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
         taken = taken_from_process(config.hydra)
 
@@ -232,9 +232,9 @@ class JobRunner:
     def _ended_by(
         self, error: BaseException, config: DictConfig | None, overrides: Sequence[str]
     ) -> JobReturn:
-        """Return the ``JobReturn`` of a job that ended by what ``run_job`` does not catch.
+        """Return the ``JobReturn`` of a job that ended with what ``run_job`` does not catch.
 
-        Under Hydra's own launchers that ends the process.
+        Under Hydra's own launchers that would end the process.
         """
         ended = self._callbacks.ended  # Hydra 1.4 made one, and called on_job_end
         if ended is not None and (
@@ -264,7 +264,7 @@ def _folder_of(config: DictConfig) -> Path:
 
 
 def _left_unchanged(config: DictConfig, task: DictConfig | None) -> bool:
-    """Say whether a job's task config is as it was composed."""
+    """Return whether a job's task config is as it was composed."""
     if task is None:
         return False
     try:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class JobCallbacks(SerialCallbacks):
-    """Callbacks that also tell the runner where ``run_job`` is, thread by thread."""
+    """Callbacks that also record how far ``run_job`` is, for each thread."""
 
     def __init__(self, plain: Any) -> None:
         super().__init__(plain)
@@ -38,7 +38,7 @@ class JobCallbacks(SerialCallbacks):
         here.config = None
 
     def keep_config(self) -> None:
-        """Let threads that outlive the job still find its config, which run_job has put away."""
+        """Keep the job's config, which run_job removes, for threads that outlive the job."""
         if self._here.config is not None:
             HydraConfig.instance().cfg = self._here.config
             self._here.config = None
@@ -61,7 +61,7 @@ class JobCallbacks(SerialCallbacks):
         super().on_job_start(config, task_function=task_function, **kwargs)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        if not self._own:  # a forked child of the job's code, which has ended
+        if not self._own:  # a forked child that returned from the job's code
             failed = job_return.status is JobStatus.FAILED
             leave_if_forked(self._own, outcome_of(job_return) if failed else sys.exc_info()[1])
         _take_exit_as_end(job_return, self._here.num)
@@ -79,7 +79,7 @@ def _check_own_config(num: int) -> None:
 
 
 def _take_exit_as_end(ret: JobReturn, num: int) -> None:
-    """Let ``sys.exit()`` end its job alone: with 0 it is done, with anything else it failed."""
+    """Let ``sys.exit()`` end only its job: finished with 0, failed with anything else."""
     error = outcome_of(ret)
     if ret.status is not JobStatus.FAILED or not issubclass(type(error), SystemExit):
         return

@@ -17,8 +17,8 @@ __all__ = ["JobPayload", "compose_job", "number_job", "set_device"]
 class JobPayload:
     """A job's overrides and, until its first attempt takes it, its composed config.
 
-    The config was composed to learn the job's identity; it is some 80 KB, and a
-    job may change it, so it serves one attempt and is gone then.
+    The config was composed to find the job's identity. It takes about 80 KB and a
+    job may change it, so only the first attempt gets it.
     """
 
     __slots__ = ("_config", "overrides")
@@ -28,7 +28,7 @@ class JobPayload:
         self._config = config
 
     def take_config(self) -> DictConfig | None:
-        """Return the config if it was not taken yet."""
+        """Return the config, once; ``None`` after that."""
         config, self._config = self._config, None
         return config
 
@@ -58,9 +58,9 @@ def number_job(composed: DictConfig, num: int) -> DictConfig:
 def set_device(config: DictConfig, key: str, device: str, num: int) -> None:
     """Set ``key`` of a job's config to its slot's device.
 
-    A key that holds a list, as Lightning's ``devices`` may, gets a list: of the
-    GPU's index, ``[1]``, where it holds numbers (for the CPU it stays as it is),
-    else of the device.
+    A key that holds a list, such as Lightning's ``devices``, gets a list of one: the
+    GPU's index (``[1]``) if it holds numbers, otherwise the device. A list of numbers
+    is left as it is for the CPU.
 
     Raises:
         ConfigError: The config has no such key, or one of a type that a device does not fit.
@@ -70,7 +70,7 @@ def set_device(config: DictConfig, key: str, device: str, num: int) -> None:
     if not OmegaConf.is_dict(node) or last not in list(node):  # a list: '???' counts as there
         raise HydraConfigError(
             f"hydra.launcher.device_key={key}: the config of job #{num} has no such key. It must "
-            "name the key that takes the device, trainer.device say"
+            "name the key that takes the device, for example trainer.device"
         )
     ((_, held),) = node.items_ex(resolve=False, keys=[last])
     value: Any = device
@@ -87,5 +87,5 @@ def set_device(config: DictConfig, key: str, device: str, num: int) -> None:
             OmegaConf.update(config, key, value)
     except ValidationError as error:
         raise HydraConfigError(
-            f"hydra.launcher.device_key={key}: it cannot hold {value!r}, says the config's schema"
+            f"hydra.launcher.device_key={key}: the config's schema does not accept {value!r}"
         ) from error

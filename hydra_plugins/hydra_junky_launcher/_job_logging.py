@@ -1,4 +1,4 @@
-"""Logging of each job by itself: state of loggers, handlers, ``dictConfig``.
+"""Give each job its own logging: state of loggers, handlers, ``dictConfig``.
 
 Private names of ``logging`` that have no public counterpart:
 
@@ -173,7 +173,7 @@ def _set_logger_state(logger: logging.Logger, name: str, value: Any) -> None:
 
 
 def loggers_are_separate(first: JobScope, second: JobScope) -> bool:
-    """Say whether logging configured in one job changes neither another nor the process."""
+    """Return whether logging configured in one job changes neither another nor the process."""
     root = logging.getLogger()
     before = list(root.handlers), root.level, root.isEnabledFor(1)
     config = {

@@ -1,4 +1,4 @@
-"""Hydra's singletons and OmegaConf's resolvers, of each job by itself.
+"""Give each job its own singletons of Hydra and resolvers of OmegaConf.
 
 Neither Hydra nor OmegaConf has a public way to replace where it keeps them:
 ``Singleton._instances`` and ``BaseContainer._resolvers``. If they move, the checks
@@ -71,7 +71,7 @@ def _copy_singleton(instance: Any) -> Any:
 
 
 def configs_are_separate(first: JobScope, second: JobScope) -> bool:
-    """Say whether two jobs, and the process, each find their own ``HydraConfig``."""
+    """Return whether two jobs, and the process, each find their own ``HydraConfig``."""
     before = HydraConfig.instance().cfg
     late = OmegaConf.create({"cwd": "${hydra:runtime.cwd}"})
     for scope, cwd in (first, "/first"), (second, "/second"):
@@ -87,7 +87,7 @@ def configs_are_separate(first: JobScope, second: JobScope) -> bool:
 
 
 def other_singletons_are_separate(first: JobScope, second: JobScope) -> bool:
-    """Say whether two jobs, and the process, each find their own ``JobRuntime`` and such."""
+    """Return whether two jobs, and the process, each find their own ``JobRuntime`` and such."""
     marks = ["isolation check 1", "isolation check 2"]  # no app has such a name
     names: list[Any] = []
     loaders: list[Any] = []
@@ -104,7 +104,7 @@ def other_singletons_are_separate(first: JobScope, second: JobScope) -> bool:
 
 
 def resolvers_are_separate(first: JobScope, second: JobScope) -> bool:
-    """Say whether resolvers that a job registers or clears are its own.
+    """Return whether resolvers that a job registers or clears are its own.
 
     One job clears a resolver of Hydra and registers it again, the other clears it.
     """
@@ -121,7 +121,7 @@ def resolvers_are_separate(first: JobScope, second: JobScope) -> bool:
 
 
 def run_job_is_known(_first: JobScope, _second: JobScope) -> bool:
-    """Say whether ``run_job`` takes and uses what the launcher counts on."""
+    """Return whether ``run_job`` takes and uses what the launcher counts on."""
     asked = {
         "task_function",
         "config",

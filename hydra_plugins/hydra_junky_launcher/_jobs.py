@@ -49,7 +49,7 @@ def hydra_jobs(
         try:
             config = composer.compose(listed)
             key = task_digest(config)
-        except Exception:  # noqa: BLE001 - its attempt meets the error again, and fails by it
+        except Exception:  # noqa: BLE001 - the job's attempt raises it again, and fails
             key = digest(listed)
         payload = JobPayload(listed, config if keep_config else None)
         yield Job(first_num + place, params, payload, key, {"overrides": listed})

@@ -1,4 +1,4 @@
-"""What must be known of the jobs of a launch before any of them runs.
+"""Checks of the jobs of a launch before the first one runs.
 
 Jobs that run at the same time share one environment, and need a working folder
 each if they change it. Both are settings of a job (``hydra.job``), so jobs are
@@ -41,9 +41,9 @@ def shared_environment(
 
     Args:
         composer: Composes the jobs' configs.
-        job_overrides: Those of each job; looked at one by one.
+        job_overrides: The overrides of each job; read one by one.
         first_num: The number of the first job.
-        slots: How many jobs may run at once. One alone may do as it likes.
+        slots: How many jobs may run at once. A single one may set any variables.
         device_key: The key that gets the slot's device, if any.
 
     Raises:
@@ -81,7 +81,7 @@ def shared_environment(
 
 
 def check_output_folder(composer: JobComposer, overrides: Sequence[str], num: int) -> None:
-    """Make sure that the folder of a job can be made; leave nothing behind.
+    """Check that the folder of a job can be created; create nothing.
 
     Args:
         composer: Composes the job's config.
@@ -93,7 +93,7 @@ def check_output_folder(composer: JobComposer, overrides: Sequence[str], num: in
     """
     try:
         job = compose_job(composer, overrides, num)
-    except Exception:  # noqa: BLE001 - its attempt meets the error again, and fails by it
+    except Exception:  # noqa: BLE001 - the job's attempt raises it again, and fails
         return
     with scratch_job():
         HydraConfig.instance().set_config(job)
@@ -119,7 +119,7 @@ def _reaches_hydra(override: str, is_group: Callable[[str], bool]) -> bool:
 
 
 def _differs_by_job(job: DictConfig) -> bool:
-    """Tell whether ``env_set`` holds an interpolation that another job may resolve otherwise."""
+    """Return whether another job may resolve the interpolations of ``env_set`` differently."""
     values = OmegaConf.to_container(job.hydra.job.env_set, resolve=False)
     return "${" in _SAME_FOR_ALL.sub("", str(values))
 
@@ -149,9 +149,9 @@ def _check_folder(job: DictConfig, num: int, slots: int) -> None:
         return
     raise HydraConfigError(
         f"hydra.job.chdir is on for job #{num}, and {slots} jobs may run at once, but this system "
-        "keeps one working folder for all threads (it takes Linux, and a container that allows "
-        "unshare). Set hydra.job.chdir=false and write to hydra.runtime.output_dir, or use one "
-        "slot (hydra.launcher.devices=cpu)"
+        "keeps one working folder for all threads (only Linux has one for each, and containers "
+        "may forbid it). Set hydra.job.chdir=false and write to hydra.runtime.output_dir, or use "
+        "one slot (hydra.launcher.devices=cpu)"
     )
 
 
@@ -162,6 +162,6 @@ def _changes_folder(job: DictConfig) -> bool:
             from hydra import version
 
             return not version.base_at_least("1.2")
-        except (ImportError, AttributeError):  # there is no such thing from Hydra 1.4 on
+        except (ImportError, AttributeError):  # Hydra 1.4 has no version_base
             return False
     return bool(chdir)

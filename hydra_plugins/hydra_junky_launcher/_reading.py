@@ -1,8 +1,8 @@
-"""Reading what a config holds: what goes wrong names the key, and is one message.
+"""Read values of a config; an error is one message that names the key.
 
-Hydra prints a traceback of its own code for any error that is no
-``CompactHydraException``: of an interpolation that leads nowhere, a path with
-a NUL in it, a number that Python will not write.
+For any error other than ``CompactHydraException``, Hydra prints a traceback of its
+own code: for an interpolation of a missing key, a path that contains NUL, a number
+with too many digits for Python.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _EXPECTED = (OmegaConfBaseException, OSError, ValueError, ArithmeticError, Recur
 
 @contextlib.contextmanager
 def reading(what: str) -> Iterator[None]:
-    """Raise what a value's own reading raises as one message that begins with ``what``.
+    """Turn the errors of reading a value into one message that begins with ``what``.
 
     Raises:
-        HydraConfigError: For all but what Hydra prints as a message anyway.
+        HydraConfigError: In place of errors that Hydra would print with a traceback.
     """
     try:
         yield
@@ -43,7 +43,7 @@ def reading(what: str) -> Iterator[None]:
 
 
 def check_values(node: DictConfig, prefix: str) -> None:
-    """Make sure that all values of a plugin's config can be read.
+    """Check that all values of a plugin's config can be read.
 
     Args:
         node: The config.
@@ -79,7 +79,7 @@ def read_devices(devices: Any) -> list[SlotSpec]:
 
 
 def usable_folder(what: str, config: Any, key: str, inside: Path = Path()) -> Path:
-    """Return a folder that a config names, if it can be made and written; make nothing.
+    """Return a folder that a config names, if it can be created and written to; create nothing.
 
     Args:
         what: The whole key, for the message.
@@ -99,7 +99,7 @@ def usable_folder(what: str, config: Any, key: str, inside: Path = Path()) -> Pa
     trouble = folder_trouble(folder)
     if trouble:
         raise HydraConfigError(
-            f"{what} is {shown(text)}: the folder cannot be made and written: {trouble}"
+            f"{what} is {shown(text)}: the folder cannot be created and written to: {trouble}"
         )
     return folder
 
@@ -111,5 +111,5 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, OmegaConfBaseException):
         return text
     if "integer string conversion" in text:
-        return "it holds a number of more digits than Python reads or writes"
+        return "it contains a number with more digits than Python reads or writes"
     return f"{type(error).__name__}: {text}"

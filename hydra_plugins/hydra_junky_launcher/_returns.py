@@ -1,8 +1,8 @@
 """``JobReturn``s that do not hold their configs.
 
 Hydra keeps two configs for each job, some 80 KB. Ten thousand jobs would be
-0.8 GB, and hardly anybody looks at them. Here they are composed again when
-they are looked at, as they were when the job started.
+0.8 GB, and they are rarely read. Here they are composed again when they are
+first read, as they were when the job started.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def outcome_of(ret: JobReturn) -> Any:
 
 
 def taken_from_process(hydra_config: Any) -> dict[str, Any]:
-    """Return what of a job's ``hydra`` node composing it again later might not give."""
+    """Return the values of a job's ``hydra`` node that composing it later may not reproduce."""
     keys = (*_FROM_PROCESS, "runtime.output_dir")
     return {key: OmegaConf.select(hydra_config, key) for key in keys}
 
@@ -73,7 +73,7 @@ def split_config(config: DictConfig, taken: Mapping[str, Any]) -> _Configs:
 
 
 class CompactReturn(JobReturn):
-    """A ``JobReturn`` whose ``cfg`` and ``hydra_cfg`` are made when they are first looked at."""
+    """A ``JobReturn`` whose ``cfg`` and ``hydra_cfg`` are composed when they are first read."""
 
     def __init__(self, full: JobReturn, compose: Callable[[], _Configs]) -> None:
         self._compose = compose

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["make_sweep"]
 
-# Whose jobs are the same each time they are asked for.
+# Sweepers that ask for the same jobs each time.
 _SWEEPERS_TO_RESUME = ("JunkySweeper", "BasicSweeper")
 # Keys that the engine takes as they are.
 _ENGINE_KEYS = (
@@ -115,7 +115,7 @@ def _read_device_key(key: str | None) -> str | None:
     if key is not None and key.partition(".")[0] == "hydra":
         raise HydraConfigError(
             f"hydra.launcher.device_key={key}: it must name a key of the app's own config, "
-            "trainer.device say, none of Hydra's"
+            "for example trainer.device, not one of Hydra's"
         )
     return key
 
@@ -124,7 +124,7 @@ def _read_resume(given: Any) -> bool | str:
     """Return what ``hydra.launcher.resume`` asks for.
 
     Raises:
-        ConfigError: It is none of what it can be.
+        ConfigError: It is not true, false or repair.
     """
     if given == REPAIR:
         return REPAIR
@@ -141,13 +141,13 @@ def _check_folder(folder: Path, resume: bool | str, config: DictConfig) -> None:
 
     Raises:
         SweepFolderError: It holds a sweep, and ``resume`` is not asked for.
-        ResumeError: The sweeper is none whose jobs are the same each time.
+        ResumeError: The sweeper's jobs depend on earlier scores.
     """
     sweeper = str(config.hydra.sweeper.get("_target_", ""))
     if resume and sweeper.rpartition(".")[2] not in _SWEEPERS_TO_RESUME:
         raise HydraResumeError(
             f"hydra.launcher.resume=true needs hydra/sweeper=junky or basic, this is {sweeper}: "
-            "what it runs next depends on the scores before, so its batches cannot be told again"
+            "its next jobs depend on earlier scores, so its batches cannot be repeated"
         )
     try:
         holds_sweep = SweepFolder(folder).holds_sweep()
@@ -161,7 +161,7 @@ def _best_model_path(folder: Path, name: Any, direction: str) -> Path:
     """Return the best model's file.
 
     Raises:
-        ConfigError: It cannot be written, or is another one's place; says why.
+        ConfigError: It cannot be written, or is the place of another file; says why.
     """
     try:
         path = best_model_path(name, folder)
@@ -176,7 +176,7 @@ def _best_model_path(folder: Path, name: Any, direction: str) -> Path:
 
 
 def _how_to_resume(config: DictConfig) -> str:
-    """Return the command line that goes on with this sweep."""
+    """Return the command line that continues this sweep."""
     overrides = config.hydra.overrides
     given = [*_as_written(overrides.hydra), *_as_written(overrides.task)]
     kept = [

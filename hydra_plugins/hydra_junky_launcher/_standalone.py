@@ -19,10 +19,10 @@ __all__ = ["run_settings"]
 
 
 def run_settings() -> dict[str, Any] | None:
-    """Return device, seed and file of the run that is going on, ``None`` outside any.
+    """Return device, seed and best model's file of the current run, ``None`` outside any.
 
-    They are those of ``hydra.launcher`` where it is this one, so that a single
-    run uses what a sweep would.
+    If this launcher is chosen, they come from ``hydra.launcher``, so a single run
+    uses the same as a sweep.
     """
     if "hydra.core.hydra_config" not in sys.modules:
         return None
@@ -52,7 +52,7 @@ def run_settings() -> dict[str, Any] | None:
         devices = launcher.devices
         if OmegaConf.is_config(devices):
             devices = OmegaConf.to_container(devices, resolve=True)
-        read_devices(devices)  # says what is wrong with them as Hydra prints it
+        read_devices(devices)  # raises errors that Hydra prints without a traceback
         try:
             path = best_model_path(launcher.best_model_file_name, folder)
         except ConfigError as error:

@@ -2,8 +2,8 @@
 
 Hydra imports this module at the start of every app, whichever launcher it
 uses, and maybe twice: it imports little (no torch) and keeps no state.
-Annotations are real types here, for OmegaConf looks at them while Hydra has
-not yet put the module in its place.
+Annotations are real types here, because OmegaConf reads them before Hydra has
+added the module to ``sys.modules``.
 """
 
 from collections.abc import Sequence
@@ -66,7 +66,7 @@ class JunkyLauncher(Launcher):
         return [] if self.sweep is None else self.sweep.results
 
     def saved_best(self) -> "Best | None":
-        """Return whose model the best model's file holds, ``None`` if there is none."""
+        """Return the record of the saved best model, ``None`` if there is none."""
         return None if self.sweep is None else self.sweep.saved_best
 
     def best_model_error(self) -> "BestModelError | None":
@@ -85,8 +85,8 @@ class JunkyLauncherConf:
     _target_: str = "hydra_plugins.hydra_junky_launcher.junky_launcher.JunkyLauncher"
     _recursive_: bool = False
 
-    # One slot, a thread, for each seat: cpu | cuda:0 | cuda:0*3 | [cuda:0*3,cuda:1] | auto |
-    # a mapping device -> slots. auto is each visible GPU once, else the CPU.
+    # Slots, each a thread that runs one job at a time: cpu | cuda:0 | cuda:0*3 |
+    # [cuda:0*3,cuda:1] | a mapping device -> slots | auto (each visible GPU once, else the CPU).
     # A scalar by default, so that the command line can replace it by any form.
     devices: Any = "cpu"
 
@@ -106,20 +106,20 @@ class JunkyLauncherConf:
     # maximize | minimize: which scores are better. null: the sweeper's, else maximize.
     direction: Any = None
 
-    # Stop at once if the first so many jobs die of the same error at the same line. null: never.
+    # Stop if the first jobs, this many, all fail with the same error at the same line. null: never.
     fail_fast: Optional[int] = 5  # noqa: UP045
 
     # Seconds after which a job ends at its next cancellation point, as failed and without a retry.
     job_timeout_s: Optional[float] = None  # noqa: UP045
 
-    # Seconds after which no job starts any more; those that run go on to their end.
+    # Seconds after which no new job starts; running jobs finish.
     sweep_timeout_s: Optional[float] = None  # noqa: UP045
 
-    # false | true | repair: go on with the sweep that the sweep's folder holds; repair: also if
-    # its journal is damaged, with what is whole in it.
+    # false | true | repair: continue the sweep in the sweep's folder; repair: also if its journal
+    # is damaged, from the intact lines.
     resume: Any = False
 
-    # Key of the job's config that gets the device of its slot, trainer.device say; it must exist.
+    # Key of the job's config that gets the device of its slot, such as trainer.device; must exist.
     device_key: Optional[str] = None  # noqa: UP045
 
     # Live progress. null: in a terminal; true: plain lines elsewhere too; false: never.

@@ -28,7 +28,7 @@ __all__ = ["MOST_JOBS", "Axis", "axis_of", "refuse_hydra_sweep"]
 
 MOST_JOBS = 10_000_000  # a day's work, if each job does nothing
 
-# Commands whose text Hydra can rebuild from the parsed value; others are handed on as typed.
+# Overrides whose text Hydra can rebuild from the parsed value; others stay as typed.
 _VALUE_TYPES = (OverrideType.CHANGE, OverrideType.ADD, OverrideType.FORCE_ADD)
 
 
@@ -50,6 +50,11 @@ class Axis:
 
 
 def refuse_hydra_sweep(override: Override, config_loader: ConfigLoader) -> None:
+    """Raise Hydra's own error if an override sweeps over ``hydra`` keys.
+
+    Raises:
+        ConfigCompositionException: It does.
+    """
     if not (override.is_sweep_override() and override.is_hydra_override()):
         return
     from hydra.types import RunMode
@@ -63,6 +68,11 @@ def refuse_hydra_sweep(override: Override, config_loader: ConfigLoader) -> None:
 
 
 def axis_of(override: Override) -> Axis:
+    """Return the axis of an override.
+
+    Raises:
+        HydraConfigError: Its sweep is continuous, never ends, or has no values.
+    """
     key = override.get_key_element()
     line = override.input_line
     assert line is not None
@@ -77,13 +87,13 @@ def axis_of(override: Override) -> Axis:
         kind = override.value_type.name.lower().replace("_", " ")
         raise HydraConfigError(
             f"{line}: an {kind} is continuous, and the junky sweeper runs a grid: write"
-            f" {key}=choice(...), {key}=range(...) or a list of values, or take a sampling sweeper"
+            f" {key}=choice(...), {key}=range(...) or a list of values, or use a sampling sweeper"
         )
     _check_range(override)
     with reading(shown(line)[1:-1]):
         elements = list(override.sweep_iterator())
     if not elements:
-        raise HydraConfigError(f"{line}: nothing to sweep over, for it has no values")
+        raise HydraConfigError(f"{line}: nothing to sweep over, because it has no values")
     values = [_plain(element) for element in elements]
     texts = [
         f"{key}={_element_text(Transformer.str(element), value)}"
@@ -103,7 +113,7 @@ def _element_text(text: str, value: Any) -> str:
 
 
 def _check_range(override: Override) -> None:
-    """Refuse a ``range()`` that never ends; Hydra would go on counting."""
+    """Refuse a ``range()`` that never ends; Hydra would count without end."""
     found = override.value()
     if not isinstance(found, RangeSweep) or found.start is None or found.stop is None:
         return

@@ -1,9 +1,8 @@
-"""The sweep: which jobs, checked before any runs, launched, ranked, reported.
+"""The sweep: check all jobs, launch them, rank and report the results.
 
-Who does what depends on the launcher. One that has ``sweep_results()`` is ours:
-it ranks, retries and keeps the best model, and is handed jobs lazily. Any other
-gets plain lists; its jobs are ranked here by what they return, and launched
-once more where they failed.
+Our launcher, which has ``sweep_results()``, gets jobs lazily; it ranks, retries and
+keeps the best model. Any other launcher gets plain lists; its jobs are ranked here
+by what they return, and failed jobs are launched once more.
 """
 
 from __future__ import annotations
@@ -59,21 +58,21 @@ def check_batch_size(size: Any) -> int | None:
     """Return how many jobs go to one launch, ``None`` for all of them.
 
     Raises:
-        HydraConfigError: It is no whole number of at least one.
+        HydraConfigError: It is not a positive whole number.
     """
     if size is None or size == -1:
         return None
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise HydraConfigError(
-            f"hydra.sweeper.max_batch_size={size!r}: expected a whole number of jobs of at"
-            " least 1, or null for all jobs in one batch"
+            f"hydra.sweeper.max_batch_size={size!r}: expected a positive whole number of"
+            " jobs, or null for all jobs in one batch"
         )
     return size
 
 
 @dataclasses.dataclass(frozen=True)
 class SweepRun:
-    """One sweep, with all that it needs.
+    """One sweep and its settings.
 
     Attributes:
         config: The sweep's own composed config.
@@ -99,7 +98,7 @@ class SweepRun:
         """Run all jobs and return the ``JobReturn``s, one sequence for each batch.
 
         Args:
-            arguments: The command line's overrides, those of ``hydra`` excepted.
+            arguments: The command line's overrides, without those of ``hydra``.
 
         Raises:
             HydraFitParamsError, HydraConfigError: Before any job, with nothing written.
@@ -131,7 +130,7 @@ class SweepRun:
                 validate_jobs(jobs, self.context.config_loader, self.config)
                 runner.launch_all(self.max_batch_size)
         except BaseException:
-            # What has finished is worth a results file, whatever ended the sweep.
+            # Finished jobs get a results file, whatever ended the sweep.
             self._conclude(runner, jobs, folder / RESULTS_FILE)
             raise
         failed = self._conclude(runner, jobs, folder / RESULTS_FILE)
@@ -152,10 +151,10 @@ class SweepRun:
         self, runner: _OwnRunner | _ForeignRunner, jobs: JobOverrides, path: Path
     ) -> list[JobResult]:
         results = runner.results()
-        if not results:  # refused before any job ran: what the folder holds stays
+        if not results:  # refused before any job ran: the folder stays as it is
             return []
         failed = [result for result in results if result.status == "failed"]
-        best, model_path = _told_best(runner, results, self.direction)
+        best, model_path = _best_to_name(runner, results, self.direction)
         overrides = jobs.overrides_of(best) if best else []
         try:
             write_results(
@@ -183,7 +182,7 @@ class SweepRun:
 
 
 class _OwnRunner:
-    """Our launcher at work: jobs are handed over lazily, it knows how they ended."""
+    """Runs jobs with our launcher, which gets them lazily and keeps their results."""
 
     def __init__(self, launcher: Any, jobs: JobOverrides) -> None:
         self._launcher = launcher
@@ -212,7 +211,7 @@ class _OwnRunner:
 
 
 class _ForeignRunner:
-    """Any other launcher at work: ranked by return value, failed jobs launched again."""
+    """Runs jobs with any other launcher: ranks return values, launches failed jobs again."""
 
     def __init__(self, launcher: Launcher, jobs: JobOverrides) -> None:
         self._launcher = launcher
@@ -229,7 +228,7 @@ class _ForeignRunner:
                 num = start + place
                 self._results[num] = result_of(job, num, self._jobs.params_of(num), attempts=1)
                 places[num] = (returned, place)
-        # Only after all others: what killed a job may be gone by then.
+        # After all others: the cause of the failure may be gone by then.
         for attempt in range(2, 2 + _FOREIGN_RETRIES):
             for num in [n for n, result in self._results.items() if result.status == "failed"]:
                 self._retry(num, attempt, *places[num])
@@ -256,7 +255,7 @@ class _ForeignRunner:
         return None
 
 
-def _told_best(
+def _best_to_name(
     runner: _OwnRunner | _ForeignRunner, results: Sequence[JobResult], direction: str
 ) -> tuple[JobResult | None, Path | None]:
     """Return the job to name as the best, and the file of its model if it has one.
@@ -288,10 +287,10 @@ def _told_best(
 def _config_written(
     config: DictConfig, folder: Path, runner: _OwnRunner | _ForeignRunner
 ) -> Iterator[None]:
-    """Write ``multirun.yaml``, as Hydra's own sweeper does; put all back if no job may run.
+    """Write ``multirun.yaml``, as Hydra's own sweeper does; restore the folder if no job could run.
 
-    A launcher refuses jobs (``device_key`` that is not there, a folder of
-    another sweep) only when it gets them.
+    A launcher refuses jobs (because of a missing ``device_key``, or another sweep's
+    folder) only when it gets them.
     """
     path = folder / "multirun.yaml"
     if path.is_symlink():  # replaced, and never followed, as any file of a sweep

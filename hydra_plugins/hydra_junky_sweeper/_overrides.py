@@ -1,16 +1,16 @@
 r"""Keys and values of the grammar, written as Hydra overrides.
 
-An override must carry a value exactly as it stands in the file:
+An override must carry a value exactly as it is in the file:
 
 | value | text | why |
 | --- | --- | --- |
 | ``adam``, ``data/a.csv`` | as it is | reads best, and lexes as one string |
-| any other string | ``'...'`` | quoted text is free of the grammar's characters |
+| any other string | ``'...'`` | in quotes, the grammar's characters mean nothing |
 | ``1``, ``1e-05``, ``-inf``, ``true``, ``null`` | as it is | the lexer knows them |
 | lists, mappings | ``[...]``, ``{k:...}`` | recursively; keys cannot be quoted, only escaped |
 
-``${x}`` and ``\${x}`` are characters like any other here: what they mean is
-OmegaConf's business, when the job reads its config.
+``${x}`` and ``\${x}`` are ordinary text here; OmegaConf interprets them when
+the job reads its config.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ __all__ = [
 ]
 
 _SIGN = re.compile(r"\+\+|\+|~")
-# One token that is an identifier, or several that Hydra joins into one string again.
+# One identifier, or several tokens that Hydra joins into one string.
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(?:[./][A-Za-z0-9_-]+)*")
 NO_KEY = (
-    "is no Hydra override key. Keys look like lr, optimizer.lr, a config group"
+    "is not a Hydra override key. Keys look like lr, optimizer.lr, a config group"
     " (optimizer, db@backup), +new.key, ++key or ~key."
 )
 _WORDS = frozenset({"true", "false", "null", "inf", "nan"})  # what the lexer takes for a value
@@ -60,13 +60,13 @@ def bare_key(key: str) -> str:
 
 
 def is_hydra_key(key: str) -> bool:
-    """Say whether ``key`` configures Hydra itself, which no job can do."""
+    """Return whether ``key`` configures Hydra itself, which no job can do."""
     name = bare_key(key)
     return name == "hydra" or name.startswith(("hydra.", "hydra/", "hydra@"))
 
 
 def names_something(key: str) -> bool:
-    """Say whether a key names a key of a config, or a config group.
+    """Return whether a key names a key of a config, or a config group.
 
     ``""`` is the global package to Hydra, ``@x`` a package with no group, ``hydra`` Hydra itself.
     """
@@ -77,7 +77,7 @@ def check_key(key: str) -> None:
     """Raise a clear error unless Hydra reads ``key`` as a key.
 
     Raises:
-        HydraFitParamsError: ``key`` is no override key; the message shows the forms.
+        HydraFitParamsError: ``key`` is not an override key; the message shows the forms.
     """
     try:
         parsed = _parser().parse_override(f"{key}=0")
@@ -119,7 +119,7 @@ def override_text(key: str, value: Any) -> str:
 
 
 class _CannotCarryError(ValueError):
-    """Why a value fits into no override; the caller adds the key."""
+    """Why no override can carry a value; the caller adds the key."""
 
 
 def value_text(value: Any) -> str:
@@ -165,7 +165,7 @@ def _mapping_key_text(key: Any) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def _odd_mapping_key_text(key: Any, shown: str) -> str:
-    # What it looks like is there for the cache: 1, 1.0, True are equal, and 0.0 and -0.0.
+    # `shown` is for the cache: 1, 1.0 and True are equal, and so are 0.0 and -0.0.
     kind = type(key)
     if kind is str:
         text = _KEY_SPECIALS.sub(r"\\\g<0>", key)
@@ -174,8 +174,8 @@ def _odd_mapping_key_text(key: Any, shown: str) -> str:
     elif kind is bool:
         text = "true" if key else "false"
     else:
-        raise _CannotCarryError(f"the mapping key {key!r} is no string, number or boolean")
-    # Hydra allows few characters here and knows no quotes, so that it is asked itself.
+        raise _CannotCarryError(f"the mapping key {key!r} is not a string, number or boolean")
+    # Hydra allows few characters here and no quotes, so let Hydra check it.
     try:
         value = _parser().parse_override(f"k={{{text}:0}}").value()
     except HydraException:
@@ -187,10 +187,10 @@ def _odd_mapping_key_text(key: Any, shown: str) -> str:
 
 
 def same_value(left: Any, right: Any) -> bool:
-    """Say whether a value from the command line and one from the grammar mean the same.
+    """Return whether a value from the command line and one from the grammar mean the same.
 
-    Numbers compare by value, for ``lr=1`` means the ``1.0`` of the file;
-    booleans are no numbers here. All else compares by type and content.
+    Numbers compare by value, because ``lr=1`` means the ``1.0`` of the file;
+    booleans are not numbers here. All else compares by type and content.
     """
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right

@@ -14,7 +14,7 @@ __all__ = ["preview_of"]
 
 
 def preview_of(jobs: JobOverrides) -> str:
-    """Return the number of jobs, how it comes about, and a table of the jobs."""
+    """Return the number of jobs, its factors, and a table of the jobs."""
     because = []
     for axis in jobs.axes:
         shown = count(len(axis.texts), "value") if axis.swept else "fixed"

@@ -1,19 +1,15 @@
-"""What happens between the composing of a config and the making of this project's plugins.
+"""Check this project's plugins before Hydra makes them, and keep their grammar unresolved.
 
-Its values are checked, so that one that cannot be read is named. And hydra-core 1.3 is kept from
-resolving the interpolations of the grammar.
+A value that cannot be read is an error that names its key.
 
-Up to 1.3 Hydra resolves a plugin's whole config in place before it calls the
-plugin's class (1.4 does not). An interpolation in the grammar is meant for the
-job, though, and may name what only the job has: ``${hydra:job.num}``, a key of
-an option that only some jobs choose. There such a sweep would die before the
-plugin is asked, and what does resolve would be written back into the config
-that the jobs are composed from.
+Hydra 1.3 resolves a plugin's whole config before it calls the plugin's class (1.4
+does not). But an interpolation in the grammar is meant for the job, and may name
+what only the job has: ``${hydra:job.num}``, or a key of an option that only some
+jobs choose. With it, such a sweep would fail before it begins.
 
-There is no hook between composing and resolving, so that the one method that
-makes a plugin is wrapped: it gets a copy without the grammar if, and only if,
-it is this sweeper that it makes. Nothing changes for plugins of others.
-The sweeper reads the grammar from its config in ``setup``, on every version.
+Hydra has no hook between composing and resolving, so the method that makes a plugin
+is wrapped: while it makes this sweeper, the config has no grammar. Other plugins are
+made as before. The sweeper reads the grammar from its config in ``setup``.
 """
 
 from __future__ import annotations
@@ -35,8 +31,8 @@ _LAUNCHER = "hydra_plugins.hydra_junky_launcher.junky_launcher.JunkyLauncher"
 def check_plugins(sweeper: str) -> None:
     """Check the values of this project's plugins when Hydra makes them.
 
-    Hydra is made to leave ``fit_params`` alone besides. Does nothing when it was done before:
-    Hydra may import a plugin's module twice.
+    Also keeps Hydra from resolving ``fit_params``. A second call does nothing: Hydra may
+    import a plugin's module twice.
 
     Args:
         sweeper: The ``_target_`` of the sweeper.

@@ -31,8 +31,8 @@ _SHOWN_FAILURES = 20
 def result_of(returned: Any, num: int, params: Mapping[str, Any], attempts: int) -> JobResult:
     """Return the result of a job that a foreign launcher ran.
 
-    The job's status is looked at first, for Hydra raises on reading the value
-    of a failed job. A returned number is the score; anything else is none.
+    The status is checked first, because Hydra raises when the value of a failed job
+    is read. A returned number is the score; any other value gives no score.
     """
     status = getattr(returned, "status", JobStatus.UNKNOWN)
     if status == JobStatus.COMPLETED:
@@ -68,7 +68,7 @@ def _folder_of(returned: Any) -> Path | None:
 
 def _error_of(returned: Any) -> BaseException:
     if not isinstance(returned, JobReturn):
-        return RuntimeError(f"the launcher returned {repr_of(returned)} for it, and no JobReturn")
+        return RuntimeError(f"the launcher returned {repr_of(returned)} instead of a JobReturn")
     if returned.status != JobStatus.FAILED:
         return RuntimeError("the launcher returned it without a result")
     try:
@@ -109,7 +109,7 @@ def write_results(
     failed: Sequence[JobResult],
     model_path: Path | None,
 ) -> None:
-    """Write ``optimization_results.yaml`` whole, or leave the old one as it is.
+    """Write ``optimization_results.yaml``, replacing the old one in one step.
 
     Hydra's optimising sweepers write ``name``, the best parameters and the best
     value; the job's number, its overrides and the model are added.
@@ -124,7 +124,7 @@ def write_results(
         "model_path": None if model_path is None else str(model_path),
         "failed_jobs": [result.num for result in failed],
     }
-    # Data, never a config: interpolations in the parameters are written as they are.
+    # As data, not a config: interpolations in the parameters are written unresolved.
     text = OmegaConf.to_yaml(OmegaConf.create(content)).encode()
     write_atomically(path, lambda file: file.write(text))
 
@@ -132,7 +132,7 @@ def write_results(
 def failure_text(
     failed: Sequence[JobResult], total: int, overrides_of: Callable[[JobResult], Sequence[str]]
 ) -> str:
-    """Say which jobs failed, and why, one line a job."""
+    """Return which jobs failed, and why, one line for each job."""
     lines = [f"{len(failed)} of {count(total, 'job')} failed for good:"]
     lines.extend(
         visible(f"  #{result.num} ({' '.join(overrides_of(result))}): {result.error}")

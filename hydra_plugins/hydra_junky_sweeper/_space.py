@@ -90,7 +90,7 @@ class JobOverrides(Sequence[Sequence[str]]):
     def _texts(
         self, chosen: Iterable[tuple[Axis, str]], combination: Mapping[str, Any]
     ) -> list[str]:
-        """Put the command line first, and last what a mapping of the grammar would undo."""
+        """Put the command line first, but last what a mapping of the grammar would overwrite."""
         texts: list[str] = []
         late: list[str] = []
         for axis, text in chosen:
@@ -116,9 +116,8 @@ class JobOverrides(Sequence[Sequence[str]]):
     def overrides_of(self, result: JobResult) -> list[str]:
         """Return the overrides of the job that ``result`` is of.
 
-        A resumed sweep may number its jobs otherwise than this sequence does:
-        its parameters say which one it is, and the fixed overrides are those
-        of all jobs.
+        A resumed sweep may number its jobs differently, so the job is found by its
+        parameters; the fixed overrides are the same for all jobs.
         """
         if result.num < len(self) and freeze(self.params_of(result.num)) == freeze(result.params):
             return self[result.num]
@@ -145,7 +144,7 @@ class JobOverrides(Sequence[Sequence[str]]):
 
     @property
     def space(self) -> FitParams:
-        """What the grammar spans."""
+        """The combinations of the grammar."""
         return self._space
 
 
@@ -193,7 +192,7 @@ def read_params(params: Any) -> dict[str, Any]:
     """Return ``hydra.sweeper.params`` as plain data.
 
     Raises:
-        HydraConfigError: It is no mapping of override keys.
+        HydraConfigError: It is not a mapping of override keys.
     """
     if OmegaConf.is_config(params):
         with reading(_PARAMS):
@@ -219,12 +218,12 @@ def build_jobs(
     Args:
         fit_params: The grammar, plain data.
         params: ``hydra.sweeper.params``: an override's value for each key.
-        arguments: The command line's overrides, those of ``hydra`` excepted.
+        arguments: The command line's overrides, without those of ``hydra``.
         config_loader: Hydra's, for ``glob()``.
 
     Raises:
         HydraFitParamsError: The grammar, a key or a value in it cannot be used.
-        HydraConfigError: A sweep that is no grid, or an empty one.
+        HydraConfigError: A sweep is continuous, or has no values.
         ConfigCompositionException: ``hydra`` keys are swept (Hydra's own message).
     """
     parser = OverridesParser.create(config_loader=config_loader)
@@ -233,7 +232,7 @@ def build_jobs(
         with reading(f"{_PARAMS}.{shown(key)[1:-1]}={shown(value)}"):
             overrides += parser.parse_overrides([_param_line(key, value)])
     overrides += parser.parse_overrides(list(arguments))
-    # A key given twice: the last one counts, in the place of the first, as Hydra's own has it.
+    # If a key is given twice, the last one counts, in the first one's place, as in Hydra's own.
     axes: dict[str, Axis] = {}
     for override in overrides:
         if not names_something(override.get_key_element()):
@@ -245,7 +244,7 @@ def build_jobs(
         space = expand_fit_params(fit_params, normalise_key=bare_key, name=_NAME)
         _check_size(axes.values(), space)
         _check(space, parser, config_loader)
-        space = _give_way(space, axes.values())
+        space = _without_overridden(space, axes.values())
     except FitParamsError as error:
         if isinstance(error, HydraFitParamsError):
             raise
@@ -255,7 +254,7 @@ def build_jobs(
 
 def _param_line(key: str, value: Any) -> str:
     if isinstance(value, str):
-        return f"{key}={value}"  # sweep syntax, as Hydra's own sweepers have it
+        return f"{key}={value}"  # sweep syntax, as in Hydra's own sweepers
     if value is None and key.startswith("~"):
         return key  # deletes whatever is there
     try:
@@ -275,7 +274,7 @@ def _check_size(axes: Iterable[Axis], space: FitParams) -> None:
 
 
 def _check(space: FitParams, parser: OverridesParser, config_loader: ConfigLoader) -> None:
-    """Refuse what no override can carry, before any job."""
+    """Refuse keys and values that no override can carry, before any job."""
     keys: set[str] = set()
     for combination in space:
         for key, value in combination.items():
@@ -288,8 +287,8 @@ def _check(space: FitParams, parser: OverridesParser, config_loader: ConfigLoade
                 refuse_hydra_sweep(parser.parse_override(swept), config_loader)
 
 
-def _give_way(space: FitParams, axes: Iterable[Axis]) -> FitParams:
-    """Take out of the grid what the command line decides."""
+def _without_overridden(space: FitParams, axes: Iterable[Axis]) -> FitParams:
+    """Remove from the grid the keys that the command line sets."""
     for axis in axes:
         if not space.mentions(axis.key):
             continue
@@ -300,7 +299,7 @@ def _give_way(space: FitParams, axes: Iterable[Axis]) -> FitParams:
             kept = None if deletes else space.fixing(axis.key, axis.values[0], same_value)
             if kept is None:
                 log.warning(
-                    "%s replaces the values of %s in %s, none of which is this one",
+                    "%s replaces the values of %s in %s, which do not include this one",
                     text,
                     bare_key(axis.key),
                     _NAME,

@@ -1,15 +1,14 @@
-"""Whether every job of a sweep can be composed, found out before any job runs.
+"""Check that every job of a sweep can be composed, before any job runs.
 
-Composing each job would be the plain way, and is what Hydra's own sweeper does.
-Jobs that make the same choices fail or pass together, so one of each kind is
-composed here. Jobs are of one kind when they agree in
+Hydra's own sweeper composes each job. But jobs that make the same choices pass or
+fail together, so one of each kind is composed here. Jobs are of one kind when they agree in
 
 - the config groups they choose, and the keys they set (their *structure*), and
-- the values they set. Each value counts by itself, unless it goes to a place
-  that takes all of its type: a node that took ``0.1`` takes ``0.2``, and a node
-  of no declared type takes any string.
+- the values they set. Each value counts separately, unless its node accepts every
+  value of that type: a node that accepts ``0.1`` accepts ``0.2``, and a node
+  without a declared type accepts any string.
 
-Each structure meets each value at least once. A value whose key contains
+Each value is composed with each structure at least once. A value whose key contains
 another key of the job (``model={...}`` beside ``model.width=3``) belongs to the
 structure, because the two can only fail together.
 """
@@ -58,7 +57,7 @@ def validate_jobs(jobs: JobOverrides, config_loader: ConfigLoader, config: DictC
         Exception: What Hydra raised for a job, with that job's overrides in its message.
     """
     started = time.perf_counter()
-    composer = composer_of(config_loader, config)  # our launcher goes on with it
+    composer = composer_of(config_loader, config)  # our launcher uses the same one
 
     def compose(num: int) -> DictConfig:
         overrides = jobs[num]
@@ -69,7 +68,7 @@ def validate_jobs(jobs: JobOverrides, config_loader: ConfigLoader, config: DictC
             if not isinstance(error, CompactHydraException):
                 # Hydra does not expect it, and would print a traceback of its own code.
                 raise HydraConfigError(f"{what}\n{type(error).__name__}: {error}") from error
-            # The type is Hydra's and stays: its constructor is unknown, so that args are set.
+            # Keep Hydra's type; its constructor is unknown, so change the arguments.
             said = f"{error}\n" if str(error) else ""
             error.args = (f"{said}Job #{num} cannot be composed; its overrides: {overrides}",)
             raise
@@ -92,11 +91,11 @@ def validate_jobs(jobs: JobOverrides, config_loader: ConfigLoader, config: DictC
 def sample_jobs(
     jobs: JobOverrides, is_group: Callable[[str], bool], compose: Callable[[int], DictConfig]
 ) -> Iterator[int]:
-    """Yield the numbers of jobs that stand for all others, each once.
+    """Yield the numbers of jobs that represent all others, each once.
 
     Args:
         jobs: All jobs.
-        is_group: Tells whether a key selects an option of a config group.
+        is_group: Returns whether a key selects an option of a config group.
         compose: Returns the config of a job.
 
     >>> from hydra_plugins.hydra_junky_sweeper._space import JobOverrides
@@ -162,7 +161,7 @@ def _contains_one(key: str, names: Sequence[str]) -> bool:
 
 
 class _Places:
-    """What kinds of nodes the keys of a job lead to."""
+    """The classes of the nodes that the keys of a job lead to."""
 
     def __init__(self, compose: Callable[[int], DictConfig], num: int) -> None:
         self._compose = compose
@@ -171,20 +170,20 @@ class _Places:
         self._types: dict[str, type | None] = {}
 
     def type_of(self, key: str) -> type | None:
-        """Return the class of the node at ``key``, ``None`` if there is no telling."""
+        """Return the class of the node at ``key``, ``None`` if it is unknown."""
         if key not in self._types:
             if self._config is None:
                 self._config = self._compose(self._num)
             node: Any = self._config
             for name in bare_key(key).split("."):
-                content = node._value() if isinstance(node, DictConfig) else None  # noqa: SLF001
+                content = node._value() if isinstance(node, DictConfig) else None  # noqa: SLF001 - nodes, not values
                 node = content.get(name) if isinstance(content, dict) else None
             self._types[key] = type(node) if node is not None else None
         return self._types[key]
 
 
 def _kind(value: Any, place: type | None) -> Hashable:
-    """Return what has to be tried once: the value, or its type where the place takes them all."""
+    """Return what is composed once: the value, or its type if the node accepts all of it."""
     kind = type(value)
     if kind is float and place in _TAKE_NUMBERS:
         return (kind, value.is_integer())

@@ -1,8 +1,8 @@
 """The sweeper plugin and its config; the work is done in ``_core.py``.
 
 Hydra imports this module at the start of every app, whichever sweeper it uses:
-it imports little and keeps no state. Annotations are real types here, for
-OmegaConf looks at them while Hydra has not yet put the module in its place.
+it imports little and keeps no state. Annotations are real types here, because
+OmegaConf reads them before Hydra has added the module to ``sys.modules``.
 """
 
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ class JunkySweeper(Sweeper):
     """Run a grid with alternatives, crossed with ordinary Hydra sweeps.
 
     Args:
-        fit_params: What Hydra made of the grammar; the sweep reads it from its
-            config instead, where interpolations are untouched.
+        fit_params: Ignored. The sweep reads the grammar from its config, where
+            interpolations are unresolved.
         params: Overrides by key, with the sweep syntax of the command line.
         direction: ``maximize`` or ``minimize``; ``None``: the launcher's, else ``maximize``.
         max_batch_size: Jobs in one launch, ``None`` for all.
@@ -105,7 +105,7 @@ class JunkySweeperConf:
     fit_params: Any = None
 
     # Ordinary sweeps, `lr: 0.1,0.01`, as on the command line, which comes after them and wins.
-    # Any, for the command line cannot put a mapping in the place of a null that is typed as one.
+    # Any: if it had a mapping's type, the command line could not replace the null by a mapping.
     params: Any = None
 
     # maximize | minimize: which scores are better. null: the launcher's, else maximize.
@@ -114,7 +114,7 @@ class JunkySweeperConf:
     # Jobs in one launch; null: all of them.
     max_batch_size: Optional[int] = None  # noqa: UP045
 
-    # Print how many jobs there are, why, and which, and run none.
+    # Print the number of jobs, its factors and the jobs, and run none.
     dry_run: bool = False
 
 
