@@ -29,6 +29,7 @@ class Blocked(Listener):
         self.go, self.entered = threading.Event(), threading.Event()
 
     def on_event(self, event):
+        self.thread = threading.current_thread()
         self.entered.set()
         assert self.go.wait(20)
         super().on_event(event)
@@ -145,6 +146,24 @@ def test_one_that_hangs_holds_up_nobody_in_a_hurry(monkeypatch):
     blocked.go.set()
     assert dispatcher.wait(20)
     assert blocked.heard == ["a", "b"]
+
+
+def test_one_that_never_returns_is_dropped_and_the_others_hear_all(monkeypatch):
+    monkeypatch.setattr("junky_core.engine.dispatcher._STUCK_AFTER_S", 0.1)
+    before, blocked, after = Listener(), Blocked(), Listener()
+    dispatcher = Dispatcher([before, blocked, after])
+    for batch in ("a", "b"):  # the next batch does not wait for it either
+        with dispatcher.running():
+            dispatcher.emit(notice(batch))
+            dispatcher.emit(notice(batch * 2))
+    blocked.go.set()
+    blocked.thread.join(20)  # it returns at last; what others have heard they do not hear again
+    dispatcher.emit(notice("c"))
+    for listener in (before, after):
+        assert [text for text in listener.heard if len(text) < 3] == ["a", "aa", "b", "bb", "c"]
+        (dropped,) = [text for text in listener.heard if len(text) > 2]
+        assert "Blocked has not returned from on_event(Notice)" in dropped
+    assert "aa" not in blocked.heard
 
 
 def test_save_best_does_not_wait_for_an_observer(tmp_path):

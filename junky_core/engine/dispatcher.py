@@ -27,6 +27,7 @@ from junky_core.values.user_text import class_name, error_line, is_ctrl_c
 __all__ = ["Dispatcher"]
 
 _WAIT_S = 0.2  # how late a signal may be noticed by whoever waits for observers
+_STUCK_AFTER_S = 60.0  # how long one call of an observer may take
 _PATIENCE_S = 3.0  # for observers that are slow when the sweep was interrupted
 
 
@@ -34,7 +35,8 @@ class Dispatcher:
     """Hands events to the recorder and to observers.
 
     ``emit`` may be called from any thread. An observer that raises is reported
-    once and never harms the sweep.
+    once and never harms the sweep. During a run, one that does not return from a
+    call for a minute is dropped: it hears no more events, and the others go on.
 
     Args:
         observers: Called one after another, never two at the same time.
@@ -47,8 +49,9 @@ class Dispatcher:
         self._own = OwnProcess()
         self._silenced: set[int] = set()  # observers whose failure was reported
         self._delivering = threading.RLock()  # held while observers are called
-        self._changed = threading.Condition()  # guards the three below
-        self._queue: deque[Event] = deque()
+        self._changed = threading.Condition()  # guards all below, and _delivering being replaced
+        self._queue: deque[tuple[Event, Sequence[Observer]]] = deque()
+        self._call_now: tuple[Event, Observer, Sequence[Observer], float] | None = None
         self._running = False
         self._busy = False
         self._thread: threading.Thread | None = None
@@ -61,10 +64,15 @@ class Dispatcher:
             self._call(self._recorder, event)
         with self._changed:
             if self._running:
-                self._queue.append(event)
+                self._queue.append((event, self._observers))
                 self._changed.notify_all()
-                return
-        self._deliver(event)
+                running = True
+            else:
+                running = False
+        if running:
+            self._drop_stuck()
+        else:
+            self._deliver(event, self._observers)
 
     @contextlib.contextmanager
     def running(self, hurry: Callable[[], bool] = lambda: False) -> Iterator[None]:
@@ -77,9 +85,7 @@ class Dispatcher:
         with self._changed:
             started, self._running = self._running, True
         if not started:  # else an observer still hangs since the run before
-            self._thread = threading.Thread(target=self._work, name="junky-observers", daemon=True)
-            with outside_scopes():
-                self._thread.start()
+            self._start_thread()
         try:
             yield
         finally:
@@ -93,6 +99,7 @@ class Dispatcher:
     def _all_delivered(self, hurry: Callable[[], bool]) -> bool:
         end: float | None = None
         while not self.wait(_WAIT_S):
+            self._drop_stuck()
             if end is None and hurry():
                 end = time.monotonic() + _PATIENCE_S
             if end is not None and time.monotonic() > end:
@@ -113,26 +120,66 @@ class Dispatcher:
                 self._changed.wait(_WAIT_S)  # bounded: signals must get to the main thread
         return True
 
+    def _start_thread(self) -> None:
+        self._thread = threading.Thread(target=self._work, name="junky-observers", daemon=True)
+        with outside_scopes():
+            self._thread.start()
+
     def _work(self) -> None:
+        me = threading.current_thread()
         while True:
             with self._changed:
-                while not self._queue:
+                while not self._queue and self._thread is me:
                     if not self._running:
                         return
                     self._changed.wait()
-                event = self._queue.popleft()
+                if self._thread is not me:
+                    return  # another thread has taken over
+                event, observers = self._queue.popleft()
                 self._busy = True
             try:
-                self._deliver(event)
+                self._deliver(event, observers, me)
             finally:
                 with self._changed:
-                    self._busy = False
-                    self._changed.notify_all()
+                    if self._thread is me:
+                        self._busy = False
+                        self._call_now = None
+                        self._changed.notify_all()
 
-    def _deliver(self, event: Event) -> None:
+    def _deliver(
+        self, event: Event, observers: Sequence[Observer], worker: threading.Thread | None = None
+    ) -> None:
         with self._delivering:
-            for observer in self._observers:
+            for place, observer in enumerate(observers):
+                with self._changed:
+                    if worker is not None and self._thread is not worker:
+                        return  # an observer was dropped, and another thread has the rest
+                    if not any(one is observer for one in self._observers):
+                        continue
+                    if worker is not None:
+                        rest = observers[place + 1 :]
+                        self._call_now = event, observer, rest, time.monotonic()
                 self._call(observer, event)
+
+    def _drop_stuck(self) -> None:
+        """Go on without the observer that is called, if that has lasted too long."""
+        with self._changed:
+            if self._call_now is None or threading.current_thread() is self._thread:
+                return
+            event, stuck, rest, since = self._call_now
+            if time.monotonic() - since < _STUCK_AFTER_S:
+                return
+            self._observers = tuple(one for one in self._observers if one is not stuck)
+            self._queue.appendleft((event, rest))
+            self._call_now = None
+            self._busy = False
+            self._delivering = threading.RLock()  # the old one is held until the call returns
+            self._start_thread()
+        message = (
+            f"{class_name(stuck)} has not returned from on_event({class_name(event)}) for "
+            f"{_STUCK_AFTER_S:g} s: it hears no more events"
+        )
+        self.emit(Notice(level="error", message=message))
 
     def _call(self, observer: Observer, event: Event) -> None:
         try:
