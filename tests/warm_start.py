@@ -5,6 +5,7 @@ then runs in a fork of that process. The fork has never run a sweep, and it ends
 does. For tests of what a sweep does; those of a whole process start ``python`` itself.
 """
 
+import atexit
 import contextlib
 import functools
 import importlib
@@ -55,7 +56,7 @@ def start(arguments, stdout, stderr, module="junky_core.autotrain", cwd=None):
     request = json.dumps([str(cwd or os.getcwd()), *map(str, arguments)]).encode()
     with theirs:
         files = [stdout.fileno(), stderr.fileno(), theirs.fileno()]
-        socket.send_fds(_server(module)[0], [request], files)
+        socket.send_fds(_server(module), [request], files)
     return Process(ours)
 
 
@@ -80,7 +81,8 @@ def _server(module):
             pass_fds=[theirs.fileno()],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
-    return ours, server  # the socket is closed as this process ends, which ends the server
+    atexit.register(lambda: (ours.close(), server.wait()))  # it ends when nobody can ask it
+    return ours
 
 
 def serve(requests):

@@ -1,9 +1,9 @@
 """Apps that seed themselves get on any number of slots what they get under the Basic launcher."""
 
-import importlib.util
 import random
 import threading
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -201,8 +201,6 @@ def seeding_factory(cfg, turn):
 
 def cartpole(cfg, turn):
     """REINFORCE."""
-    import gymnasium
-
     seed_all(cfg.seed)
     env = gymnasium.make("CartPole-v1")
     env.action_space.seed(cfg.seed)
@@ -233,9 +231,6 @@ def cartpole(cfg, turn):
     return [returns, [value.sum().item() for value in policy.parameters()]]
 
 
-NEEDS_GYMNASIUM = pytest.mark.skipif(
-    importlib.util.find_spec("gymnasium") is None, reason="needs gymnasium"
-)
 APPS = [
     plain,
     torch_alone,
@@ -251,7 +246,7 @@ APPS = [
     loaders_before_seeding,
     shared_data,
     seeding_factory,
-    pytest.param(cartpole, marks=NEEDS_GYMNASIUM),
+    cartpole,
 ]
 
 
