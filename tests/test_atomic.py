@@ -298,7 +298,7 @@ def test_concurrent_writers_leave_one_whole_file(tmp_path):
     barrier = threading.Barrier(8)
 
     def work(data):
-        barrier.wait(10)
+        barrier.wait(60)
         write_atomically(tmp_path / "f", put(data))
 
     threads = [threading.Thread(target=work, args=(data,)) for data in contents]

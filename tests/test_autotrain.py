@@ -425,7 +425,7 @@ def test_jobs_of_different_slots_run_at_the_same_time():
     barrier = threading.Barrier(3)
 
     def train(*_):
-        barrier.wait(10)
+        barrier.wait(60)
 
     torch_autotrain(by_x, train, make_model_fit_params=[("x", range(3))], devices={"cpu": 3})
 
@@ -478,7 +478,7 @@ def test_shared_data_is_built_once_for_all_slots():
 def test_a_job_over_its_time_ends_at_its_next_model_call():
     def train(device, loaders, model, x, save_best, log_prefix):
         layer = nn.Linear(1, 1)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while x == 0 and time.monotonic() < deadline:
             layer(torch.ones(1))
         return "end"
@@ -495,7 +495,7 @@ def test_a_job_over_its_time_ends_at_its_next_model_call():
 @pytest.mark.parametrize("point", ["loader", "optimizer", "check", "save_best"])
 def test_other_cancellation_points(point):
     def train(device, loaders, model, save_best, log_prefix):
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         loader = torch.utils.data.DataLoader(range(10))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         while time.monotonic() < deadline:
@@ -542,15 +542,11 @@ def test_the_hooks_are_gone_afterwards():
 
 def test_a_sweep_over_its_time_starts_nothing_new():
     def train(device, loaders, model, x, save_best, log_prefix):
-        deadline = time.monotonic() + 0.25
-        while time.monotonic() < deadline:
-            pass
+        threading.Event().wait(2.1)  # until the sweep's time is over
         return x
 
-    result = torch_autotrain(
-        by_x, train, make_model_fit_params=[("x", range(100))], sweep_timeout_s=0.4
-    )
-    assert 1 <= len(result.stats) < 10
+    result = torch_autotrain(by_x, train, make_model_fit_params=[("x", [1, 2])], sweep_timeout_s=2)
+    assert [row[3] for row in result.stats] == [1]
 
 
 def test_a_sweep_in_a_folder_is_resumed(tmp_path):

@@ -84,12 +84,12 @@ def test_offers_do_not_wait_for_the_disk(best, monkeypatch):
     def slow(path, write, **kwargs):
         writes.append(path)
         writing.set()
-        assert hang.wait(10)
+        assert hang.wait(60)
         return plain(path, write, **kwargs)
 
     monkeypatch.setattr(best_module, "write_atomically", slow)
     best.offer(0, "n", 0.0, model_of(0))
-    assert writing.wait(10)
+    assert writing.wait(60)
     for num in range(1, 50):
         assert best.offer(num, "n", num / 100, model_of(num)).leads
     hang.set()
@@ -115,7 +115,7 @@ def test_when_saved_waits_for_that_save_or_a_better_one(best, monkeypatch):
     hang, called, plain = threading.Event(), [], best_module.write_atomically
 
     def slow(path, write, **kwargs):
-        assert hang.wait(10)
+        assert hang.wait(60)
         return plain(path, write, **kwargs)
 
     monkeypatch.setattr(best_module, "write_atomically", slow)

@@ -64,7 +64,7 @@ def test_shared_data_is_built_once_though_all_ask_at_once():
     shared, factory, barrier, got = SharedData(None), Factory(), threading.Barrier(8), []
 
     def ask_shared():
-        barrier.wait(10)
+        barrier.wait(60)
         got.append(shared.get(Call(factory, ("data",), {}), []))
 
     threads = [threading.Thread(target=ask_shared) for _ in range(8)]
@@ -80,7 +80,7 @@ def test_different_shared_data_are_built_side_by_side():
     shared, barrier = SharedData(None), threading.Barrier(2)
 
     def factory(name):
-        barrier.wait(10)  # passes only if the other is being built too
+        barrier.wait(60)  # passes only if the other is being built too
         return name
 
     got = []

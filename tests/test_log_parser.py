@@ -578,9 +578,9 @@ def test_silent_prints_nothing(parse, capsys):
     ],
 )
 def test_time_is_linear_in_hostile_lines(parse, line):
-    began = time.monotonic()
+    began = time.process_time()  # quadratic, it would be minutes
     parse("Thread-1_0: (('a', 1),)\n" + (line + "\n") * 3)
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 20
 
 
 # -- round trip: what the log writes is what the parser reads

@@ -92,7 +92,7 @@ def test_a_slot_that_waits_wakes_for_a_retry():
     waiter = threading.Thread(target=lambda: taken.append(bench.take(2)))
     waiter.start()
     bench.report(first, dies(), 1)
-    waiter.join(10)
+    waiter.join(60)
     assert taken == [first]
 
 

@@ -71,7 +71,7 @@ def test_pools_and_timers_inherit():
             done.set()
 
         threading.Timer(0, late).start()
-        assert done.wait(10)
+        assert done.wait(60)
     assert found == [scope]
 
 
@@ -113,7 +113,7 @@ def test_scopes_of_parallel_jobs_do_not_mix():
         scope = JobScope(number)
         with enter_scope(scope):
             for _ in range(100):
-                barrier.wait(10)
+                barrier.wait(60)
                 assert current_scope() is scope
                 assert in_thread(lambda: current_scope().job) == number
         return True
@@ -175,7 +175,7 @@ def kinds_of_pools():
         def give(function):
             found, done = [], threading.Event()
             pool.apply_async(int, callback=lambda _: (found.append(function()), done.set()))
-            assert done.wait(10)
+            assert done.wait(60)
             return found[0]
 
         return give
@@ -186,7 +186,7 @@ def kinds_of_pools():
             future = pool.submit(go.wait)
             future.add_done_callback(lambda _: (found.append(function()), done.set()))
             go.set()
-            assert done.wait(10)
+            assert done.wait(60)
             return found[0]
 
         return give

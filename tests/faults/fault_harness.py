@@ -71,7 +71,7 @@ class Child:
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
-        self._reader.join(10)
+        self._reader.join(60)
         self._stderr.close()
         return status
 

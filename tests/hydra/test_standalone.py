@@ -81,7 +81,7 @@ def test_jobs_of_another_launcher_leave_no_thread_and_no_open_file(tmp_path, mon
     def task(cfg):
         assert current_job().save_best(torch.nn.Linear(1, 1), cfg.a)
         for thread in writers()[:-1]:
-            thread.join(10)  # it was told to end
+            thread.join(60)  # it was told to end
         counts.append((len(writers()), open_files()))
 
     multirun(task, ["a=1,2,3,4,5,6,7,8"], {"a": 0}, tmp_path, launcher="basic")
@@ -102,7 +102,7 @@ def test_a_job_that_somebody_held_on_to_still_saves_its_best(composed, tmp_path,
     assert first.save_best(torch.nn.Linear(3, 1), 2.0)
     assert torch.load(tmp_path / "model.pt")["weight"].shape == (1, 3)
     for thread in writers():
-        thread.join(10)
+        thread.join(60)
     assert not writers()
 
 
