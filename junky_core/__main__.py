@@ -1,4 +1,4 @@
-"""The command line: ``python -m junky_core``, or ``junky``."""
+"""The command line: ``python -m junky_core`` or ``junky``."""
 
 from __future__ import annotations
 

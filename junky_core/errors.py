@@ -56,7 +56,7 @@ class ConfigError(JunkyError, ValueError):
 
 
 class IsolationError(JunkyError, RuntimeError):
-    """Jobs cannot be kept apart with the Hydra or Python that is installed."""
+    """The installed Hydra or Python does not allow jobs to be isolated from each other."""
 
 
 class ForkedChildError(JunkyError, RuntimeError):
@@ -80,7 +80,7 @@ class JobExited(JunkyError, RuntimeError):
 
 
 class ModelError(JunkyError, TypeError):
-    """What should be a model is none, or its weights could not be loaded again once saved."""
+    """Something is not a model, or its weights could not be loaded again after a save."""
 
 
 class BestModelError(JunkyError, OSError):
@@ -109,11 +109,11 @@ class ModelLoadError(JunkyError, RuntimeError):
 
 
 class LogError(JunkyError, ValueError):
-    """A log file holds nothing that reads as the log of a sweep."""
+    """A file contains no log of a sweep."""
 
 
 class LogNotFoundError(LogError, FileNotFoundError):
-    """The log file is not there."""
+    """The log file does not exist."""
 
 
 class JournalError(JunkyError, ValueError):
@@ -167,7 +167,7 @@ class SweepInterrupted(KeyboardInterrupt):
 
     @classmethod
     def here(cls, message: str, signum: int, result: Any = None) -> SweepInterrupted:
-        """Return the error as it has to be in this process: a script's, or a session's."""
+        """Return the error to raise in this process: one for a script, or one for a session."""
         kind = SweepInterrupted if in_session() else _ScriptInterrupted
         return kind(message, signum, result)
 

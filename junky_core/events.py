@@ -32,7 +32,7 @@ __all__ = [
 
 
 class EndReason(str, Enum):
-    """Why a sweep ended; each is equal to its text."""
+    """Why a sweep ended; each member equals its text."""
 
     COMPLETED = "completed"
     INTERRUPTED = "interrupted"  # Ctrl-C, SIGTERM or SIGHUP

@@ -69,7 +69,7 @@ class Attempt:
 
 
 class EndKind(str, Enum):
-    """How an attempt ended; each is equal to its text.
+    """How an attempt ended; each member equals its text.
 
     What follows for the job is in the table of :mod:`junky_core.engine.scheduler`.
     """
@@ -90,7 +90,7 @@ class EndKind(str, Enum):
 
 
 class JobStatus(str, Enum):
-    """How a job stands; each is equal to its text.
+    """The state of a job; each member equals its text.
 
     >>> JobStatus.FINISHED == "finished", f"{JobStatus.FINISHED}", JobStatus.STOPPED.is_over
     (True, 'finished', False)

@@ -1,4 +1,4 @@
-"""The events of a sweep, made from what the engine knows."""
+"""Makes the events of a sweep from the engine's records."""
 
 from __future__ import annotations
 

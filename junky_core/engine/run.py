@@ -110,7 +110,7 @@ class Run:
             return list(self._at_work.values())
 
     def start(self) -> None:
-        """Set the slots to work."""
+        """Start the drivers of the slots."""
         self._drivers.drive(self._chosen, self._drive)
 
     def add(self, driver: Driver) -> None:
@@ -207,7 +207,7 @@ class Run:
         self._drive(driver)
 
     def _drive(self, driver: Driver) -> None:
-        """Work off attempts on a slot until the scheduler has no more."""
+        """Run attempts on a slot until the scheduler has no more."""
         try:
             if not driver.ready and not self._open(driver):
                 return

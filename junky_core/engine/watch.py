@@ -1,4 +1,4 @@
-"""What the main thread does while slots work: it notices signals and times that are over."""
+"""The main thread's part of a run: it reacts to signals and time limits."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Watch:
         return time.monotonic() - self._started
 
     def wait(self) -> None:
-        """Set the slots to work and wait until they are done, whatever comes in between."""
+        """Start the slots and wait until they are done, or until a signal ends the run."""
         run = self._run
         run.start()
         while True:
