@@ -57,6 +57,61 @@ def test_a_lock_that_another_thread_has_at_the_fork_is_free_in_the_child(lock):
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=120)
 
 
+def test_a_child_can_print_while_another_thread_waits_for_the_reader_of_a_full_pipe():
+    script = """
+        import os, select, signal, sys, threading, warnings
+        from junky_core.job.fork_turns import forks_in_turn
+
+        warnings.simplefilter("ignore", DeprecationWarning)
+        text = "x" * 300_000
+        reader, writer = os.pipe()
+        terminal = os.dup(1)
+        os.dup2(writer, 1)
+        os.close(writer)
+        thread = threading.Thread(target=print, args=(text,), kwargs={"flush": True})
+        thread.start()
+        while select.select([], [1], [], 0)[1]:
+            pass  # the pipe is not full yet
+        with forks_in_turn():
+            pid = os.fork()
+        if pid == 0:
+            signal.alarm(20)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            print("of the child", flush=True)
+            os._exit(0)
+        status = os.waitpid(pid, 0)[1]
+        read = b""
+        while len(read) <= len(text):
+            read += os.read(reader, 1 << 16)
+        thread.join()
+        os.dup2(terminal, 1)
+        assert status == 0, status  # else the alarm ended it
+        assert read.decode() == text + "\\n"
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=120)
+
+
+def test_a_child_does_not_write_what_its_parent_has_yet_to_write():
+    script = """
+        import os, sys
+        from junky_core.job.fork_turns import forks_in_turn
+
+        print("of the parent")  # to a pipe, so it is buffered
+        sys.stdout.buffer.write(b"")
+        with forks_in_turn():
+            pid = os.fork()
+        if pid == 0:
+            print("of the child", flush=True)
+            os._exit(0)
+        os.waitpid(pid, 0)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    assert sorted(done.stdout.split("\n")) == ["", "of the child", "of the parent"]
+
+
 # One job looks for a folder for temporary files, as it does when it starts a forkserver, and does
 # not come to an end before the worker that another job forks at that time has answered.
 SWEEP = """

@@ -15,13 +15,15 @@ seeds it.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import operator
 import os
 import sys
 import weakref
 from typing import Any, TypeVar
 
-__all__ = ["free_in_children"]
+__all__ = ["free_in_children", "free_streams"]
 
 _Lock = TypeVar("_Lock")
 
@@ -47,6 +49,21 @@ def free_in_children(lock: _Lock) -> _Lock:
     """
     _ours.add(lock)
     return lock
+
+
+def free_streams() -> None:
+    """Free the locks of standard output and error; call it in a child.
+
+    A file has a lock of its own, which a thread holds while it writes: to a pipe that is
+    full, for as long as nobody reads. Text that waits in the file's buffer is the
+    parent's to write; the child drops its copy.
+    """
+    for stream in (sys.__stdout__, sys.__stderr__):
+        buffer = getattr(stream, "buffer", None)
+        if isinstance(buffer, io.BufferedWriter):
+            with contextlib.suppress(OSError, ValueError):  # closed
+                # It creates a new lock. The lock itself cannot be reached.
+                buffer.__init__(buffer.raw)  # type: ignore[misc]
 
 
 def _after_fork_in_child() -> None:

@@ -10,11 +10,14 @@ thread that imports it does not exist in the child. See :mod:`junky_core.job.tur
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
+from junky_core.job.fork_locks import free_streams
 from junky_core.job.patches import replaced, shared
-from junky_core.job.turns import in_turn
+from junky_core.job.turns import turn
 
 __all__ = ["forks_in_turn"]
 
@@ -31,5 +34,19 @@ def forks_in_turn() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for name in _FUNCTIONS:
             if hasattr(os, name):
-                stack.enter_context(replaced(os, name, in_turn(getattr(os, name))))
+                stack.enter_context(replaced(os, name, _in_turn(getattr(os, name))))
         yield
+
+
+def _in_turn(fork: Callable[[], Any]) -> Callable[[], Any]:
+    @functools.wraps(fork)
+    def call() -> Any:
+        with turn():
+            made = fork()
+            if made == 0 or (
+                isinstance(made, tuple) and made[0] == 0
+            ):  # forkpty: (pid, descriptor)
+                free_streams()
+            return made
+
+    return call

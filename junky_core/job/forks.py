@@ -23,16 +23,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import threading
-from collections.abc import Iterator
 
 from junky_core.values.user_text import str_of
 
-__all__ = ["OwnProcess", "leave_if_forked", "writing_to_streams"]
-
-_FORK_WAITS_S = 1.0  # for a write that a stopped terminal holds up
-_streams_lock = threading.RLock()  # held while this project writes to the process's streams
-_held_for_fork = threading.local()  # .lock: the forking thread has the lock
+__all__ = ["OwnProcess", "leave_if_forked"]
 
 
 class OwnProcess:
@@ -49,37 +43,6 @@ class OwnProcess:
 
     def __bool__(self) -> bool:
         return os.getpid() == self._pid
-
-
-@contextlib.contextmanager
-def writing_to_streams() -> Iterator[None]:
-    """Delay forks until the end of the ``with`` block.
-
-    A stream has its own lock. If another thread held it during the fork, the child
-    would hang as soon as it prints, or flushes at exit.
-    """
-    with _streams_lock:
-        yield
-
-
-def _before_fork() -> None:
-    _held_for_fork.lock = _streams_lock.acquire(timeout=_FORK_WAITS_S)
-
-
-def _after_fork() -> None:
-    if _held_for_fork.lock:
-        _streams_lock.release()
-
-
-def _after_fork_in_child() -> None:
-    global _streams_lock
-    _streams_lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
-    )
 
 
 def leave_if_forked(own: OwnProcess, error: BaseException | None = None) -> None:

@@ -35,7 +35,7 @@ from junky_core.events import (
     SweepEnded,
     SweepStarted,
 )
-from junky_core.job.forks import OwnProcess, writing_to_streams
+from junky_core.job.forks import OwnProcess
 from junky_core.values.texts import MAX_TOLD, cut, visible
 from junky_core.values.user_text import repr_of
 from junky_core.values.wording import count as number_of
@@ -67,12 +67,11 @@ class StdoutWriter:
         stream = sys.stdout
         if stream is None:  # pythonw, a daemon
             return
-        with writing_to_streams():
-            try:
-                stream.write(text)
-            except UnicodeEncodeError:  # an ASCII terminal
-                stream.write(text.encode("ascii", "backslashreplace").decode("ascii"))
-            stream.flush()
+        try:
+            stream.write(text)
+        except UnicodeEncodeError:  # an ASCII terminal
+            stream.write(text.encode("ascii", "backslashreplace").decode("ascii"))
+        stream.flush()
 
     def close(self) -> None:
         """Do nothing: the stream is not ours."""

@@ -33,7 +33,6 @@ from junky_core.events import (
     SweepEnded,
     SweepStarted,
 )
-from junky_core.job.forks import writing_to_streams
 from junky_core.record.live_state import LiveState
 from junky_core.views.live_view import plain_line, render
 
@@ -153,7 +152,7 @@ class _Display:
 
     def write_above(self, text: str) -> None:
         """Write whole lines above the display."""
-        with self._lock, writing_to_streams():
+        with self._lock:
             self._terminal.write(self._erasing() + text + "".join(self._frame))
             self._terminal.flush()
 
@@ -189,9 +188,8 @@ class _Display:
             if self._closed:
                 return
             erasing, self._frame = self._erasing(), frame
-            with writing_to_streams():
-                self._terminal.write(erasing + "".join(frame))
-                self._terminal.flush()
+            self._terminal.write(erasing + "".join(frame))
+            self._terminal.flush()
 
     def _erasing(self) -> str:
         return f"\r\x1b[{len(self._frame)}A\x1b[J" if self._frame else "\r\x1b[J"

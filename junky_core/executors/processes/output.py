@@ -17,7 +17,6 @@ from collections.abc import Callable
 from multiprocessing.connection import wait
 from typing import Any
 
-from junky_core.job.forks import writing_to_streams
 from junky_core.job.scopes import outside_scopes
 
 __all__ = ["WorkerOutput"]
@@ -38,11 +37,10 @@ class _Pipe:
 
 
 def _write_to_own_stream(stream: str, text: str) -> None:
-    with writing_to_streams():
-        target = getattr(sys, stream)
-        if target is not None:
-            target.write(text)
-            target.flush()
+    target = getattr(sys, stream)
+    if target is not None:
+        target.write(text)
+        target.flush()
 
 
 class WorkerOutput:
