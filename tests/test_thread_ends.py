@@ -87,6 +87,49 @@ def test_a_thread_pool_that_a_seeded_job_left_does_not_abort_the_end_either(tmp_
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_thread_of_a_job_that_is_told_to_end_at_exit_is_waited_for(tmp_path):
+    # As tqdm's monitor is. The first function to be registered runs last.
+    done = run(
+        """
+        import atexit, os, threading
+        ended = []
+        atexit.register(lambda: print(os.path.exists(f"/proc/self/task/{ended[0]}"), flush=True))
+        import torch
+        from junky_core import torch_autotrain
+
+        def work():
+            told.wait()
+            sum(range(300_000))
+            ended.append(threading.get_native_id())
+
+        def train(*args):
+            threading.Thread(target=work, daemon=True).start()
+
+        told = threading.Event()
+        torch_autotrain(lambda: torch.nn.Linear(1, 1), train, progress=False)
+        atexit.register(told.set)
+        """,
+        tmp_path,
+    )
+    assert (done.returncode, done.stdout.splitlines()[-1:], done.stderr) == (0, ["False"], "")
+
+
+def test_a_daemon_thread_of_a_job_that_never_ends_does_not_keep_the_process(tmp_path):
+    done = run(
+        """
+        import threading, torch
+        from junky_core import torch_autotrain
+
+        def train(*args):
+            threading.Thread(target=threading.Event().wait, daemon=True).start()
+
+        torch_autotrain(lambda: torch.nn.Linear(1, 1), train, progress=False)
+        """,
+        tmp_path,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_ctrl_c_amid_torch_code_of_a_loader_factory_gives_the_signals_status(tmp_path):
     done = run(
         """

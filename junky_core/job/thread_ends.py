@@ -11,8 +11,10 @@ ends.
     thread        ended ► destructors ► gone
                           ^^^^^^^^^^^ must not reach beyond the interpreter's end
 
-So the process waits until the system threads of ended threads are gone. If a running
-thread had to be left behind, the process ends without that clean-up.
+So the process waits until the system threads of ended threads are gone. A job's daemon
+thread may be told to end only when the process does (tqdm's monitor is), so each one
+left has a moment to do so. If a running slot had to be left behind, the process ends
+without that clean-up.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from junky_core.job.fork_locks import free_in_children
 __all__ = ["leave_behind", "note_this_thread", "wait_until_gone"]
 
 _WITHIN_S = 1.0
+_DAEMONS_WITHIN_S = 0.3  # together: those that are not told to end would need for ever
 _TASKS = "/proc/self/task"
 _MANY = 256
 
@@ -81,7 +84,13 @@ def _at_exit() -> None:
             with contextlib.suppress(Exception):
                 stream.flush()
         os._exit(statuses[0])
-    alive = {thread.native_id for thread in threading.enumerate()}
+    give_up = time.monotonic() + _DAEMONS_WITHIN_S
+    alive = set()
+    for thread in threading.enumerate():
+        if thread.native_id in _noted and thread is not threading.current_thread():
+            thread.join(max(0.0, give_up - time.monotonic()))
+        if thread.is_alive():
+            alive.add(thread.native_id)
     wait_until_gone(_noted - alive)
 
 
