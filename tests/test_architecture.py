@@ -1,5 +1,6 @@
 """The layout holds: imports run one way, and the package's listing is short."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,3 +23,13 @@ def test_the_listing_of_the_package_is_short():
     here = [path for path in (ROOT / "junky_core").iterdir() if path.name != "__pycache__"]
     assert sum(path.is_dir() for path in here) <= 10
     assert sum(path.suffix == ".py" for path in here) <= 10
+
+
+def test_the_page_names_files_that_exist():
+    page = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    roots = [ROOT, ROOT / "junky_core", ROOT / "hydra_plugins"]
+    paths = re.findall(r"`((?:\w+/)*\w+\.py|(?:\w+/)+)`", page)
+    plugins = [path.stem for path in (ROOT / "hydra_plugins").glob("*/*.py")]
+    missing = [path for path in paths if not any((root / path).exists() for root in roots)]
+    missing += [name for name in re.findall(r"`\.\.(_\w+)`", page) if name not in plugins]
+    assert not missing
