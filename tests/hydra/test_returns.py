@@ -57,16 +57,21 @@ def described(ret):
     return ret.status, ret.overrides, ret.working_dir, ret.task_name, ret.cfg, hydra_cfg
 
 
-def job_num(config):
+def job_num(config, sweep_dir):
     with contextlib.suppress(Exception):  # not that of a job
-        return config.hydra.job.num
+        if config.hydra.sweep.dir == str(sweep_dir):  # other tests' configs may still be there
+            return config.hydra.job.num
 
 
 @pytest.mark.parametrize("task", [finish, fail, leave])
 def test_returns_of_many_jobs_hold_no_configs(tmp_path, task):
     returns = returns_of(task, tmp_path / "junky")
     gc.collect()
-    held = [job_num(found) for found in gc.get_objects() if type(found) is DictConfig]
+    held = [
+        job_num(found, tmp_path / "sweep")
+        for found in gc.get_objects()
+        if type(found) is DictConfig
+    ]
     assert len(returns) == JOBS
     assert not {*held} & {*range(JOBS - 1)}  # of the last one a thread may still know it
 
