@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -29,12 +29,12 @@ from junky_core.events import BestSaved, BestSaving, Event, Notice
 from junky_core.files import FileContent, KeptFile, write_atomically
 from junky_core.job.forks import OwnProcess
 from junky_core.job.scopes import outside_scopes
-from junky_core.job.weights import check_weights, copy_weights, state_of
+from junky_core.job.weights import weights_to_offer
 from junky_core.jobs import rank_key
 from junky_core.paths import remove_empty, try_to_write
 from junky_core.values.user_text import error_line
 
-__all__ = ["Best", "BestModel", "Standing"]
+__all__ = ["Best", "BestModel", "Offers", "Standing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,19 @@ class Standing:
     leads: bool
     best: Best | None
     serial: int  # of the save that follows; 0 for none
+
+
+class Offers(Protocol):
+    """Where a job offers its models: a :class:`BestModel`, here or in another process."""
+
+    @property
+    def direction(self) -> str:
+        """``"maximize"`` or ``"minimize"``."""
+
+    def offer(
+        self, job: int, name: str, score: float, model: Any, *, check: bool = False
+    ) -> Standing:
+        """See :meth:`BestModel.offer`."""
 
 
 class BestModel:
@@ -183,17 +196,21 @@ class BestModel:
         """
         if not self._own:
             raise ForkedChildError(f"{self.path} is written by the process that opened it alone")
+        weights = weights_to_offer(model, leads=self.would_lead(job, score), check=check)
+        if weights is None:
+            return Standing(leads=False, best=self.best, serial=0)
+        return self.take(job, name, score, weights)
+
+    def would_lead(self, job: int, score: float) -> bool:
+        """Return whether a model of this score would be the best so far."""
         with self._changed:
             leads = self._leads(job, score)
             if not leads:
                 self._try_again()
-        if not leads:
-            if check or not callable(getattr(model, "state_dict", None)):
-                check_weights(state_of(model), model)
-            return Standing(leads=False, best=self.best, serial=0)
-        state = state_of(model)
-        check_weights(state, model)
-        weights = copy_weights(state, model)
+            return leads
+
+    def take(self, job: int, name: str, score: float, weights: dict[str, Any]) -> Standing:
+        """Take a copy of a model's weights if ``score`` leads, see :meth:`offer`."""
         with self._changed:
             if not self._leads(job, score):  # another job was faster
                 return Standing(leads=False, best=self._best, serial=0)

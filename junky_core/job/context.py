@@ -20,7 +20,7 @@ from junky_core.devices import parse_devices
 from junky_core.errors import BestModelError, ForkedChildError, JobStopped
 from junky_core.events import Event, ScoreReported
 from junky_core.files import file_sha256
-from junky_core.job.best import BestModel, Standing
+from junky_core.job.best import BestModel, Offers, Standing
 from junky_core.job.exception_links import chain
 from junky_core.job.forks import OwnProcess
 from junky_core.job.loaders import LoaderSets, SharedData
@@ -63,7 +63,7 @@ class JobContext:
         seed: int | None,
         slot: int,
         attempt: int,
-        best: BestModel,
+        best: Offers,
         loader_sets: LoaderSets,
         shared: SharedData,
         rng: random.Random,
@@ -333,6 +333,8 @@ def _standalone() -> JobContext:
 
 class _StandaloneJob(JobContext):
     """A job outside a sweep: its saves are on disk when ``save_best`` returns."""
+
+    _best: BestModel
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)

@@ -12,7 +12,7 @@ import torch
 
 from junky_core.errors import ModelError
 
-__all__ = ["check_weights", "copy_weights", "state_of", "unwrapped"]
+__all__ = ["check_weights", "copy_weights", "state_of", "unwrapped", "weights_to_offer"]
 
 # Modules that hold the model as `module` and put that before every name in the state dict.
 _WRAPPERS = (
@@ -65,6 +65,27 @@ def state_of(model: Any) -> Mapping[str, Any]:
             f"tensors, it returned a {type(state).__name__}"
         )
     return state
+
+
+def weights_to_offer(model: Any, *, leads: bool, check: bool) -> dict[str, Any] | None:
+    """Return a copy of the weights of a model whose score leads, ``None`` for another.
+
+    Args:
+        model: A module, or anything with ``state_dict()``.
+        leads: Whether its score leads.
+        check: Check the model even if it does not.
+
+    Raises:
+        ModelError: It has no ``state_dict()``; or its weights, if it leads or ``check`` is
+            true, could not be loaded again.
+    """
+    if not leads:
+        if check or not callable(getattr(model, "state_dict", None)):
+            check_weights(state_of(model), model)
+        return None
+    state = state_of(model)
+    check_weights(state, model)
+    return copy_weights(state, model)
 
 
 def check_weights(state: Mapping[str, Any], model: Any) -> None:
