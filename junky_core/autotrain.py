@@ -26,6 +26,7 @@ from junky_core.errors import (
 )
 from junky_core.events import Notice, Observer
 from junky_core.executors.functions import UserFunctions
+from junky_core.executors.processes.main_module import refuse_while_main_is_imported
 from junky_core.job.best import BestModel
 from junky_core.job.failures import showable
 from junky_core.job.scopes import enter_scope
@@ -168,6 +169,7 @@ def torch_autotrain(
         >>> result.best_model_params, result.best_model_score
         ({'width': 2}, 0.5)
     """
+    refuse_while_main_is_imported()
     functions = UserFunctions(
         make_model_method,
         train_method,

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 
 def _answer(descriptor, value):
@@ -86,3 +87,128 @@ def leave_children(_given, answer):
         time.sleep(600)
         os._exit(0)
     _answer(answer, [child.pid, forked])
+
+
+class FaultRunner:
+    """What the jobs of the tests of worker processes do: ``params["do"]`` names a method.
+
+    ``fault`` happens when a slot is opened, on each of its tries while ``count`` is below
+    ``times``; ``count`` is a file that grows by a byte each time.
+    """
+
+    def __init__(self, fault="", count=None, times=99):
+        self.fault, self.count, self.times = fault, count, times
+
+    def open_slot(self, _slot):
+        if not self.fault:
+            return
+        with open(self.count, "ab") as file:
+            file.write(b"x")
+            tries = file.tell()
+        if tries <= self.times:
+            end(self.fault)
+
+    def run(self, _attempt, job):
+        what = job.params.get("do", "return")
+        once = job.params.get("once")
+        if once and job.attempt > 1:
+            return "again"
+        if hasattr(self, what):
+            return getattr(self, what)(job)
+        return end(what)
+
+    def keep(self, _attempt, _exception):
+        pass
+
+    def pid(self, _job):
+        return os.getpid()
+
+    def save(self, job):
+        import torch
+
+        for score in job.params["scores"]:
+            model = torch.nn.Linear(job.params.get("width", 1), 1)
+            torch.nn.init.constant_(model.weight, score)
+            job.save_best(model, score)
+        if "then" in job.params:
+            end(job.params["then"])
+
+    def loop(self, _job):
+        sum(iter(int, 1))
+
+    def ignore_sigterm(self, _job):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        while True:
+            time.sleep(60)
+
+    def leave_child(self, job):
+        forked = os.fork()
+        if forked == 0:
+            time.sleep(600)
+            os._exit(0)
+        with open(job.params["pids"], "w") as file:
+            file.write(str(forked))
+        end("segfault")
+
+    def leave_child_and_return(self, job):
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        return child.pid
+
+    def kill_server(self, job):
+        with open(job.params["flag"], "ab") as flag:
+            flag.write(b"x")
+            if flag.tell() > 1:
+                return "again"
+        os.kill(os.getppid(), signal.SIGKILL)
+        return self.loop(job)
+
+    def write(self, _job):
+        os.write(1, b"from C\n")
+        print("from Python")
+        print("to stderr", file=sys.stderr)
+
+    def write_much(self, _job):
+        for _ in range(2000):
+            os.write(1, b"x" * 999 + b"\n")
+        return "done"
+
+    def write_without_end(self, _job):
+        while True:
+            os.write(1, b"again\n" * 100)
+
+    def return_lock(self, _job):
+        return threading.Lock()
+
+    def raise_odd(self, _job):
+        class Odd(Exception):
+            def __init__(self, a, b):
+                super().__init__(f"{a} and {b}")
+                self.lock = threading.Lock()
+
+        raise Odd(1, 2)
+
+    def draw(self, _job):
+        import torch
+
+        return float(torch.rand(1, dtype=torch.double))
+
+    def use_loader(self, _job):
+        import torch
+        from torch.utils.data import DataLoader
+
+        loader = DataLoader(torch.arange(8), num_workers=2, persistent_workers=True)
+        return [sum(int(item) for item in loader) for _ in range(2)]
+
+
+def is_gone(pid, within_s=2.0):
+    """Whether the process ends in time; one that has ended and is not waited for yet is gone."""
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state in "ZX":
+            return True
+        time.sleep(0.01)
+    return False

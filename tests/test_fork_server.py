@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
+from served import is_gone
 
 from junky_core.errors import ConfigError
 from junky_core.executors.processes.fork_server import ForkServer, ForkServerError, is_supported
@@ -49,20 +49,6 @@ def ended(process):
     assert process.wait(30), "it still runs"
     process.close()
     return process.exit_code
-
-
-def is_gone(pid, within_s=2.0):
-    """Whether the process ends in time; one that has ended and is not waited for yet is gone."""
-    end = time.monotonic() + within_s
-    while time.monotonic() < end:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        if state in "ZX":
-            return True
-        time.sleep(0.01)
-    return False
 
 
 def test_a_worker_is_a_plain_process_in_a_group_of_its_own(server, answers):

@@ -311,7 +311,7 @@ class Scheduler:
             return replace(failed, fail_fast=True)
         if end.kind in _NOT_RETRIED or job.attempts > self._max_retries:
             return failed
-        if end.kind is EndKind.OOM:
+        if end.kind is EndKind.OOM or end.host_memory:
             job.alone = "process" if end.host_memory or job.alone == "process" else "device"
         (self._alone if job.alone else self._next_round).append(job)
         return Decision(None, retry=True, closed=closed)

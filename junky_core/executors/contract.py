@@ -24,7 +24,7 @@ from junky_core.jobs import Attempt, EndKind, JobResult
 
 if TYPE_CHECKING:
     from junky_core.executors.slots import Slot
-    from junky_core.job.best import BestModel
+    from junky_core.job.best import Offers
     from junky_core.job.context import JobContext
     from junky_core.job.scopes import JobScope
 
@@ -116,7 +116,7 @@ class Link(Protocol):
     """The way from an executor up to the engine; called from any thread."""
 
     @property
-    def best(self) -> BestModel:
+    def best(self) -> Offers:
         """Where a job offers its models."""
 
     def emit(self, event: Event) -> None:

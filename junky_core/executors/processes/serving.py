@@ -25,7 +25,7 @@ import socket
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -40,6 +40,7 @@ _LATE_IMPORTS = (
     "torch.utils.data",
     "torch.utils.serialization",
     "junky_core.autotrain",
+    "junky_core.executors.processes.worker",
 )
 _LOOK_EVERY_MS = 500  # for a driver that is gone, where children it forked keep its socket open
 _MOST_DESCRIPTORS = 16
@@ -56,13 +57,35 @@ def main(told: Mapping[str, Any]) -> None:
     os.dup2(null, 0)
     os.close(null)
     channel = socket.socket(fileno=told["socket"])
-    problem = _import_all(told["preload"])
-    channel.send(json.dumps({"problem": problem}).encode())
+    with _ending_with(told["driver"]):
+        problem = _import_all(told["preload"])
+    with contextlib.suppress(BrokenPipeError):
+        channel.send(json.dumps({"problem": problem}).encode())
     gc.collect()
     gc.freeze()  # a collection in a child would otherwise write to every page it shares
     work = _Server(channel, told["driver"]).serve()
     if work is not None:
         work()
+
+
+@contextlib.contextmanager
+def _ending_with(driver: int) -> Iterator[None]:
+    """End this process if the driver does inside the ``with`` block: it takes seconds.
+
+    By a timer, for a thread would be there at the first fork.
+    """
+
+    def look(*_: object) -> None:
+        if os.getppid() != driver:
+            os._exit(1)
+
+    before = signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, _LOOK_EVERY_MS / 1000, _LOOK_EVERY_MS / 1000)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _import_all(preload: Sequence[str]) -> str:
@@ -119,6 +142,8 @@ class _Server:
         return None
 
     def _obey(self, told: Mapping[str, Any], descriptors: list[int]) -> Callable[[], None] | None:
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
         if told["do"] == "kill":
             if told["pid"] in self._workers:
                 _kill_group(told["pid"])

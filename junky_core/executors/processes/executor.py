@@ -1,0 +1,110 @@
+"""Attempts in worker processes of this machine: the executor for ``executor=processes``."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from junky_core.devices import SlotSpec
+from junky_core.executors.contract import AttemptRunner, AttemptSettings, Link
+from junky_core.executors.processes.fork_server import ForkServer
+from junky_core.executors.processes.main_module import preparation
+from junky_core.executors.processes.process_worker import ProcessWorker
+from junky_core.executors.processes.sending import packed
+from junky_core.executors.processes.worker import ProcessSetup, torch_state
+from junky_core.executors.slots import torch_threads
+from junky_core.executors.threads import ThreadExecutor
+from junky_core.job.scopes import JobScope
+from junky_core.jobs import JobResult
+
+__all__ = ["KILL_AFTER_S", "ProcessExecutor"]
+
+KILL_AFTER_S = 10.0
+
+
+class ProcessExecutor:
+    """Slots whose jobs run in processes of their own, one for each slot.
+
+    Args:
+        slots: The seats.
+        runner: What an attempt does. It is sent to each worker.
+        settings: What all attempts share.
+        link: The way up to the engine.
+        preload: Modules that workers find imported, see :class:`ForkServer`.
+        kill_after_s: Seconds after which an attempt that was asked to end is killed.
+        server: Starts the workers. By default a server of its own, which ends with it.
+
+    Attributes:
+        threads: Torch threads of each slot, ``None`` if torch is left alone.
+        wait_s: 0, for no further slot opens by itself.
+
+    Raises:
+        ConfigError: The runner cannot be sent; says which part of it.
+    """
+
+    wait_s = 0.0
+
+    def __init__(
+        self,
+        slots: Sequence[SlotSpec],
+        runner: AttemptRunner,
+        settings: AttemptSettings,
+        link: Link,
+        *,
+        preload: Sequence[str] = (),
+        kill_after_s: float = KILL_AFTER_S,
+        server: ForkServer | None = None,
+    ) -> None:
+        self.threads = torch_threads(len(slots), settings.threads_per_slot, settings.seed)
+        self._link = link
+        self._kill_after_s = kill_after_s
+        self._here = ThreadExecutor(slots[:1], runner, settings, link)  # for scope_of
+        self._setup = ProcessSetup(
+            prepared=preparation(),
+            environment={},
+            slot=slots[0],
+            runner=packed(runner, "what jobs run"),
+            settings=replace(settings, threads_per_slot=self.threads),
+            direction=link.best.direction,
+            torch_state=torch_state(),
+        )
+        self._server = server or ForkServer(preload)
+        self._owns_server = server is None
+        self._lock = threading.Lock()  # guards _workers
+        self._workers: dict[int, ProcessWorker] = {}  # by slot
+        for slot in slots:
+            self.worker(slot)
+
+    @contextlib.contextmanager
+    def running(self, slots: int) -> Iterator[None]:  # noqa: ARG002 - the executor's contract
+        """Let jobs run inside the ``with`` block."""
+        self._server.start()
+        yield
+
+    def worker(self, slot: SlotSpec) -> ProcessWorker:
+        """Return the worker of ``slot``; a new one for a slot that is not known yet."""
+        with self._lock:
+            worker = self._workers.get(slot.index)
+            if worker is None:
+                worker = self._workers[slot.index] = ProcessWorker(
+                    replace(self._setup, slot=slot), self._link, self._server, self._kill_after_s
+                )
+            return worker
+
+    def scope_of(self, result: JobResult) -> JobScope:
+        """Return a scope like that of a job which is over, to do something for it once more."""
+        return self._here.scope_of(result)
+
+    def close(self) -> None:
+        """End all worker processes."""
+        with self._lock:
+            workers = list(self._workers.values())
+        for worker in workers:
+            worker.ask_to_close()
+        for worker in workers:
+            worker.close()
+        if self._owns_server:
+            self._server.close()
+        self._here.close()

@@ -1,0 +1,255 @@
+"""What runs in a worker process: the attempts of one slot, one at a time.
+
+    driver                            worker
+    setup, once                  ───> becomes like the driver's process, imports the script
+    open                         ───> builds the slot's loaders
+                                 <─── ready, or why not
+    run: an attempt              ───> main thread: the same worker as on threads
+                                 <─── begun
+      events, warnings           <───
+      would this score lead?     <───
+      yes or no                  ───>
+      the weights                <───
+      how they stand             ───>
+    stop                         ───> reading thread: asks the attempt to end
+                                 <─── how the attempt ended
+    close                        ───> ends, as a script ends
+    nothing more: it is gone          kills its own group (the fork server does so as well)
+
+A message is a tuple: a kind and what belongs to it.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import io
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+from junky_core.devices import SlotSpec
+from junky_core.errors import ConfigError
+from junky_core.events import Event
+from junky_core.executors.contract import AttemptSettings, Worker
+from junky_core.executors.messages import attempt_of, plain_end
+from junky_core.executors.processes.main_module import import_main
+from junky_core.executors.processes.sending import dumps, loads
+from junky_core.executors.threads import ThreadExecutor
+from junky_core.job.best import Standing
+from junky_core.job.forks import OwnProcess
+from junky_core.job.weights import weights_to_offer
+from junky_core.jobs import EndKind
+
+__all__ = ["ProcessSetup", "main"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSetup:
+    """What a worker process is told first.
+
+    Attributes:
+        prepared: See :func:`junky_core.executors.processes.main_module.preparation`.
+        environment: Variables for this worker alone.
+        slot: Its slot; the device is the one that it has in this process.
+        runner: What an attempt does, pickled: it may need the script.
+        settings: What all attempts share.
+        direction: Of scores.
+        torch_state: See :func:`torch_state`.
+    """
+
+    prepared: dict[str, Any]
+    environment: dict[str, str]
+    slot: SlotSpec
+    runner: bytes
+    settings: AttemptSettings
+    direction: str
+    torch_state: dict[str, Any]
+
+
+def main(_given: object, connection: int, stdout: int, stderr: int) -> None:
+    """Do what the driver says until it says that it is enough."""
+    _take_output(stdout, stderr)
+    faulthandler.enable()  # after a segfault, the driver's user sees where it came from
+    channel = Connection(connection)
+    setup: ProcessSetup = loads(channel.recv_bytes())
+    link = _Link(channel, setup.direction)
+    try:
+        os.environ.update(setup.environment)  # before the script is imported, and after
+        import_main(setup.prepared)
+        os.environ.update(setup.environment)
+        set_torch_state(setup.torch_state)
+        runner = loads(setup.runner)
+    except BaseException as error:  # noqa: BLE001 - the script's own
+        link.send("refused", _why_not(error))
+        return
+    executor = ThreadExecutor([setup.slot], runner, setup.settings, link)
+    worker = executor.worker(setup.slot)
+    link.start(worker)
+    with executor.running(1), worker.attached():
+        link.serve(worker)
+    executor.close()
+
+
+def torch_state() -> dict[str, Any]:
+    """Return what the script may have set for its whole process, also under its guard."""
+    return {
+        "dtype": torch.get_default_dtype(),
+        "device": str(torch.get_default_device()),
+        "deterministic": torch.get_deterministic_debug_mode(),
+        "precision": torch.get_float32_matmul_precision(),
+        "anomaly": (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
+        "cudnn": {
+            name: getattr(torch.backends.cudnn, name)
+            for name in ("enabled", "benchmark", "deterministic", "allow_tf32")
+        },
+    }
+
+
+def set_torch_state(state: dict[str, Any]) -> None:
+    """Set in this process what :func:`torch_state` found in another."""
+    torch.set_default_dtype(state["dtype"])
+    if state["device"] != "cpu":
+        torch.set_default_device(state["device"])
+    torch.set_deterministic_debug_mode(state["deterministic"])
+    torch.set_float32_matmul_precision(state["precision"])
+    torch.autograd.set_detect_anomaly(*state["anomaly"])
+    for name, value in state["cudnn"].items():
+        setattr(torch.backends.cudnn, name, value)
+
+
+def _take_output(stdout: int, stderr: int) -> None:
+    for given, standard in ((stdout, 1), (stderr, 2)):
+        os.dup2(given, standard)
+        os.close(given)
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        stream = io.TextIOWrapper(
+            io.FileIO(descriptor, "w", closefd=False),
+            encoding="utf-8",
+            errors="backslashreplace",
+            line_buffering=True,
+            write_through=True,
+        )
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def _why_not(error: BaseException) -> str:
+    if isinstance(error, ConfigError):
+        return str(error)
+    lines = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    return f"the worker process could not load the script or what it was sent:\n{lines.rstrip()}"
+
+
+class _Offers:
+    """Where jobs offer their models: the driver has the best one."""
+
+    def __init__(self, link: _Link, direction: str) -> None:
+        self.direction = direction
+        self._link = link
+
+    def offer(
+        self, job: int, name: str, score: float, model: Any, *, check: bool = False
+    ) -> Standing:
+        """Send the weights if the score would lead; see ``BestModel.offer``."""
+        standing = self._link.would_lead(job, score)
+        weights = weights_to_offer(model, leads=standing.leads, check=check)
+        return standing if weights is None else self._link.take(job, name, score, weights)
+
+
+class _Link:
+    """The way up to the driver."""
+
+    def __init__(self, connection: Connection, direction: str) -> None:
+        self.best = _Offers(self, direction)
+        self._connection = connection
+        self._own = OwnProcess()
+        self._sending = threading.Lock()  # guards writing to the connection
+        self._asking = threading.Lock()  # held from a question to its answer
+        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+
+    def send(self, kind: str, *content: Any) -> None:
+        """Tell the driver; nothing happens in a forked child."""
+        if self._own:
+            data = dumps((kind, *content))
+            with self._sending:
+                self._connection.send_bytes(data)
+
+    def start(self, worker: Worker) -> None:
+        """Read what the driver says, in a thread."""
+        threading.Thread(target=self._read, args=(worker,), name="junky-link", daemon=True).start()
+
+    def serve(self, worker: Worker) -> None:
+        """Do what the driver says, in the main thread."""
+        while True:
+            kind, *content = self._inbox.get()
+            if kind == "close":
+                return
+            if kind == "open":
+                self.send("ready", worker.open())
+            else:
+                self.send("begun")
+                end = worker.execute(attempt_of(content[0], loads))
+                sys.stdout.flush()
+                self.send("end", plain_end(end, dumps, loads))
+
+    def emit(self, event: Event) -> None:
+        """Let the driver hear of an event."""
+        self.send("emit", event)
+
+    def warn(self, message: str) -> None:
+        """Let the driver warn the user."""
+        self.send("warn", message)
+
+    def open_slot(self, slot: SlotSpec) -> None:
+        """Do nothing: a worker opens no slots."""
+
+    def close_slot(self, slot: SlotSpec, reason: str) -> None:
+        """Do nothing: a worker closes no slots."""
+
+    def would_lead(self, job: int, score: float) -> Standing:
+        """Return how a model of this score would stand."""
+        standing: Standing = self._ask("would_lead", job, score)
+        return standing
+
+    def take(self, job: int, name: str, score: float, weights: dict[str, Any]) -> Standing:
+        """Send a copy of a model's weights; return how it stands once they have arrived."""
+        file = io.BytesIO()
+        torch.save(weights, file)
+        standing: Standing = self._ask("take", job, name, score, file.getbuffer())
+        return standing
+
+    def _ask(self, *question: Any) -> Any:
+        with self._asking:
+            if question[0] == "take":
+                *rest, data = question
+                with self._sending:  # so that nothing comes between the two
+                    self._connection.send_bytes(dumps(tuple(rest)))
+                    self._connection.send_bytes(data)
+            else:
+                self.send(*question)
+            return self._answers.get()
+
+    def _read(self, worker: Worker) -> None:
+        try:
+            while True:
+                kind, *content = loads(self._connection.recv_bytes())
+                if kind == "answer":
+                    self._answers.put(content[0])
+                elif kind == "stop":
+                    name, end, message = content
+                    worker.stop(name, EndKind(end), message)
+                else:
+                    self._inbox.put((kind, *content))
+                    if kind == "close":
+                        return
+        except (EOFError, OSError):  # the driver is gone
+            os.killpg(os.getpid(), signal.SIGKILL)
