@@ -15,12 +15,13 @@ journal shows after a crash which file it was.
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol, TypeAlias
 
 import torch
 
@@ -35,6 +36,10 @@ from junky_core.paths import remove_empty, try_to_write
 from junky_core.values.user_text import error_line
 
 __all__ = ["Best", "BestModel", "Offers", "Standing"]
+
+
+# A copy of a state dict; or bytes, what torch.save made of one in another process.
+Weights: TypeAlias = dict[str, Any] | bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +102,7 @@ class BestModel:
         self.emit = emit
         self._changed = threading.Condition()  # guards all below
         self._best: Best | None = None  # the leader, on disk or on its way there
-        self._waiting: tuple[Best, dict[str, Any]] | None = None
+        self._waiting: tuple[Best, Weights] | None = None
         self._saved: Best | None = None
         self._saved_file = FileContent()
         self._writing = False
@@ -209,7 +214,7 @@ class BestModel:
                 self._try_again()
             return leads
 
-    def take(self, job: int, name: str, score: float, weights: dict[str, Any]) -> Standing:
+    def take(self, job: int, name: str, score: float, weights: Weights) -> Standing:
         """Take a copy of a model's weights if ``score`` leads, see :meth:`offer`."""
         with self._changed:
             if not self._leads(job, score):  # another job was faster
@@ -313,7 +318,7 @@ class BestModel:
                     self._writing = False
                     self._changed.notify_all()
 
-    def _write_one(self, best: Best, weights: dict[str, Any]) -> None:
+    def _write_one(self, best: Best, weights: Weights) -> None:
         error, file = self._write(best, weights)
         with self._changed:
             first = bool(error) != bool(self._trouble)
@@ -334,7 +339,7 @@ class BestModel:
         for call in ready:
             call()
 
-    def _write(self, best: Best, weights: Mapping[str, Any]) -> tuple[str, FileContent | None]:
+    def _write(self, best: Best, weights: Weights) -> tuple[str, FileContent | None]:
         """Write one model; return the error, if any, and the file if it is in place."""
         facts: dict[str, Any] = {
             "job": best.job,
@@ -351,7 +356,7 @@ class BestModel:
 
         try:
             write_atomically(
-                self.path, lambda file: torch.save(weights, file), before_replace=saving
+                self.path, functools.partial(_write_weights, weights), before_replace=saving
             )
         except BaseException as error:  # noqa: BLE001 - a failed save must not end training
             trouble = error_line(error)
@@ -407,3 +412,10 @@ class BestModel:
 
 def _of(best: Best, *, small: bool = False) -> str:
     return f"{'job' if small else 'Job'} {best.job} with the score {best.score:.6g}"
+
+
+def _write_weights(weights: Weights, file: IO[bytes]) -> None:
+    if isinstance(weights, bytes):
+        file.write(weights)
+    else:
+        torch.save(weights, file)

@@ -17,7 +17,6 @@ The next attempt then finds a new process.
 from __future__ import annotations
 
 import contextlib
-import io
 import multiprocessing
 import signal
 import threading
@@ -25,8 +24,6 @@ import time
 from contextlib import AbstractContextManager
 from multiprocessing.connection import wait
 from typing import Any
-
-import torch
 
 from junky_core.errors import ConfigError
 from junky_core.events import ScoreReported
@@ -318,8 +315,7 @@ class _Running:
         elif kind == "would_lead":
             self._answer(Standing(leads=best.would_lead(*content), best=best.best, serial=0))
         elif kind == "take":
-            job, name, score, data = content
-            weights = torch.load(io.BytesIO(data), weights_only=False)
+            job, name, score, weights = content
             standing = best.take(job, name, score, weights)
             self._serial = max(self._serial, standing.serial)
             self._answer(standing)
