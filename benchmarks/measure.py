@@ -1,4 +1,4 @@
-"""Run what is measured in a process of its own, and keep the figures."""
+"""Run each measurement in a separate process, and keep the figures."""
 
 import contextlib
 import importlib.util
@@ -110,7 +110,9 @@ def _child(folder, arguments, env, timeout_s, check):
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         tail = output.read_text(errors="replace").splitlines()[-12:]
-        why = f"over its time of {timeout_s} s" if wall_s >= timeout_s else "\n".join(tail)
+        why = (
+            f"exceeded its time limit of {timeout_s} s" if wall_s >= timeout_s else "\n".join(tail)
+        )
         raise Failed(f"{' '.join(map(str, arguments))}: exit {process.returncode}\n{why}")
     if check is not None:
         check(work)

@@ -1,4 +1,4 @@
-"""What random streams of its own cost a job's training step: its ratio to a plain step.
+"""What separate random streams cost in a job's training step: its ratio to a plain step.
 
 Of a job in a sweep in which none seeds, of a seeded one, and of one that does not seed beside one
 that does.

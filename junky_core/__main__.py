@@ -27,10 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: The arguments; those of the process by default.
     """
-    if sys.stdout is None:  # closed by whoever started this, as in `junky ... >&-`
+    if sys.stdout is None:  # closed by the caller, as in `junky ... >&-`
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - until the process ends
     arguments = _parser().parse_args(argv)
-    # Following a sweep ends when nobody reads it any more; all else goes on to its end.
+    # Following a sweep ends when nobody reads it any more; everything else runs to its end.
     follows = arguments.run is _watch and not arguments.once
     try:
         with contextlib.nullcontext() if follows else unbreakable_streams():

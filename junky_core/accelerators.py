@@ -1,7 +1,7 @@
 """Any of torch's accelerators, worked in the same way: CUDA, ROCm, XPU, MTIA, MPS, plug-ins.
 
 All that is asked of one is asked of ``torch.get_device_module(type)``, so that a backend works
-as far as its module goes. With streams, each slot has one of its own, in this order:
+as far as its module goes. With streams, each slot has its own, in this order:
 
     who calls run()   tensors made ──┐
     default stream    tensors made ──┤ waited for as a slot opens and at each attempt's start
@@ -167,7 +167,7 @@ class DeviceQueue:
     def synchronize(self) -> bool:
         """Wait until the device has done what the slot launched; return whether it was asked.
 
-        Only streams are waited for, never the whole device: neighbours go on, and those that
+        Only streams are waited for, never the whole device: neighbours continue, and those that
         capture a graph may not be disturbed. Nor any other device, which may be poisoned.
 
         Raises:

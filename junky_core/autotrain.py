@@ -81,20 +81,20 @@ def torch_autotrain(
 ) -> AutotrainResult:
     """Train a model for each combination of ``make_model_fit_params``; return the best.
 
-    Jobs run on slots, one thread each, as many as ``devices`` says. A job
-    whose attempt dies runs again after all others.
+    Jobs run on slots, one thread each; ``devices`` says how many. A job
+    that fails runs again after all others.
 
     Args:
         make_model_method: ``callable(*make_model_args, **make_model_kwargs,
             **fit_kwargs)``; returns the model, or ``(model, *other_train_args)``.
         train_method: ``callable(device, loaders, model, *other_train_args,
             best_model_backup_method, log_prefix, *train_args,
-            **train_kwargs)``; what it returns goes to ``stats``. It calls
-            ``best_model_backup_method(best_model, best_model_score)`` to offer
-            its best model, and begins each line it prints with ``log_prefix``.
+            **train_kwargs)``; its return value is in ``stats``. It calls
+            ``best_model_backup_method(best_model, best_model_score)`` with
+            its best model so far, and begins each line it prints with ``log_prefix``.
             The model is on ``device`` already.
-        create_loaders_method: ``callable()``; called once by each slot's own
-            thread, its return is handed to each job of that slot as
+        create_loaders_method: ``callable()``; called once in each slot's
+            thread. Its return value is passed to each job of that slot as
             ``loaders``. ``None``: ``loaders`` is ``()``.
         make_model_args: Positional arguments, passed as they are.
         make_model_kwargs: Keyword arguments, passed as they are.
@@ -102,57 +102,57 @@ def torch_autotrain(
             :func:`~junky_core.expand_fit_params`. ``None``: one job.
         train_args: Positional arguments, passed as they are.
         train_kwargs: Keyword arguments, passed as they are.
-        devices: ``<device>``, a sequence of devices (repeat one for more
-            slots), or a mapping device -> slots. Strings may carry a count,
-            ``'cuda:0*3'``; ``'auto'`` is each visible GPU once, else the CPU.
+        devices: A device, a sequence of devices (repeat one for more
+            slots), or a mapping device -> slots. A string may have a count,
+            ``'cuda:0*3'``; ``'auto'`` is each visible GPU once, or the CPU if there is none.
         best_model_file_name: File for the best model's state dict; relative to
-            ``sweep_dir`` if there is one, else to the working folder. Of a
-            model wrapped by ``torch.compile``, ``DataParallel`` or
-            ``AveragedModel`` the weights of the model inside are saved.
+            ``sweep_dir`` if there is one, else to the working folder. If a
+            model is wrapped by ``torch.compile``, ``DataParallel`` or
+            ``AveragedModel``, the weights of the model inside are saved.
         best_model_device: Where to load the best model at the end. ``None``:
             it is not loaded.
-        seed: Seeds every job alike; a job's result then depends on its
-            parameters and the seed alone.
+        seed: The seed of every job; a job's result then depends only on its
+            parameters and the seed.
         max_retries: How often a job may run again.
         direction: ``"maximize"`` or ``"minimize"`` the score.
         threads_per_slot: Torch threads of each slot, 1 to 1024. ``None``:
             ``OMP_NUM_THREADS`` if it is set, 1 with a seed, else the cores
             divided by the slots.
-        fail_fast: Stop at once if the first so many jobs die of the same error
-            at the same line. ``None``: never.
+        fail_fast: Stop if this many jobs, the first of the sweep, all fail with
+            the same error at the same line. ``None``: never.
         job_timeout_s: Seconds after which a job ends at its next call of its
             model, loader, optimizer, ``best_model_backup_method`` or
-            ``current_job().check()``; it failed then, and is not retried.
-        sweep_timeout_s: Seconds after which nothing new starts.
+            ``current_job().check()``. It has then failed, and is not retried.
+        sweep_timeout_s: Seconds after which no more jobs start.
         sweep_dir: Folder for journal, log and best model; makes the sweep
             resumable. ``None``: no journal.
-        resume: Go on with the sweep in ``sweep_dir``. ``"repair"``: also if its
-            journal is damaged, with what is whole in it; what was dropped is said.
+        resume: Continue the sweep in ``sweep_dir``. ``"repair"``: also if its
+            journal is damaged, with its intact records; a message says what is lost.
         progress: Live progress: ``None`` in a terminal, ``True`` plain lines
             elsewhere too, ``False`` never.
         report: Write ``report.html`` to ``sweep_dir`` at the end.
-        dry_run: Print how many jobs there are, why, and which, and run none.
-        observers: Who listens besides, see :class:`junky_core.events.Observer`.
+        dry_run: Print the jobs and explain their number; run none.
+        observers: Called with each event, see :class:`junky_core.events.Observer`.
 
     Returns:
         ``(best_model, best_model_name, best_model_score, best_model_params,
-        stats)``, a named tuple. ``stats`` is ``[(name, score, params, return of
-        train_method), ...]``, the best first. Jobs that failed for good are in
-        its attribute ``failed``.
+        stats)``, a named tuple. ``stats`` is ``[(name, score, params, return value
+        of train_method), ...]``, best first. The attribute ``failed`` has the jobs
+        that failed for good.
 
     Raises:
-        JunkyError: A wrong argument, before any training.
-        SweepFailed: No job succeeded, or the first ones all died alike.
-        ModelError: ``make_model_method`` returned no module.
+        JunkyError: An argument is invalid; raised before any training.
+        SweepFailed: No job succeeded, or ``fail_fast`` stopped the sweep.
+        ModelError: ``make_model_method`` did not return a module.
         BestModelError: The best model could not be written by the end of the
-            sweep; the result, with the best that is on disk, is in its
-            attribute ``result``.
-        ModelLoadError: The best model could not be loaded; the result is in
-            its attribute ``result``.
-        SweepInterrupted: Ctrl-C, SIGTERM or SIGHUP; all there is has been saved, and
-            is in its attribute ``result``.
+            sweep; its attribute ``result`` has the result, with the best
+            model that is on disk.
+        ModelLoadError: The best model could not be loaded; the attribute ``result``
+            has the result.
+        SweepInterrupted: Ctrl-C, SIGTERM or SIGHUP; the attribute ``result`` has the
+            results so far, which are also saved.
 
-    Not to be called from several threads at once.
+    Not thread-safe.
 
     Example:
         >>> import tempfile, torch
@@ -379,4 +379,4 @@ def _check_device(device: Any) -> None:
     except DeviceError as error:
         raise DeviceError(f"best_model_device: {error}") from error
     if len(specs) != 1:
-        raise DeviceError(f"best_model_device must be one device, it is {shown(device)}")
+        raise DeviceError(f"best_model_device must be one device, not {shown(device)}")

@@ -47,9 +47,9 @@ def parse_devices(devices: Any) -> list[SlotSpec]:
         The slots, handed out round-robin over the devices in the order given.
 
     Raises:
-        DeviceError: A device is unknown or absent, a count is no whole
-            number above zero, or MPS is given more than one slot, which it
-            cannot bear. The message shows the accepted forms.
+        DeviceError: A device is unknown or absent, a count is not a whole
+            number above zero, or MPS is given more than one slot, which
+            would crash. The message shows the accepted forms.
 
     >>> parse_devices({"cpu": 2})
     [SlotSpec(index=1, device='cpu'), SlotSpec(index=2, device='cpu')]
@@ -105,7 +105,7 @@ def _one(device: Any) -> Iterable[tuple[str, int]]:
     if star:
         if not re.fullmatch(r"[0-9]+", count_text):
             raise DeviceError(
-                f"the slot count in {shown(device)} is no whole number: {shown(count_text)}; "
+                f"the slot count in {shown(device)} is not a whole number: {shown(count_text)}; "
                 f"{_FORMS}"
             )
         digits = count_text.lstrip("0")[: len(str(MOST_SLOTS)) + 1]  # so many are too many
@@ -135,7 +135,8 @@ def _count(count: Any, device: Any, given: Any) -> int:
         slots = operator.index(count)
     except TypeError:
         raise DeviceError(
-            f"the slot count of device {str(device)!r} is no whole number: {shown(count)}; {_FORMS}"
+            f"the slot count of device {str(device)!r} is not a whole number: {shown(count)}; "
+            f"{_FORMS}"
         ) from None
     if slots < 1:
         raise DeviceError(

@@ -60,11 +60,11 @@ class IsolationError(JunkyError, RuntimeError):
 
 
 class ForkedChildError(JunkyError, RuntimeError):
-    """A forked child of a job asked for what only the job's own process can do."""
+    """A forked child of a job tried to do what only the job's own process can do."""
 
 
 class JobError(JunkyError, RuntimeError):
-    """Stands for an exception of a job in another process that could not be sent; has its text."""
+    """Replaces an exception that a job's process could not send; has its text."""
 
 
 class JobExited(JunkyError, RuntimeError):
@@ -192,7 +192,7 @@ class JobStopped(BaseException):
     does not swallow it.
 
     Attributes:
-        reason: ``"timeout"`` (the job is over its time) or ``"interrupted"``
+        reason: ``"timeout"`` (the job exceeded its time limit) or ``"interrupted"``
             (the sweep is ending).
     """
 

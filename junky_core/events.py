@@ -55,12 +55,12 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepStarted(Event):
-    """A sweep begins, or goes on with another batch of jobs."""
+    """A sweep begins, or continues with another batch of jobs."""
 
     sweep_id: str
     kind: str  # "python" or "hydra"
     total: int | None  # jobs in this run of the source, None if not known beforehand
-    resumed: bool = False  # the first batch of a session that goes on with an earlier sweep
+    resumed: bool = False  # the first batch of a session that continues an earlier sweep
     already_finished: int = 0  # jobs of this batch taken from the journal
     devices: Sequence[str] = ()  # one entry a slot
     threads_per_slot: int | None = None  # None: left alone
@@ -202,10 +202,10 @@ class SweepEnded(Event):
 class Observer(Protocol):
     """Listens to a sweep.
 
-    ``on_event`` is called in a thread of its own, with one event at a time, in
-    the order in which they happened: no job waits for it. What it raises is
-    reported once and never harms the sweep.
+    ``on_event`` is called in a separate thread, with one event at a time, in the
+    order in which they happened, so no job waits for it. If it raises, that is
+    reported once and the sweep continues.
     """
 
     def on_event(self, event: Event) -> None:
-        """Take note of ``event``."""
+        """Handle ``event``."""

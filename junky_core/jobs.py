@@ -77,7 +77,7 @@ class EndKind(str, Enum):
     FINISHED = "finished"
     ERROR = "error"
     OOM = "oom"  # out of memory, of a GPU or of the host
-    TIMEOUT = "timeout"  # over its time
+    TIMEOUT = "timeout"  # exceeded its time limit
     INTERRUPTED = "interrupted"  # the sweep ended first
     POISONED = "poisoned"  # the process cannot use its device any more
     LOADERS = "loaders"  # the slot could not build the job's loaders
@@ -171,7 +171,7 @@ class NotNow(Enum):
 
 
 NOT_NOW: Final = NotNow.NOT_NOW
-"""What a source returns that has no job yet: it is asked again when there is news for it."""
+"""A source returns it if it has no job yet; it is asked again after the next result or score."""
 
 
 class JobSource(Protocol):
@@ -182,15 +182,14 @@ class JobSource(Protocol):
     No other thread waits for them, so they may take their time; only slots
     that need a job do. What they raise ends the sweep.
 
-    Before each ``next_job()`` the source hears all news so far: how jobs ended
-    and, if it wants them, their intermediate scores, in the order in which they
-    happened. Once it has returned ``None`` it is not asked again; it still
-    hears how the last jobs ended.
+    Before each ``next_job()``, ``tell()`` and ``tell_score()`` are called for all results and,
+    if the source wants them, intermediate scores since the last call, in the order in which
+    they happened. After ``None`` it is not asked again, but still receives the last results.
 
     ``tests/source_contract.py`` is the test suite for implementations.
 
     Attributes:
-        hears_scores: Whether it wants intermediate scores.
+        hears_scores: Whether ``tell_score()`` is to be called.
     """
 
     hears_scores: bool
@@ -203,15 +202,15 @@ class JobSource(Protocol):
         """Return the next job, or ``None`` when there are no more.
 
         :data:`NOT_NOW` means "no job yet". The source is then asked again after
-        the next end or intermediate score. There must be some to come: with no
-        job running, and none waiting to run, it is an error.
+        the next result or intermediate score. It is an error if no job is running
+        or waiting to run, because then none would come.
         """
 
     def tell(self, result: JobResult) -> None:
-        """Learn how a job ended. Called once for each job that was handed out."""
+        """Receive a job's result. Called once for each job that ``next_job()`` returned."""
 
     def tell_score(self, report: ScoreReported) -> None:
-        """Learn an intermediate score of a job that has not ended."""
+        """Receive an intermediate score of a running job."""
 
 
 class GridSource:

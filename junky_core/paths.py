@@ -1,4 +1,4 @@
-"""Paths that users give, checked before anything is made of them."""
+"""Check paths that users give, before anything is created."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from junky_core.values.user_text import shown
 
 __all__ = ["check_path", "folder_trouble", "remove_empty", "try_to_write", "user_path"]
 
-_NAME_BYTES, _PATH_BYTES = 255, 4095  # what Linux's file systems take, and Linux itself
+_NAME_BYTES, _PATH_BYTES = 255, 4095  # the limits of Linux's file systems, and of Linux
 
 
 def user_path(what: str, given: Any, error: type[JunkyError] = ConfigError) -> Path:
-    """Return a path that the system can be asked about; ``~`` is the home folder.
+    """Return ``given`` as a path that can exist; ``~`` is the home folder.
 
     Args:
-        what: The argument or key that it was given as, for the message.
+        what: The name of the argument or key, for the message.
         given: A string or a path.
-        error: What to raise.
+        error: The class of error to raise.
 
     Raises:
-        JunkyError: It is neither, or no file can have that name. Of class ``error``.
+        JunkyError: It is neither a string nor a path, or no file can have that name.
 
     >>> user_path("sweep_dir", "runs/one")
     PosixPath('runs/one')
     >>> user_path("sweep_dir", 5)
     Traceback (most recent call last):
-    junky_core.errors.ConfigError: sweep_dir must be a string or a path, it is 5
+    junky_core.errors.ConfigError: sweep_dir must be a string or a path, not 5
     """
     path = check_path(what, given, error)
     try:
         return path.expanduser()
     except RuntimeError:
         user = path.parts[0]
-        raise error(f"{what} is {shown(str(path))}: {user} is no user's home folder") from None
+        raise error(f"{what} is {shown(str(path))}: no user is called {shown(user[1:])}") from None
 
 
 def check_path(what: str, given: Any, error: type[JunkyError] = ConfigError) -> Path:
-    """Do the same, and take ``~`` as a name like any other.
+    """Do the same as :func:`user_path`, but treat ``~`` as an ordinary name.
 
     Raises:
         JunkyError: As :func:`user_path`.
@@ -51,7 +51,7 @@ def check_path(what: str, given: Any, error: type[JunkyError] = ConfigError) -> 
     except TypeError:
         text = None
     if not isinstance(text, str):
-        raise error(f"{what} must be a string or a path, it is {shown(given)}")
+        raise error(f"{what} must be a string or a path, not {shown(given)}")
     problem = _problem(text)
     if problem:
         raise error(f"{what} is {shown(text)}: {problem}")
@@ -59,7 +59,10 @@ def check_path(what: str, given: Any, error: type[JunkyError] = ConfigError) -> 
 
 
 def folder_trouble(folder: Path) -> str:
-    """Return why a folder cannot be made and written, ``""`` if it can; nothing is left behind."""
+    """Return why a folder cannot be created and written to, ``""`` if it can.
+
+    Nothing is left behind.
+    """
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     probe = folder / f".junky.{os.getpid()}.probe"
     try:
@@ -73,10 +76,10 @@ def folder_trouble(folder: Path) -> str:
 
 
 def try_to_write(file: Path) -> None:
-    """Make a file and remove it again.
+    """Create a file and remove it again.
 
     Raises:
-        OSError: It cannot be made, or a symbolic link is there, which is not followed.
+        OSError: It cannot be created, or is a symbolic link, which is not followed.
     """
     flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     os.close(os.open(file, flags, 0o666))
@@ -88,7 +91,7 @@ def remove_empty(folders: Iterable[Path]) -> None:
     for folder in folders:
         try:
             folder.rmdir()
-        except FileNotFoundError:  # making it failed, not that of those around it
+        except FileNotFoundError:  # it was not created, though those around it were
             continue
         except OSError:
             break
@@ -96,14 +99,14 @@ def remove_empty(folders: Iterable[Path]) -> None:
 
 def _problem(text: str) -> str:
     if "\0" in text:
-        return "a path cannot hold a NUL character"
+        return "a path cannot contain a NUL character"
     try:
         encoded = os.fsencode(text)
     except UnicodeError:
-        return "it holds half of a surrogate pair, which no file name can"
+        return "it contains half of a surrogate pair, which a file name cannot"
     longest = max(map(len, encoded.split(b"/")))
     if longest > _NAME_BYTES:
-        return f"a name in it has {longest} bytes, and file systems take at most {_NAME_BYTES}"
+        return f"a name in it has {longest} bytes; file systems allow at most {_NAME_BYTES}"
     if len(os.path.abspath(encoded)) > _PATH_BYTES:  # noqa: PTH100 - nothing is resolved
-        return f"it has {len(encoded)} bytes, and the system takes at most {_PATH_BYTES}"
+        return f"it has {len(encoded)} bytes; the system allows at most {_PATH_BYTES}"
     return ""

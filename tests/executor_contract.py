@@ -191,7 +191,7 @@ class ExecutorContract:
         assert [r.status for r in results] == ["failed"] * slots + ["finished"] * 8
         failed = recorder.all(AttemptFailed)
         assert [(event.kind, event.retry) for event in failed] == [("timeout", False)] * slots
-        assert "over its time of 0.3 s" in results[0].error
+        assert "exceeded its time limit of 0.3 s" in results[0].error
 
     @pytest.mark.parametrize("phase", ["JobStarted", "ScoreReported"])
     def test_what_runs_ends_when_the_sweep_is_stopped(self, slots, phase):

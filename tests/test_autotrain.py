@@ -489,7 +489,7 @@ def test_a_job_over_its_time_ends_at_its_next_model_call():
     (failed,) = result.failed
     assert failed.params == {"x": 0}
     assert failed.attempts == 1
-    assert "over its time of 0.2 s" in failed.error
+    assert "exceeded its time limit of 0.2 s" in failed.error
 
 
 @pytest.mark.parametrize("point", ["loader", "optimizer", "check", "save_best"])
@@ -508,7 +508,7 @@ def test_other_cancellation_points(point):
             else:
                 save_best(model, 0.0)
 
-    with pytest.raises(SweepFailed, match="over its time"):
+    with pytest.raises(SweepFailed, match="exceeded its time limit"):
         torch_autotrain(Tagged, train, job_timeout_s=0.2)
 
 

@@ -78,7 +78,7 @@ def test_auto_is_the_cpu_without_a_gpu(monkeypatch):
         ("cpu*0", "0 slots"),
         ("cpu*-1", "'-1'"),
         ("cpu*1.5", "'1.5'"),
-        ("cpu*", "no whole number"),
+        ("cpu*", "not a whole number"),
         ({"cpu": 0}, "0 slots"),
         ({"cpu": -2}, "-2 slots"),
         ({"cpu": 1.5}, "1.5"),

@@ -74,7 +74,7 @@ class TestRemote(ExecutorContract):
 
     def test_equal_crashes_of_the_first_jobs_stop_the_sweep(self):
         sweep = self.sweep(1, fail_fast=3)
-        with pytest.raises(SweepFailed, match="first 3 jobs all died"):
+        with pytest.raises(SweepFailed, match="first 3 jobs all failed"):
             sweep.run(self.jobs(*[{"crashes": 9}] * 20))
 
     def test_a_lost_attempt_does_not_count_and_goes_to_the_slot_that_comes(self):

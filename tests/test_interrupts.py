@@ -87,7 +87,7 @@ def test_a_job_over_its_time_that_comes_to_no_cancellation_point_is_named_again_
     with pytest.raises(SweepFailed):
         torch_autotrain(lambda: torch.nn.Linear(1, 1), train, job_timeout_s=0.01,
                         observers=[Listener()])  # fmt: skip
-    for words in ("Thread-1_0 (job 0)", "its time of 0.01 s", "check()", "Ctrl-C"):
+    for words in ("Thread-1_0 (job 0)", "its time limit of 0.01 s", "check()", "Ctrl-C"):
         assert words in seen[0]
 
 

@@ -434,7 +434,7 @@ def test_a_saved_notebook(tmp_path):
     path.write_text(json.dumps({"cells": cells}))
     assert parse_autotrain_log(path, silent=True) == OLD_ROWS
     path.write_text("{}")
-    with pytest.raises(LogError, match="no notebook"):
+    with pytest.raises(LogError, match="not a notebook"):
         parse_autotrain_log(path)
 
 
@@ -511,8 +511,8 @@ def test_a_missing_log_is_also_a_file_not_found_error(tmp_path):
     ("content", "message"),
     [
         (b"", "empty"),
-        (b"just\nsome text\nThread-1 is a thread\n", "no log of a sweep"),
-        (bytes(range(256)) * 100, "no log of a sweep"),
+        (b"just\nsome text\nThread-1 is a thread\n", "not the log of a sweep"),
+        (bytes(range(256)) * 100, "not the log of a sweep"),
     ],
 )
 def test_what_is_no_log(tmp_path, content, message):

@@ -122,7 +122,7 @@ def test_a_job_killed_from_outside_runs_again_last_and_alone(run):
 
 
 def test_equal_crashes_of_the_first_jobs_stop_the_sweep(run):
-    with pytest.raises(SweepFailed, match="first 3 jobs all died"):
+    with pytest.raises(SweepFailed, match="first 3 jobs all failed"):
         run(*[{"do": "segfault"}] * 20, fail_fast=3)
 
 
@@ -130,7 +130,7 @@ def test_equal_crashes_of_the_first_jobs_stop_the_sweep(run):
 def test_a_job_that_comes_to_no_cancellation_point_is_killed(run, do, capfd):
     results = run({"do": do}, {"do": "pid"}, job_timeout_s=0.3)
     assert [r.status for r in results] == ["failed", "finished"]
-    assert "over its time of 0.3 s" in results[0].error
+    assert "exceeded its time limit of 0.3 s" in results[0].error
     assert "killed" in results[0].error
     assert [(e.kind, e.retry) for e in run.failures()] == [("timeout", False)]
 

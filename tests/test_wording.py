@@ -33,7 +33,7 @@ def test_one_job_is_no_jobs(capsys, tmp_path, monkeypatch):
         torch_autotrain(lambda a: torch.nn.Linear(a, 1), failing, **options)
     assert "the only job failed. " in str(caught.value)
     assert "after 1 attempt:" in str(caught.value)
-    with pytest.raises(SweepFailed, match=r"^the first job died, so the sweep"):
+    with pytest.raises(SweepFailed, match=r"^the first job failed, so the sweep"):
         torch_autotrain(lambda a: torch.nn.Linear(a, 1), failing, fail_fast=1, **options)
     with pytest.raises(DeviceError, match="for 1 slot on it"):
         parse_devices("cpu:1")

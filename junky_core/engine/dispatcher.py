@@ -1,7 +1,7 @@
 """Events on their way to those who listen.
 
 The recorder (the journal) hears an event at once, in the thread in which it
-happens: what is written down must be so before the sweep goes on. Observers
+happens: records must be written before the sweep continues. Observers
 hear it later, in order, in one thread of their own, so that no job waits for
 a log, a progress display or a tracker.
 
@@ -26,7 +26,7 @@ from junky_core.values.user_text import class_name, error_line, is_ctrl_c
 
 __all__ = ["Dispatcher"]
 
-_WAIT_S = 0.2  # how late a signal may be noticed by whoever waits for observers
+_WAIT_S = 0.2  # how late a thread that waits for observers may notice a signal
 _STUCK_AFTER_S = 60.0  # how long one call of an observer may take
 _PATIENCE_S = 3.0  # for observers that are slow when the sweep was interrupted
 
@@ -36,7 +36,7 @@ class Dispatcher:
 
     ``emit`` may be called from any thread. An observer that raises is reported
     once and never harms the sweep. During a run, one that does not return from a
-    call for a minute is dropped: it hears no more events, and the others go on.
+    call for a minute is dropped: it gets no more events; the others do.
 
     Args:
         observers: Called one after another, never two at the same time.
@@ -162,7 +162,7 @@ class Dispatcher:
                 self._call(observer, event)
 
     def _drop_stuck(self) -> None:
-        """Go on without the observer that is called, if that has lasted too long."""
+        """Drop the observer whose call has lasted too long, and continue with the others."""
         with self._changed:
             if self._call_now is None or threading.current_thread() is self._thread:
                 return

@@ -1,7 +1,7 @@
 """One run of a source of jobs: what happens in the driver threads of its slots.
 
 A driver thread pulls attempts from the scheduler, has the slot's worker execute
-them, and reports how they ended. The main thread watches meanwhile
+them, and reports how they ended. The main thread only watches
 (:mod:`junky_core.engine.watch`).
 """
 
@@ -37,8 +37,8 @@ class AtWork:
         driver: Of its slot.
         name: The attempt's.
         num: The job's.
-        deadline: When its time is over, on ``time.monotonic()``'s clock.
-        remind_at: When it is next said that it is over its time and goes on.
+        deadline: Its time limit, on ``time.monotonic()``'s clock.
+        remind_at: When to warn next that it runs on past its time limit.
     """
 
     driver: Driver
@@ -123,7 +123,7 @@ class Run:
         """Return whether no slot is at work any more; no new one is taken from then on.
 
         Args:
-            wait_for_slots: Go on without a slot as long as jobs are left.
+            wait_for_slots: Continue without a slot as long as jobs are left.
         """
         with self._lock:
             idle = self._drivers.idle.is_set()
@@ -137,7 +137,7 @@ class Run:
         return not scheduler.stopping and not scheduler.open_slots and self.left != 0
 
     def is_stopped(self, *, patient: bool) -> bool:
-        """Return whether all that still goes on is preparation for jobs that will not run.
+        """Return whether all that still runs is preparation for jobs that will not run.
 
         Args:
             patient: Wait for an answer of the source, so that the job it gives is not lost.
@@ -166,7 +166,7 @@ class Run:
             self._emit(SlotClosed(slot=slot.index, device=slot.device, reason=reason))
 
     def end(self, reason: EndReason, why: str) -> int:
-        """Start nothing new, and ask what runs to end; return how many attempts that is."""
+        """Start no more attempts, and ask the running ones to end; return their number."""
         self.reason = reason
         self.scheduler.stop()
         with self._lock:

@@ -8,8 +8,8 @@ Rounds, in order; a round begins when the one before has nothing left that
 runs or could run (a source that says "not now" is then passed over):
 
     1. jobs from the source, and jobs that a closed slot handed back (those of 3. wait for it)
-    2. jobs whose attempt died, again, up to ``max_retries`` times each
-    3. jobs that died of too little memory, each alone on its device
+    2. jobs whose attempt failed, again, up to ``max_retries`` times each
+    3. jobs that ran out of memory, each alone on its device
        (alone in the process, if it was the host's memory)
 
 What an attempt's end leads to:
@@ -72,8 +72,8 @@ class Scheduler:
         source: Where jobs come from.
         slots: The slots that are open.
         max_retries: How often a job may run again.
-        fail_fast: Stop if the first so many jobs die of the same error at the
-            same line; ``None`` never.
+        fail_fast: Stop if this many jobs, the first of the run, all fail with the same error
+            at the same line; ``None``: never.
         on_over: Called under the lock with each result, in order of ending.
     """
 
@@ -169,7 +169,7 @@ class Scheduler:
             self._changed.notify_all()
 
     def close_slot(self, slot: SlotSpec) -> None:
-        """Give ``slot`` no more jobs; an attempt that runs there goes on."""
+        """Give ``slot`` no more jobs; an attempt that runs there continues."""
         with self._changed:
             self._close((slot,))
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""The one loop that runs every sweep, whoever asks.
+"""The one loop that runs every sweep.
 
 Sweep      what lives from the first batch of jobs to the last: executor, best model, observers
   Run      one batch: which attempts run, in driver threads, and how they end
@@ -44,16 +44,16 @@ __all__ = ["Sweep"]
 class Sweep:
     """Slots, one best model and observers, for one or several batches of jobs.
 
-    ``run`` and ``close`` are for one thread at a time.
+    ``run`` and ``close`` are not thread-safe.
 
     Args:
-        slots: The seats, see :func:`junky_core.devices.parse_devices`.
+        slots: The slots, see :func:`junky_core.devices.parse_devices`.
         runner: What an attempt does.
         best: The best model; lives on between batches.
-        observers: Who listens, in a thread of their own.
+        observers: Called with each event, in a separate thread.
         settings: How it is run.
         kind: ``"python"`` or ``"hydra"``.
-        recorder: Hears each event before the sweep goes on: the journal.
+        recorder: The journal. It has handled an event before the sweep continues.
         make_executor: Where attempts run.
     """
 
@@ -105,12 +105,12 @@ class Sweep:
     def run(self, source: JobSource, already_finished: int = 0) -> list[JobResult]:
         """Run all jobs of ``source``; return how each ended, by job number.
 
-        Jobs that the sweep did not come to have the status ``"stopped"``, or
+        Jobs that the sweep did not run have the status ``"stopped"``, or
         are missing if they were never pulled; ``stop_reason`` says why.
 
         Raises:
             SweepInterrupted: After Ctrl-C, SIGTERM or SIGHUP, when all is written down.
-            SweepFailed: The first jobs all died of one error (``fail_fast``),
+            SweepFailed: The first jobs all failed with the same error (``fail_fast``),
                 or every slot closed before a job finished.
             SourceError: The source raised, or broke its contract.
             Exception: What a job raised as fatal.
@@ -183,7 +183,7 @@ class Sweep:
             self._run.add(driver)
 
     def close_slot(self, slot: SlotSpec, reason: str) -> None:
-        """Give no more jobs to a slot; the attempt that runs there goes on. From any thread."""
+        """Give no more jobs to a slot; the attempt that runs there continues. From any thread."""
         if self._run is None:
             self._drivers.of(slot).closed = reason
         else:
@@ -276,5 +276,5 @@ class Sweep:
 
 def _all_died(number: int) -> str:
     if number == 1:
-        return "the first job died"
-    return f"the first {number} jobs all died of the same error at the same line"
+        return "the first job failed"
+    return f"the first {number} jobs all failed with the same error at the same line"

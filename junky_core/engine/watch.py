@@ -17,7 +17,7 @@ from junky_core.values.wording import count
 
 __all__ = ["Watch"]
 
-REMIND_EVERY_S = 60.0  # how often a job that is over its time and goes on is named
+REMIND_EVERY_S = 60.0  # how often a job that runs on past its time limit is named
 SOURCE_PATIENCE_S = 5.0  # for a source of jobs that is asked when a signal comes
 WATCH_EVERY_S = 0.1  # how late a signal or an over-time may be noticed
 
@@ -109,8 +109,8 @@ class Watch:
         if limit is not None and now - self._started > limit and not run.scheduler.stopping:
             run.reason = EndReason.TIMEOUT
             self._warn(
-                f"the sweep is over its time of {limit:g} s: nothing new starts, "
-                "what runs goes on to its end" + self._settings.how_to_resume()
+                f"the sweep exceeded its time limit of {limit:g} s: no more jobs start, "
+                "running jobs continue to their end" + self._settings.how_to_resume()
             )
             run.scheduler.stop()
         if self.signum is not None and run.reason is not EndReason.INTERRUPTED:
@@ -125,19 +125,19 @@ class Watch:
                 self._over_time(attempt, attempt.deadline, now)
 
     def _over_time(self, attempt: AtWork, deadline: float, now: float) -> None:
-        """Ask an attempt to end; say once a minute that it has come to no cancellation point."""
+        """Ask an attempt to end; say once a minute if it has not reached a cancellation point."""
         limit = f"{self._settings.job_timeout_s:g} s"
         if attempt.remind_at is None:
             attempt.remind_at = deadline + REMIND_EVERY_S
-            message = f"job {attempt.num} is over its time of {limit}"
+            message = f"job {attempt.num} exceeded its time limit of {limit}"
             attempt.driver.worker.stop(attempt.name, EndKind.TIMEOUT, message)
         elif now >= attempt.remind_at:
             attempt.remind_at = now + REMIND_EVERY_S
             self._warn(
-                f"{attempt.name} (job {attempt.num}) is {now - deadline:.0f} s over its time of "
-                f"{limit} and goes on: it can end only where it calls its model, loader, "
+                f"{attempt.name} (job {attempt.num}) is {now - deadline:.0f} s over its time limit "
+                f"of {limit} and still running: it can end only where it calls a model, loader, "
                 "optimizer, save_best or current_job().check(). A call of check() in its loop "
-                "would end it; two Ctrl-C, or kill, end the whole sweep"
+                "would end it; pressing Ctrl-C twice, or kill, ends the whole sweep"
                 + self._settings.how_to_resume()
             )
 

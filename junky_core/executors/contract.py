@@ -75,7 +75,7 @@ class AttemptEnd:
         location: Where the error came from; equal errors have equal locations.
         host_memory: An out-of-memory error of the host, not of a GPU.
         loaders_elsewhere: Another slot has built the loaders that failed here.
-        closes_slot: Why the slot takes no more jobs, ``""`` if it goes on.
+        closes_slot: Why the slot takes no more jobs, ``""`` if it continues.
     """
 
     kind: EndKind
@@ -129,7 +129,7 @@ class Link(Protocol):
         """Give jobs to a new slot, in this run or in the next."""
 
     def close_slot(self, slot: SlotSpec, reason: str) -> None:
-        """Give no more jobs to a slot. The attempt that runs there goes on to its end."""
+        """Give no more jobs to a slot. The attempt that runs there continues to its end."""
 
 
 class Worker(Protocol):

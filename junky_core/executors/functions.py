@@ -47,7 +47,7 @@ class UserFunctions:
             ("create_loaders_method", create_loaders),
         ):
             if not callable(method) and not (name == "create_loaders_method" and method is None):
-                raise ConfigError(f"{name} must be callable, it is {shown(method)}")
+                raise ConfigError(f"{name} must be callable, not {shown(method)}")
         self.make_model = make_model
         self.train = train
         self.create_loaders = create_loaders
@@ -126,7 +126,7 @@ def _positional(name: str, values: Any) -> tuple[Any, ...]:
         return tuple(values)
     if values is None:
         return ()
-    raise ConfigError(f"{name} must be a tuple, it is {shown(values)}: write ({shown(values)},)")
+    raise ConfigError(f"{name} must be a tuple, not {shown(values)}: write ({shown(values)},)")
 
 
 def _keywords(name: str, values: Any) -> dict[str, Any]:
@@ -134,4 +134,4 @@ def _keywords(name: str, values: Any) -> dict[str, Any]:
         return {}
     if isinstance(values, Mapping) and all(isinstance(key, str) for key in values):
         return dict(values)
-    raise ConfigError(f"{name} must be a dict with names as keys, it is {shown(values)}")
+    raise ConfigError(f"{name} must be a dict with names as keys, not {shown(values)}")

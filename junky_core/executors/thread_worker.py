@@ -41,7 +41,7 @@ class Surroundings:
         scope: Of the job that runs the sweep, if one does.
         streams: The random streams that the starting thread draws from.
         device: The default device that the script has set.
-        streams_apart: Whether each job can have random streams of its own.
+        streams_apart: Whether each job can have separate random streams.
         process: Settings of the interpreter, to be put back after each job.
     """
 
@@ -108,7 +108,7 @@ class ThreadWorker:
         return enter_slot(self.slot.facets)
 
     def open(self) -> str:
-        """Set up the slot; return the traceback of what it died of, ``""`` if it is ready."""
+        """Set up the slot; return the traceback if that failed, ``""`` if it is ready."""
         slot, around = self.slot, self.surroundings
         try:
             with contextlib.ExitStack() as stack:

@@ -120,7 +120,7 @@ class ThreadExecutor:
             return list(self._workers.values())
 
     def _keep_streams_apart(self, stack: contextlib.ExitStack) -> bool:
-        """Let each job have random streams of its own, at the latest once it seeds them."""
+        """Give each job its own random streams, at the latest when it seeds."""
         seeded = self._settings.seed is not None
         try:
             stack.enter_context(installed_streams(seeded=seeded))

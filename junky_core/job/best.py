@@ -404,9 +404,9 @@ class BestModel:
             return Notice(level="info", message=f"the best model is on disk again: {self.path}")
         return Notice(
             level="error",
-            message=f"THE BEST MODEL COULD NOT BE SAVED to {self.path}: {error}. Training goes on; "
-            "the file there, if any, is the last one that was saved whole. "
-            "It will be retried with the next save and at the end",
+            message=f"THE BEST MODEL COULD NOT BE SAVED to {self.path}: {error}. "
+            "Training continues; the file there, if any, is the last complete one. "
+            "Saving is retried with the next save and at the end",
         )
 
 

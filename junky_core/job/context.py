@@ -206,7 +206,7 @@ class JobContext:
         if self._stop is None:
             if self._timeout_s is None or time.monotonic() - self._started < self._timeout_s:
                 return
-            self.stop("timeout", f"job {self.num} is over its time of {self._timeout_s:g} s")
+            self.stop("timeout", f"job {self.num} exceeded its time limit of {self._timeout_s:g} s")
         assert self._stop is not None
         reason, message = self._stop
         raise JobStopped(message, reason)

@@ -66,7 +66,7 @@ _Group: Any = getattr(builtins, "BaseExceptionGroup", None)  # Python 3.11
 
 
 class StandIn:
-    """Stands in for an object of a job, of which it knows the class's name and the text alone.
+    """Replaces an object of a job; has only the name of its class and its text.
 
     >>> StandIn("Tensor", "tensor(nan)")
     tensor(nan)

@@ -54,7 +54,7 @@ def free_in_children(lock: _Lock) -> _Lock:
 def free_streams() -> None:
     """Free the locks of standard output and error; call it in a child.
 
-    A file has a lock of its own, which a thread holds while it writes: to a pipe that is
+    Each file has a lock, which a thread holds while it writes: to a pipe that is
     full, for as long as nobody reads. Text that waits in the file's buffer is the
     parent's to write; the child drops its copy.
     """

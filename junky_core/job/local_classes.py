@@ -49,7 +49,7 @@ def holds_nothing(cls: type, plain: Collection[type] = ()) -> bool:
             elif kind is dict and _is_of_module(found):
                 continue
             waiting += gc.get_referents(found)
-    except Exception:  # noqa: BLE001 - names that are no texts, a module that is no module
+    except Exception:  # noqa: BLE001 - names that are not strings, a module that is not one
         return False
     return True
 

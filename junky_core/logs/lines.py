@@ -1,24 +1,24 @@
-r"""Reads the lines of a sweep's log: :class:`LogReader`.
+r"""Read the lines of a sweep's log: :class:`LogReader`.
 
-Each line is searched for ``Thread-<k>_<n>: <message>`` anywhere in it, since
-logs come with prompts, logger prefixes, and progress bars glued in front.
+``Thread-<k>_<n>: <message>`` may be anywhere in a line, because a prompt, a logger's
+prefix or a progress bar may come before it.
 
 =====================================  ============================================
-message                                what it says
+message                                meaning
 =====================================  ============================================
 ``job 3 on cpu, attempt 2``            the job starts (not in logs of the old tool)
 ``(('a', 50), ('b', 0.1))``            its parameters; in an old log, it starts
 ``new maximum score 0.6...``           a score (``minimum`` when minimising)
 ``score nan (not finite)``             a score that ranks last
 ``finished: score 0.6, 1.2 s``         it finished; the score is final
-``failed: ... (attempt 2, given up)``  an attempt ended badly; so with ``stopped:``
+``failed: ... (attempt 2, given up)``  an attempt failed (``stopped:`` if it was stopped)
 ``| ...``                              quoted traceback
 ``Maximum bad epochs exceeded. ...``   the old tool's end line
 =====================================  ============================================
 
-``AUTOTRAIN STARTED`` begins a section with names of its own. Sections of the
-same sweep id (a resumed sweep, the next batch) are one sweep. ``superseded:
-jobs 0, 1`` in the head of a section names jobs of it that do not count any more.
+``AUTOTRAIN STARTED`` begins a section, in which names start again. Sections with the
+same sweep id (a resumed sweep, the next batch) are one sweep. ``superseded: jobs 0, 1``
+in the head of a section names jobs of the sweep that no longer count.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ _DIRECTION = re.compile(r"direction: (maximize|minimize)\s*$")
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")
 _BLANKS = {ord(c): " " for c in "\xa0\u2007\u202f"} | dict.fromkeys(map(ord, "\u200b\ufeff"))
 _MARK = re.compile("Thread-|AUTOTRAIN|sweep: |superseded: |direction: |terminated abnormally")
-_MAX_CONTINUED = 200  # lines one parameter text may be spread over
+_MAX_CONTINUED = 200  # lines that the text of one job's parameters may take
 
 
 class _Job:
-    """What the log said of one job so far."""
+    """What the log has said about one job so far."""
 
     __slots__ = ("ended", "finished", "name", "num", "params", "round", "score", "text")
 
@@ -75,16 +75,16 @@ class _Job:
         self.params: Any = None
         self.score: float | None = None
         self.finished = False
-        self.ended = False  # the old tool's thread went on to something else
+        self.ended = False  # the old tool's thread has begun another job
 
     def offer(self, score: float, direction: str) -> None:
-        """Take ``score`` if it beats what the job has."""
+        """Keep ``score`` if it beats the job's score so far."""
         if rank_key(score, 0, direction) < rank_key(self.score, 0, direction):
             self.score = score
 
 
 class _Sweep:
-    """The jobs of one sweep, and who is who in its current section."""
+    """The jobs of one sweep, and their names in its current section."""
 
     def __init__(self) -> None:
         self.direction = "maximize"
@@ -122,10 +122,10 @@ class _Sweep:
 
 
 class LogReader:
-    """Takes lines and remembers.
+    """Collects the jobs of a log from its lines.
 
     Attributes:
-        seen: Whether any line was of a sweep.
+        seen: Whether any line belonged to a sweep.
         ended: Why the last sweep ended, ``None`` if it has not.
     """
 
@@ -142,7 +142,7 @@ class LogReader:
         return self._sweeps[-1]
 
     def rows(self) -> list[Row]:
-        """Return the result, best first."""
+        """Return a row per job, best first."""
         groups: list[tuple[str, list[_Job]]] = []
         for sweep in self._sweeps:
             jobs = sorted(sweep.rows(), key=lambda j: -1 if j.num is None else j.num)
@@ -178,7 +178,7 @@ class LogReader:
             line = next(source, None) if pushed_back is None else pushed_back
 
     def _read_line(self, line: str, source: Iterator[str]) -> str | None:
-        """Read one line; return the line after it if that was taken from ``source`` in vain."""
+        """Read one line; return the line after it if that was taken but not used."""
         if line.lstrip().startswith("junky "):  # a notice may quote anything
             return None
         position, pushed_back = 0, None
@@ -211,13 +211,15 @@ class LogReader:
             if not self._sweep.by_name:  # in the head of its section
                 self._sweep.superseded = {int(num) for num in found[1].split(", ")}
         elif found := _DIRECTION.search(line):
-            if self._sweeps and not self._sweep.jobs:  # in the head, not in somebody's config
+            if (
+                self._sweeps and not self._sweep.jobs
+            ):  # in the head, not in a config that was printed
                 self._sweep.direction = found[1]
         elif _REPEATING.search(line):
             self._sweep.round += 1
 
     def _name_sweep(self, sweep_id: str, resumed: bool) -> None:
-        """Join the section that just began to the sweep it belongs to."""
+        """Add the section that just began to the sweep with its id."""
         if not self._sweeps or self._sweep.jobs:
             return
         earlier = self._by_id.get(sweep_id)
@@ -260,7 +262,7 @@ class LogReader:
             if job_.num is None:
                 job_.finished = job_.ended = True
             return start + 1
-        # What is quoted after these may look like anything, and is no news of a job.
+        # The text after these is quoted: it may look like a message but is not one.
         return len(line) if line.startswith(("|", "failed: ", "stopped: "), start) else start + 1
 
     def _start_job(self, name: str, num: int, *, again: bool) -> None:
@@ -275,17 +277,17 @@ class LogReader:
             sweep.add(name, num)
             return
         sweep.begun.add(num)
-        if job.name != name:  # another attempt; where the name is the same, the line came twice
+        if job.name != name:  # another attempt; if the name is the same, the line is a copy
             sweep.by_name[name] = job
             job.name, job.finished = name, False
-            if not again:  # a first attempt: run anew in a resumed sweep
+            if not again:  # a first attempt: a resumed sweep runs the job again
                 job.score = None
         sweep.by_name.setdefault(name, job)
 
     def _read_params(
         self, name: str, line: str, start: int, source: Iterator[str]
     ) -> tuple[int, str | None]:
-        """Read parameters; return where to go on in ``line``, and a line read in vain."""
+        """Read parameters; return where to continue in ``line``, and a line read but not used."""
         if not _PARAMS.match(line, start):
             return start + 1, None
         text, pushed_back = _whole_params(line[start:], source)
@@ -294,7 +296,7 @@ class LogReader:
         self.seen = True
         job = self._sweep.by_name.get(name)
         if job is not None and job.text is not None:
-            if not self._begins_anew(job, text):
+            if not self._begins_a_sweep(job, text):
                 return len(line), pushed_back
             self._sweeps.append(_Sweep())
             job = None
@@ -303,8 +305,11 @@ class LogReader:
         job.text, job.params = text, read_params(text)
         return len(line), pushed_back
 
-    def _begins_anew(self, job: _Job, text: str) -> bool:
-        """Tell a job of another sweep from a training that prints a tuple of pairs itself."""
+    def _begins_a_sweep(self, job: _Job, text: str) -> bool:
+        """Return whether ``text`` begins a job of another sweep.
+
+        Otherwise the training itself has printed a tuple of pairs.
+        """
         if job.num is not None:
             return False
         if job.ended:
@@ -316,18 +321,18 @@ class LogReader:
 
 
 def _whole_params(text: str, source: Iterator[str]) -> tuple[str | None, str | None]:
-    """Return the parameter text that ``text`` begins, and a line read in vain.
+    """Return the whole text of the parameters, and a line read but not used.
 
-    A ``repr`` of several lines, or a terminal that wraps, spreads it over lines;
-    those up to its closing bracket are joined. ``None`` if more than the
-    parameters is on the line: somebody else wrote it.
+    A ``repr`` with line breaks, or a terminal that wraps, spreads the text over several
+    lines. They are joined up to its closing bracket. ``None`` if the line goes on after
+    the parameters: then it is not a line of the sweep.
     """
     text = text.strip()
     head, rest = split_balanced(text)
     if head is not None:
         return (None, None) if rest.strip() else (head, None)
     if text.endswith(")") and text.count("(") == text.count(")"):
-        return text, None  # a lone quote in somebody's repr
+        return text, None  # an unpaired quote in a repr
     parts, size = [text], len(text)
     for _ in range(_MAX_CONTINUED):
         line = next(source, None)

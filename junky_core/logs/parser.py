@@ -1,4 +1,4 @@
-"""Reads the log of a sweep back: :func:`parse_autotrain_log`."""
+"""Read the log of a sweep: :func:`parse_autotrain_log`."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def parse_autotrain_log(log_fn: str | os.PathLike[str], silent: bool = False) ->
             for each row, with ``*`` before the name of a job that has not finished.
 
     Returns:
-        ``(name, score, params, finished)`` for each job, the best first, those whose
-        score is no finite number last, those without one (``None``) after them.
-        ``params`` is a dict, or the log's own text where that is not made of
-        literals, or ``None`` where the log does not hold it. A job that was
-        retried is there once, under the name of its last attempt.
+        ``(name, score, params, finished)`` for each job, best first. Jobs whose score is
+        NaN or infinite come after the others, and jobs without a score (``None``) last.
+        ``params`` is a dict. It is the text from the log if that is not made of literals,
+        and ``None`` if the log does not contain it. A job that was retried has one row,
+        with the name of its last attempt.
 
     Raises:
         LogNotFoundError: There is no such file or folder.
-        LogError: It is empty, cannot be read, or holds no log of a sweep.
+        LogError: The file is empty, cannot be read, or is not the log of a sweep.
 
     Example:
         >>> import tempfile
@@ -66,19 +66,19 @@ def parse_autotrain_log(log_fn: str | os.PathLike[str], silent: bool = False) ->
 
 
 def read_log(path: str | os.PathLike[str]) -> tuple[list[Entry], str | None]:
-    """Return what a log says of each job, in the order of their numbers, and how it ended.
+    """Return each job of a log, by number, and how the sweep ended.
 
     Args:
         path: As for :func:`parse_autotrain_log`.
 
     Returns:
         ``(direction, number, name, score, params, finished)`` of each job; the
-        number is ``None`` in a log of the old tool. Then the reason of the end,
-        ``None`` if the last sweep of the log has not ended.
+        number is ``None`` in a log of the old tool. Then why the last sweep of the
+        log ended, ``None`` if it has not.
 
     Raises:
         LogNotFoundError: There is no such file or folder.
-        LogError: It holds no log of a sweep.
+        LogError: As for :func:`parse_autotrain_log`.
     """
     found = _find(user_path("the log", path, LogError))
     if isinstance(found, LogReader):
@@ -95,7 +95,7 @@ def _find(path: Path) -> LogReader | SweepState:
 
 
 def _read_folder(folder: Path) -> LogReader | SweepState:
-    """Read the log of a sweep folder; its journal where there is no log in it."""
+    """Read the log in a sweep folder, or its journal if there is no log."""
     try:
         candidates = [folder / "autotrain.log", folder / JOURNAL_NAME]
         candidates += sorted(p for p in folder.glob("*.log") if p not in candidates)
@@ -112,8 +112,8 @@ def _read_folder(folder: Path) -> LogReader | SweepState:
                     damage = f"; {error}"
     hint = f"; sweeps are in its folders {', '.join(inner[:5])}" if inner else ""
     raise LogError(
-        f"the folder {str(folder)!r} holds no log of a sweep:"
-        f" no 'autotrain.log', 'journal.jsonl' or other '*.log' that reads as one{hint}{damage}"
+        f"the folder {str(folder)!r} contains no log of a sweep:"
+        f" no 'autotrain.log', 'journal.jsonl' or other '*.log' that can be read{hint}{damage}"
     )
 
 
@@ -145,20 +145,20 @@ def _read_file(path: Path) -> LogReader | SweepState:
 def _checked(log: LogReader, path: Path) -> LogReader:
     if not log.seen:
         raise LogError(
-            f"{str(path)!r} is no log of a sweep: it has neither 'AUTOTRAIN STARTED'"
+            f"{str(path)!r} is not the log of a sweep: it has neither 'AUTOTRAIN STARTED'"
             " nor a line such as \"Thread-1_0: (('a', 50), ('b', 0.1))\""
         )
     return log
 
 
 def _notebook_lines(path: Path) -> Iterator[str]:
-    """Yield the lines that a saved notebook's cells have printed."""
+    """Yield the lines that the cells of a saved notebook printed."""
     try:
         cells = json.loads(path.read_bytes())["cells"]
         outputs = [output for cell in cells for output in cell.get("outputs", ())]
         texts = [output.get("text", "") for output in outputs]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise LogError(f"{str(path)!r} is no notebook: {error}") from error
+        raise LogError(f"{str(path)!r} is not a notebook: {error}") from error
     for text in texts:
         yield from ("".join(text) if isinstance(text, list) else str(text)).split("\n")
 

@@ -1,4 +1,4 @@
-"""Where the best model's file goes: what ``best_model_file_name`` means."""
+"""The path of the best model's file, from ``best_model_file_name``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from junky_core.record.folder import JOURNAL_NAME, LOCK_NAME, LOG_NAME
 
 __all__ = ["best_model_path"]
 
-# What is written to a sweep's folder besides the best model.
+# Files that a sweep writes to its folder besides the best model.
 _SWEEP_FILES = (
     JOURNAL_NAME,
     LOCK_NAME,
@@ -25,15 +25,15 @@ _SWEEP_FILES = (
 
 
 def best_model_path(name: Any, sweep_folder: Path | None) -> Path:
-    """Return the best model's path; relative names belong to the sweep's folder.
+    """Return the best model's path; a relative name is in the sweep's folder.
 
     Args:
         name: ``best_model_file_name``, a string or a path; ``~`` is the home folder.
-        sweep_folder: ``None`` if the sweep has none: the working folder, then.
+        sweep_folder: ``None`` if the sweep has none; the working folder is used then.
 
     Raises:
-        ConfigError: It names no file, a file that the sweep itself writes, or is
-            relative and leads out of the sweep's folder.
+        ConfigError: It names a folder or a file that the sweep itself writes, or is
+            relative and outside the sweep's folder.
 
     >>> best_model_path("model.pt", Path("/sweeps/one")).as_posix()
     '/sweeps/one/model.pt'
@@ -46,17 +46,17 @@ def best_model_path(name: Any, sweep_folder: Path | None) -> Path:
         return given
     path = sweep_folder / given
     home = Path(os.path.realpath(sweep_folder))
-    parent = Path(os.path.realpath(path.parent))  # a folder in between may be a link
+    parent = Path(os.path.realpath(path.parent))  # a folder on the way may be a link
     if not given.is_absolute() and parent != home and home not in parent.parents:
         raise ConfigError(
-            f"best_model_file_name={text} leads out of the sweep's folder {sweep_folder}; "
+            f"best_model_file_name={text} is outside the sweep's folder {sweep_folder}; "
             "to write the best model elsewhere, give an absolute path"
         )
-    if parent / path.name in (home, *home.parents):  # the folder may not be there yet
+    if parent / path.name in (home, *home.parents):  # the folder may not exist yet
         raise ConfigError(f"best_model_file_name={text} names a folder, not a file")
     if parent == home and path.name in _SWEEP_FILES:
         raise ConfigError(
             f"best_model_file_name={text}: the sweep itself writes that file; choose another "
-            "name, model.pt say"
+            "name, such as model.pt"
         )
     return path

@@ -65,7 +65,7 @@ class SweepState:
         slots: The slots, by number.
         slot_counters: For each slot, the next free ``n`` of its names.
         best: The best score so far; of equal ones that of the lowest job. ``None`` if there
-            is no finite score.
+            is not a finite score.
         bests: ``(time, score, job)`` of each improvement of the best score.
         saves: The best models that were saved, oldest first.
         sessions: ``[first, last]`` time of each session.

@@ -1,4 +1,4 @@
-"""Fit params as a lazy sequence of combinations, and what can be done to them as a whole."""
+"""Fit params as a lazy sequence of combinations, and operations on the whole grid."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _SHOWN = 8  # keys in a repr, terms of a sum
 class FitParams(Sequence[dict[str, Any]]):
     """The combinations of a grid: a sequence that is never a list.
 
-    Indexing takes the same time however large the grid is. Memory grows only with what has to be
-    compared to find duplicates, and nothing is compared before the result is needed. Every
+    Indexing a large grid takes no longer than a small one. Memory grows only with the values that
+    have to be compared to find duplicates; they are compared when the result is first needed. Every
     combination is a new dict, and lists, dicts, sets and tuples among its values are new, too.
     Equal to a list of the same dicts. Thread-safe.
 
@@ -31,7 +31,7 @@ class FitParams(Sequence[dict[str, Any]]):
 
     Attributes:
         keys: All keys as written, in the order in which they come up.
-        varying: Those of them that have several values, or that some combinations lack.
+        varying: The keys that have several values, or that some combinations lack.
     """
 
     def __init__(self, root: Level, normalise_key: Callable[[str], str] = str) -> None:
@@ -61,7 +61,7 @@ class FitParams(Sequence[dict[str, Any]]):
 
     @property
     def size(self) -> int:
-        """How many combinations there are; ``len`` can say it up to ``sys.maxsize`` only."""
+        """How many combinations there are; ``len`` works only up to ``sys.maxsize``."""
         resolve(self._root)
         return self._root.size
 
@@ -156,7 +156,7 @@ class FitParams(Sequence[dict[str, Any]]):
     ) -> FitParams | None:
         """Return what remains if ``key`` is fixed, or ``None`` if no pair has that value.
 
-        A pair with that key keeps only this value. An alternative whose pair does not have it is
+        A pair with that key keeps only this value. An alternative whose pair lacks the value is
         left out, and so is one that has only such alternatives. Alternatives without the key stay.
 
         Args:

@@ -1,4 +1,4 @@
-"""Fit params: what they may look like, and how they are read into a tree.
+"""The grammar of fit params, and its parser.
 
 A grid is a list of *pairs* and *sub-grids*::
 
@@ -28,7 +28,7 @@ slowest; then whatever varies in the sub-grid. Levels nest up to 200 deep. Of co
 the same (:mod:`junky_core.values.identity`; the order of keys does not matter) the first is kept.
 
 NumPy and torch values are kept as they are: the elements of an array are NumPy scalars. OmegaConf
-containers become plain lists and dicts, with interpolations resolved. Whatever is ambiguous (a
+containers become plain lists and dicts, with interpolations resolved. Anything ambiguous (a
 string in place of a grid, a set as a grid, a key twice in one alternative, no values) is a
 :class:`~junky_core.errors.FitParamsError` that names the place, as in ``fit_params[2][0]``.
 """
@@ -187,11 +187,11 @@ def _items(given: Any, place: str, within: Any = None, place_within: str = "") -
         return given
     hint = "write a list of pairs such as [['lr', [0.1, 0.01]], ['width', [64, 128]]]"
     no_grid = (str, bytes, bytearray, set, frozenset, type)
-    # What has a dtype is an array: one of strings and numbers has turned the numbers to strings.
+    # Anything with a dtype is an array; NumPy has turned mixed strings and numbers into strings.
     if isinstance(given, Iterable) and not isinstance(given, no_grid) and not _is_array(given):
         return list(_finite(given, place))
     if isinstance(given, str) and within is not None:
-        hint = f"a pair is [{shown(given)}, values], in a list of its own"
+        hint = f"a pair is [{shown(given)}, values], in a list"
     elif given is None:
         hint = "write [] for a sub-grid that adds nothing"
     elif isinstance(given, (set, frozenset)):

@@ -37,7 +37,7 @@ __all__ = [
 LEADERBOARD_NAME = "leaderboard.csv"
 _MAX_CELL = 28  # characters of one parameter's value
 _MAX_ERROR = 300
-_PLAIN_WIDTH = 120  # columns, if the output has no width of its own
+_PLAIN_WIDTH = 120  # columns, if the output has no width
 _FORMULAS = tuple("=+-@\uff1d\uff0b\uff0d\uff20")  # first characters of formulas, wide forms too
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?(?:inf|nan)")
 _ABSENT = ""  # the job does not have the parameter

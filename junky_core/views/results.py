@@ -34,12 +34,12 @@ class _Five(NamedTuple):
 class AutotrainResult(_Five):
     """The five fields of ``torch_autotrain``.
 
-    It unpacks, compares and indexes as a tuple of five; its ``repr`` is the
-    leaderboard, in a notebook as an HTML table.
+    It is a tuple of five for unpacking, comparing and indexing. Its ``repr`` is the
+    leaderboard; a notebook shows that as an HTML table.
 
     Attributes:
         failed: The jobs that failed for good.
-        jobs: How every job ended; empty if the result was made without it.
+        jobs: How every job ended; empty if the result was created without them.
         direction: ``"maximize"`` or ``"minimize"``.
 
     Example:
@@ -82,7 +82,7 @@ class AutotrainResult(_Five):
 
         Args:
             results: How the jobs ended, in any order.
-            best: The best model on disk. Its job is listed even if it failed in the end.
+            best: The best model on disk. Its job is listed even if it failed later.
             direction: ``"maximize"`` or ``"minimize"``.
             model: The best model, loaded.
         """
@@ -157,7 +157,7 @@ class AutotrainResult(_Five):
         )
 
     def _results(self) -> tuple[JobResult, ...]:
-        """Return how the jobs ended; if that is unknown, what ``stats`` says, in its order."""
+        """Return how the jobs ended; if that is unknown, take them from ``stats``, in its order."""
         if self.jobs:
             return self.jobs
         failed = {result.name for result in self.failed}

@@ -282,7 +282,7 @@ def test_lightning_ends_when_its_time_is_over(tmp_path):
     out = run(folder, *TWO_OVERRIDES, "hydra.launcher.job_timeout_s=0.1", *endless, status=1)
     (failed,) = events(folder, "attempt_failed")
     assert failed["kind"] == "timeout"
-    assert "over its time" in out
+    assert "exceeded its time limit" in out
 
 
 # --- Hugging Face -------------------------------------------------------------------------------

@@ -139,7 +139,7 @@ class ForkServer:
     def fork(self, target: str, given: object, descriptors: Sequence[int] = ()) -> ServedProcess:
         """Fork a worker, which calls ``target(given, *descriptors)`` and ends.
 
-        It is in a session and a process group of its own and ignores SIGINT. Its standard
+        It is in a separate session and process group and ignores SIGINT. Its standard
         input is the null device.
 
         Args:

@@ -215,8 +215,8 @@ def _generator_for(
 def _lent(streams: JobStreams, tensor: torch.Tensor | None) -> Iterator[None]:
     """Put the job's state into torch's default generators, and take it out again.
 
-    Meanwhile the thread is in no streams: a dispatch mode that is called below makes the
-    call again, and that is to draw from the default generator.
+    During that time the thread has no streams: a dispatch mode that is called below repeats the
+    call, which must then draw from the default generator.
     """
     with _lend_lock, hidden_streams(), contextlib.ExitStack() as stack:
         stack.enter_context(_lent_state(streams.cpu, _default))

@@ -35,7 +35,7 @@ def importance(column: Sequence[Hashable | None], scores: Sequence[float]) -> fl
 
     Args:
         column: Its value in each job, ``None`` where the job does not have it.
-        scores: The score of each job; one that is no finite number ranks at the end.
+        scores: The score of each job; NaN and infinities rank at the end.
 
     Returns:
         The share; ``None`` if there are too few jobs to tell (fewer than four,

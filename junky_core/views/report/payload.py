@@ -1,4 +1,4 @@
-"""What the report's page is given: the sweep as columns of plain JSON values."""
+"""The data of the report's page: the sweep as columns of plain JSON values."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _MAX_EXACT = 2**53  # beyond it JavaScript rounds
 
 
 def payload_of(state: SweepState, title: str) -> dict[str, Any]:
-    """Return all that the page shows.
+    """Return the data that the page shows.
 
     A parameter's column holds a number, or ``[k]`` for ``labels[k]``, or
-    ``null`` where the job does not have it. Times are seconds of run time: the
-    pauses between sessions of a resumed sweep are taken out.
+    ``null`` where the job does not have the parameter. Times are seconds of run
+    time, without the pauses between sessions of a resumed sweep.
     """
     shown: dict[str, Any] = _shown(_payload_of(state, title))
     return shown
 
 
 def _shown(value: Any) -> Any:
-    """Write out the control characters of all texts."""
+    """Escape the control characters in all texts."""
     if isinstance(value, str):
         return visible(value)
     if isinstance(value, list):
@@ -88,7 +88,7 @@ def _payload_of(state: SweepState, title: str) -> dict[str, Any]:
 
 
 def _ranked(state: SweepState) -> list[JobRecord]:
-    """Return the jobs as the leaderboard has them: finished ones by rank, then the others."""
+    """Return the jobs in the order of the leaderboard: finished ones by rank, then the others."""
     direction = state.direction
 
     def key(job: JobRecord) -> tuple[int, tuple[int, float, int]]:
@@ -134,7 +134,7 @@ def _fixed(jobs: Sequence[JobRecord], varying: Sequence[str]) -> list[list[str]]
 
 
 def _number(value: Any) -> int | float | None:
-    """Return ``value`` if it is a number that JSON and JavaScript keep as it is."""
+    """Return ``value`` if it is a number that JSON and JavaScript represent exactly."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     if isinstance(value, int):
@@ -160,7 +160,7 @@ def _date(seconds: float) -> str:
 
 
 def _clock(sessions: Sequence[Sequence[float]]) -> Callable[[float], float]:
-    """Return what turns a time into seconds of run time."""
+    """Return a function that turns a time into seconds of run time."""
 
     def clock(at: float) -> float:
         run = 0.0
