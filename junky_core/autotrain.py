@@ -24,7 +24,7 @@ from junky_core.errors import (
     SweepFailed,
     SweepInterrupted,
 )
-from junky_core.events import Notice, Observer
+from junky_core.events import Notice, NoticeLevel, Observer
 from junky_core.executors.functions import UserFunctions
 from junky_core.executors.processes.main_module import refuse_while_main_is_imported
 from junky_core.job.best import BestModel
@@ -190,7 +190,7 @@ def torch_autotrain(
     folder = Path() if sweep_dir is None else user_path("sweep_dir", sweep_dir)
     hint = f"torch_autotrain(..., sweep_dir={str(sweep_dir)!r}, resume=True)"
     settings = SweepSettings(
-        direction=direction,
+        direction=direction,  # type: ignore[arg-type]  # read there
         max_retries=max_retries,
         seed=seed,
         threads_per_slot=threads_per_slot,
@@ -201,10 +201,10 @@ def torch_autotrain(
         spec={"fit_params": repr_of(make_model_fit_params), "devices": repr_of(devices)},
     )
     best_path = best_model_path(best_model_file_name, None if sweep_dir is None else folder)
-    best = BestModel(best_path, direction)
+    best = BestModel(best_path, settings.direction)
     if dry_run:
         sys.stdout.write(preview_text(grid.size, grid.explain(), grid.__getitem__))
-        return AutotrainResult.empty(direction)
+        return AutotrainResult.empty(settings.direction)
     if report and sweep_dir is None:
         raise ConfigError("report=True needs sweep_dir, the folder to write it to")
     display = Progress(progress, plain=progress is True)
@@ -222,7 +222,7 @@ def torch_autotrain(
                 open_record(
                     folder,
                     resume=resume,
-                    direction=direction,
+                    direction=settings.direction,
                     seed=seed,
                     how_to_resume="resume=True",
                     fixed=fixed,
@@ -276,7 +276,7 @@ def _finish(
             results,
             sweep.settings.direction,
             folder,
-            lambda message: sweep.emit(Notice(level="error", message=message)),
+            lambda message: sweep.emit(Notice(level=NoticeLevel.ERROR, message=message)),
         )
     finished = [result for result in results if result.status == "finished"]
     failed = [result for result in results if result.status == "failed"]

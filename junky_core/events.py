@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
+from junky_core.jobs import Direction
+
 __all__ = [
     "AttemptFailed",
     "BestSaved",
@@ -23,12 +25,36 @@ __all__ = [
     "JobFinished",
     "JobStarted",
     "Notice",
+    "NoticeLevel",
     "Observer",
     "ScoreReported",
     "SlotClosed",
     "SweepEnded",
+    "SweepKind",
     "SweepStarted",
 ]
+
+
+class SweepKind(str, Enum):
+    """Which door a sweep came in by; each member equals its text."""
+
+    PYTHON = "python"
+    HYDRA = "hydra"
+    UNKNOWN = ""  # the start of a damaged journal is lost
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class NoticeLevel(str, Enum):
+    """How serious a notice is; each member equals its text."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+    def __str__(self) -> str:
+        return self.value
 
 
 class EndReason(str, Enum):
@@ -58,14 +84,14 @@ class SweepStarted(Event):
     """A sweep begins, or continues with another batch of jobs."""
 
     sweep_id: str
-    kind: str  # "python" or "hydra"
+    kind: SweepKind
     total: int | None  # jobs in this run of the source, None if not known beforehand
     resumed: bool = False  # the first batch of a session that continues an earlier sweep
     already_finished: int = 0  # jobs of this batch taken from the journal
     devices: Sequence[str] = ()  # one entry a slot
     threads_per_slot: int | None = None  # None: left alone
     seed: int | None = None
-    direction: str = "maximize"
+    direction: Direction = Direction.MAXIMIZE
     max_retries: int = 1
     spec: Mapping[str, Any] = field(default_factory=dict)  # what was asked for
     superseded: Sequence[int] = ()  # jobs of the journal that do not count: they ran otherwise
@@ -180,7 +206,7 @@ class SlotClosed(Event):
 class Notice(Event):
     """Something a user should read."""
 
-    level: str  # "info", "warning", "error"
+    level: NoticeLevel
     message: str
 
 

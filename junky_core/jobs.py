@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NOT_NOW",
     "Attempt",
+    "Direction",
     "EndKind",
     "GridSource",
     "Job",
@@ -66,6 +67,20 @@ class Attempt:
     number: int
     name: str
     score: float | None = None
+
+
+class Direction(str, Enum):
+    """Whether higher or lower scores are better; each member equals its text.
+
+    >>> Direction.MINIMIZE == "minimize", f"{Direction.MINIMIZE}"
+    (True, 'minimize')
+    """
+
+    MAXIMIZE = "maximize"
+    MINIMIZE = "minimize"
+
+    def __str__(self) -> str:
+        return self.value
 
 
 class EndKind(str, Enum):
@@ -147,18 +162,18 @@ class JobResult:
     exception: BaseException | None = None
 
 
-def rank_key(score: float | None, num: int, direction: str) -> tuple[int, float, int]:
+def rank_key(score: float | None, num: int, direction: Direction) -> tuple[int, float, int]:
     """Return a sort key: best first, then NaN and infinities, then no score; ties by number.
 
     >>> sorted([(0, None), (1, .5), (2, float("nan")), (3, .9), (4, .9)],
-    ...        key=lambda r: rank_key(r[1], r[0], "maximize"))
+    ...        key=lambda r: rank_key(r[1], r[0], Direction.MAXIMIZE))
     [(3, 0.9), (4, 0.9), (1, 0.5), (2, nan), (0, None)]
     """
     if score is None:
         return (2, 0.0, num)
     if not math.isfinite(score):
         return (1, 0.0, num)
-    return (0, -score if direction == "maximize" else score, num)
+    return (0, -score if direction == Direction.MAXIMIZE else score, num)
 
 
 class NotNow(Enum):

@@ -228,11 +228,6 @@ def test_the_check_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_wrong_direction_is_an_error(tmp_path):
-    with pytest.raises(ConfigError, match="'up'"):
-        BestModel(tmp_path / "m.pt", "up")
-
-
 def test_looking_whether_the_file_can_be_written_follows_no_link(tmp_path):
     (tmp_path / "precious").write_text("precious")
     (tmp_path / "sweep").mkdir()

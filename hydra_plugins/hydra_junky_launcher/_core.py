@@ -35,7 +35,7 @@ from junky_core.engine.settings import SweepSettings
 from junky_core.engine.signals import noted_until_here
 from junky_core.engine.sweep import Sweep
 from junky_core.errors import JunkyError, SweepFailed
-from junky_core.events import Notice, Observer
+from junky_core.events import Notice, NoticeLevel, Observer, SweepKind
 from junky_core.job.best import Best, BestModel
 from junky_core.job.failures import showable
 from junky_core.jobs import Job, JobResult
@@ -240,7 +240,7 @@ class HydraSweep:
                 self._best,
                 observers,
                 settings,
-                kind="hydra",
+                kind=SweepKind.HYDRA,
                 recorder=record.open_journal(),
             )
             record.hand_over(self._sweep.emit)
@@ -290,7 +290,7 @@ class HydraSweep:
             self.results,
             self._spec.settings.direction,
             self._record.path,
-            lambda message: sweep.emit(Notice(level="error", message=message)),
+            lambda message: sweep.emit(Notice(level=NoticeLevel.ERROR, message=message)),
         )
         self._log.close()  # the next launch opens it again, and appends
         if self._record.journal is not None:

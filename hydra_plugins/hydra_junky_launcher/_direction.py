@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 from collections.abc import Sequence
 from typing import Any
@@ -10,17 +11,18 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hydra_plugins.hydra_junky_launcher._errors import HydraConfigError
+from junky_core.jobs import Direction
 
 __all__ = ["one_direction", "read_direction"]
 
 # Where sweepers without a `direction` keep theirs (Nevergrad's, Ax's): key -> (if true, if false).
 _FLAGS = {
-    "optim.maximize": ("maximize", "minimize"),
-    "ax_config.experiment.minimize": ("minimize", "maximize"),
+    "optim.maximize": (Direction.MAXIMIZE, Direction.MINIMIZE),
+    "ax_config.experiment.minimize": (Direction.MINIMIZE, Direction.MAXIMIZE),
 }
 
 
-def one_direction(sweeper: Any, launcher: Any) -> str:
+def one_direction(sweeper: Any, launcher: Any) -> Direction:
     """Return the direction of a sweep, from its sweeper and its launcher.
 
     If only one of them has a direction, it applies; if neither has, higher scores
@@ -40,11 +42,11 @@ def one_direction(sweeper: Any, launcher: Any) -> str:
             f"a sweep has one direction, but {key} says {theirs} and hydra.launcher.direction says "
             f"{ours}. Set {key}, and leave hydra.launcher.direction out: it follows the sweeper's"
         )
-    return theirs or ours or "maximize"
+    return theirs or ours or Direction.MAXIMIZE
 
 
-def read_direction(key: str, direction: Any) -> str:
-    """Return ``"maximize"`` or ``"minimize"``, from a string or an enum member.
+def read_direction(key: str, direction: Any) -> Direction:
+    """Return a direction, from a string or any enum's member.
 
     Args:
         key: Whose value it is, for the message: ``hydra.sweeper.direction``.
@@ -56,12 +58,12 @@ def read_direction(key: str, direction: Any) -> str:
     name = direction.name if isinstance(direction, enum.Enum) else direction
     if isinstance(name, str):
         name = name.lower().rpartition("direction.")[2]
-        if name in ("maximize", "minimize"):
-            return name
+        with contextlib.suppress(ValueError):
+            return Direction(name)
     raise HydraConfigError(f"{key}={direction!r}: expected maximize or minimize")
 
 
-def _of_sweeper(node: Any) -> tuple[str, str | None]:
+def _of_sweeper(node: Any) -> tuple[str, Direction | None]:
     """Return a sweeper's direction, and the key that holds it; ``None`` if it has none."""
     direction = _direction_of(node, "hydra.sweeper")
     if direction is None and OmegaConf.is_dict(node):
@@ -72,7 +74,7 @@ def _of_sweeper(node: Any) -> tuple[str, str | None]:
     return "hydra.sweeper.direction", direction
 
 
-def _direction_of(node: Any, name: str) -> str | None:
+def _direction_of(node: Any, name: str) -> Direction | None:
     """Return the ``direction`` of a sweeper or launcher; of several objectives, the first's."""
     key = f"{name}.direction"
     try:

@@ -26,6 +26,7 @@ from hydra_plugins.hydra_junky_launcher._reading import read_devices, usable_fol
 from junky_core.engine.settings import SweepSettings
 from junky_core.errors import ConfigError, SweepFolderError
 from junky_core.job.best import BestModel
+from junky_core.jobs import Direction
 from junky_core.record.best_path import best_model_path
 from junky_core.record.folder import SweepFolder
 from junky_core.record.sweep_record import REPAIR, is_spent, refusal
@@ -157,7 +158,7 @@ def _check_folder(folder: Path, resume: bool | str, config: DictConfig) -> None:
         raise HydraSweepFolderError(refusal(folder, HOW_TO_RESUME))
 
 
-def _best_model_path(folder: Path, name: Any, direction: str) -> Path:
+def _best_model_path(folder: Path, name: Any, direction: Direction) -> Path:
     """Return the best model's file.
 
     Raises:

@@ -31,6 +31,7 @@ from hydra_plugins.hydra_junky_sweeper._validation import validate_jobs
 from junky_core.engine.signals import noted_until_here
 from junky_core.errors import JunkyError, SweepFailed
 from junky_core.job.failures import showable
+from junky_core.jobs import Direction
 from junky_core.logs.standard_streams import unbreakable_streams
 from junky_core.paths import remove_empty
 from junky_core.record.folder import LOCK_NAME
@@ -80,7 +81,7 @@ class SweepRun:
         launcher: Where jobs run.
         fit_params: The grammar as plain data.
         params: Overrides from the config file, as ``hydra.sweeper.params`` has them.
-        direction: ``"maximize"`` or ``"minimize"``.
+        direction: Whether higher or lower scores are better.
         max_batch_size: Jobs in one launch, ``None`` for all.
         dry_run: Print what would run, and run nothing.
     """
@@ -90,7 +91,7 @@ class SweepRun:
     launcher: Launcher
     fit_params: Any
     params: Mapping[str, Any]
-    direction: str
+    direction: Direction
     max_batch_size: int | None
     dry_run: bool
 
@@ -256,7 +257,7 @@ class _ForeignRunner:
 
 
 def _best_to_name(
-    runner: _OwnRunner | _ForeignRunner, results: Sequence[JobResult], direction: str
+    runner: _OwnRunner | _ForeignRunner, results: Sequence[JobResult], direction: Direction
 ) -> tuple[JobResult | None, Path | None]:
     """Return the job to name as the best, and the file of its model if it has one.
 

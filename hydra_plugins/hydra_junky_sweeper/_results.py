@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from junky_core.files import write_atomically
 from junky_core.job.failures import describe
-from junky_core.jobs import JobResult, rank_key
+from junky_core.jobs import Direction, JobResult, rank_key
 from junky_core.values.texts import visible
 from junky_core.values.user_text import is_ctrl_c, repr_of
 from junky_core.values.wording import count
@@ -90,7 +90,7 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def best_of(results: Iterable[JobResult], direction: str) -> JobResult | None:
+def best_of(results: Iterable[JobResult], direction: Direction) -> JobResult | None:
     """Return the job with the best finite score, the lower number at a tie, or ``None``."""
     best = min(
         results, key=lambda result: rank_key(result.score, result.num, direction), default=None
@@ -105,7 +105,7 @@ def write_results(
     *,
     best: JobResult | None,
     overrides: Sequence[str],
-    direction: str,
+    direction: Direction,
     failed: Sequence[JobResult],
     model_path: Path | None,
 ) -> None:
@@ -116,7 +116,7 @@ def write_results(
     """
     content = {
         "name": "junky",
-        "direction": direction,
+        "direction": str(direction),
         "best_evaluated_params": dict(best.params) if best else None,
         "best_evaluated_result": best.score if best else None,
         "best_overrides": list(overrides) if best else None,

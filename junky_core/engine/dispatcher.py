@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
-from junky_core.events import Event, Notice, Observer
+from junky_core.events import Event, Notice, NoticeLevel, Observer
 from junky_core.job.forks import OwnProcess, leave_if_forked
 from junky_core.job.scopes import outside_scopes
 from junky_core.values.user_text import class_name, error_line, is_ctrl_c
@@ -179,7 +179,7 @@ class Dispatcher:
             f"{class_name(stuck)} has not returned from on_event({class_name(event)}) for "
             f"{_STUCK_AFTER_S:g} s: it hears no more events"
         )
-        self.emit(Notice(level="error", message=message))
+        self.emit(Notice(level=NoticeLevel.ERROR, message=message))
 
     def _call(self, observer: Observer, event: Event) -> None:
         try:
@@ -193,4 +193,4 @@ class Dispatcher:
                 return
             self._silenced.add(id(observer))
             message = f"{class_name(observer)} failed and is not reported again: "
-            self.emit(Notice(level="error", message=message + error_line(error)))
+            self.emit(Notice(level=NoticeLevel.ERROR, message=message + error_line(error)))

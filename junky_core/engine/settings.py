@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from junky_core.errors import ConfigError
+from junky_core.jobs import Direction
 from junky_core.values.user_text import shown
 
 __all__ = ["SweepSettings"]
@@ -21,6 +22,7 @@ class SweepSettings:
     """How a sweep is run; the fields are those of ``torch_autotrain``.
 
     Attributes:
+        direction: A :class:`Direction`, or its text.
         value_is_score: A job that gave no score is scored by the number it returned.
         resume_hint: How to resume this sweep, for messages.
         next_numbers: By slot, the ``n`` its next name gets.
@@ -29,7 +31,7 @@ class SweepSettings:
         folder: The sweep's folder, if it has one.
     """
 
-    direction: str = "maximize"
+    direction: Direction = Direction.MAXIMIZE
     max_retries: int = 1
     seed: int | None = None
     threads_per_slot: int | None = None
@@ -46,10 +48,12 @@ class SweepSettings:
     folder: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.direction not in ("maximize", "minimize"):
+        try:
+            object.__setattr__(self, "direction", Direction(self.direction))
+        except ValueError:
             raise ConfigError(
                 f"direction is {shown(self.direction)}; it must be 'maximize' or 'minimize'"
-            )
+            ) from None
         _whole("max_retries", self.max_retries, 0)
         if self.threads_per_slot is not None:
             _whole("threads_per_slot", self.threads_per_slot, 1, _MOST_THREADS)

@@ -25,8 +25,10 @@ from junky_core.events import (
     EndReason,
     Event,
     Notice,
+    NoticeLevel,
     Observer,
     ScoreReported,
+    SweepKind,
     SweepStarted,
 )
 from junky_core.executors.contract import AttemptRunner, AttemptSettings, ExecutorFactory
@@ -52,7 +54,7 @@ class Sweep:
         best: The best model; lives on between batches.
         observers: Called with each event, in a separate thread.
         settings: How it is run.
-        kind: ``"python"`` or ``"hydra"``.
+        kind: Which door it came in by.
         recorder: The journal. It has handled an event before the sweep continues.
         make_executor: Where attempts run.
     """
@@ -64,7 +66,7 @@ class Sweep:
         best: BestModel,
         observers: Sequence[Observer] = (),
         settings: SweepSettings | None = None,
-        kind: str = "python",
+        kind: SweepKind = SweepKind.PYTHON,
         recorder: Observer | None = None,
         make_executor: ExecutorFactory = ThreadExecutor,
     ) -> None:
@@ -128,11 +130,11 @@ class Sweep:
                 self._note_lost_slots(run)
                 if not self.best.flush():
                     run.reason = run.reason or EndReason.BEST_NOT_SAVED
-                    self._notice("error", self.best.problem + settings.how_to_resume())
+                    self._notice(NoticeLevel.ERROR, self.best.problem + settings.how_to_resume())
                 self._signum = watch.signum
                 if self._signum is not None:
                     # SweepInterrupted may end the script without a word: say it here.
-                    self._notice("warning", self._interrupted(self._signum))
+                    self._notice(NoticeLevel.WARNING, self._interrupted(self._signum))
                 self._emit_ended(run, watch.seconds)
         self._raise_if_ended_early(run)
         return self.results()
@@ -178,7 +180,9 @@ class Sweep:
         """Give jobs to a new slot, in this run or in the next; from any thread."""
         driver = self._driver(slot)
         self._drivers.add(driver)
-        self._notice("info", f"Thread-{slot.index} on {slot.device} takes jobs from now on")
+        self._notice(
+            NoticeLevel.INFO, f"Thread-{slot.index} on {slot.device} takes jobs from now on"
+        )
         if self._run is not None:
             self._run.add(driver)
 
@@ -199,7 +203,7 @@ class Sweep:
         if run.reason is None and not run.scheduler.open_slots and run.left != 0:
             run.reason = EndReason.NO_SLOTS
             self._notice(
-                "error",
+                NoticeLevel.ERROR,
                 "no slot is left to run jobs; the sweep ends with what it has"
                 + self.settings.how_to_resume(),
             )
@@ -232,9 +236,9 @@ class Sweep:
         return f"the sweep was ended by {name}" + self.settings.how_to_resume()
 
     def _alert(self, message: str) -> None:
-        self._notice("warning", message)
+        self._notice(NoticeLevel.WARNING, message)
 
-    def _notice(self, level: str, message: str) -> None:
+    def _notice(self, level: NoticeLevel, message: str) -> None:
         self.emit(Notice(level=level, message=message))
 
     def _emit_started(self, source: JobSource, already_finished: int) -> None:

@@ -26,12 +26,12 @@ from typing import IO, Any, Protocol, TypeAlias
 import torch
 
 from junky_core.errors import ConfigError, ForkedChildError
-from junky_core.events import BestSaved, BestSaving, Event, Notice
+from junky_core.events import BestSaved, BestSaving, Event, Notice, NoticeLevel
 from junky_core.files import FileContent, KeptFile, write_atomically
 from junky_core.job.forks import OwnProcess
 from junky_core.job.scopes import outside_scopes
 from junky_core.job.weights import weights_to_offer
-from junky_core.jobs import rank_key
+from junky_core.jobs import Direction, rank_key
 from junky_core.paths import remove_empty, try_to_write
 from junky_core.values.user_text import error_line
 
@@ -65,7 +65,7 @@ class Offers(Protocol):
     """Where a job offers its models: a :class:`BestModel`, here or in another process."""
 
     @property
-    def direction(self) -> str:
+    def direction(self) -> Direction:
         """``"maximize"`` or ``"minimize"``."""
 
     def offer(
@@ -81,21 +81,16 @@ class BestModel:
 
     Args:
         path: The file. Its folder is created if needed.
-        direction: ``"maximize"`` or ``"minimize"``.
+        direction: Whether higher or lower scores are better.
         emit: Where its events go.
-
-    Raises:
-        ConfigError: The direction is neither.
     """
 
     def __init__(
         self,
         path: Path | str,
-        direction: str = "maximize",
+        direction: Direction = Direction.MAXIMIZE,
         emit: Callable[[Event], None] = lambda _event: None,
     ) -> None:
-        if direction not in ("maximize", "minimize"):
-            raise ConfigError(f"direction is {direction!r}; it must be 'maximize' or 'minimize'")
         self.path = Path(path).absolute()  # jobs may change the working folder
         self.direction = direction
         self._own = OwnProcess()
@@ -385,7 +380,7 @@ class BestModel:
         else:
             if brought_back:
                 message = f"the best model had been deleted; it is back: {self.path}"
-                self.emit(Notice(level="warning", message=message))
+                self.emit(Notice(level=NoticeLevel.WARNING, message=message))
                 found = FileContent.of(self.path, file.sha256)
             trouble = "" if found.is_at(self.path) else trouble
         with self._changed:
@@ -401,9 +396,11 @@ class BestModel:
 
     def _notice(self, error: str) -> Notice:
         if not error:
-            return Notice(level="info", message=f"the best model is on disk again: {self.path}")
+            return Notice(
+                level=NoticeLevel.INFO, message=f"the best model is on disk again: {self.path}"
+            )
         return Notice(
-            level="error",
+            level=NoticeLevel.ERROR,
             message=f"THE BEST MODEL COULD NOT BE SAVED to {self.path}: {error}. "
             "Training continues; the file there, if any, is the last complete one. "
             "Saving is retried with the next save and at the end",

@@ -26,7 +26,7 @@ from junky_core.job.forks import OwnProcess
 from junky_core.job.loaders import LoaderSets, SharedData
 from junky_core.job.scopes import current_scope
 from junky_core.job.seeding import reproducibility_warnings
-from junky_core.jobs import rank_key
+from junky_core.jobs import Direction, rank_key
 from junky_core.values.calls import Call
 from junky_core.values.user_text import class_name, repr_of
 
@@ -312,7 +312,8 @@ def _standalone() -> JobContext:
             slot = parse_devices(settings.get("devices", "auto"))[0]
             seed = settings.get("seed")
             best = BestModel(
-                settings.get("best_model_path", "model.pt"), settings.get("direction", "maximize")
+                settings.get("best_model_path", "model.pt"),
+                Direction(settings.get("direction", Direction.MAXIMIZE)),
             )
             _standalone_jobs[key] = _StandaloneJob(
                 device=torch.device(slot.device),

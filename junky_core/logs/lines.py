@@ -26,7 +26,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from junky_core.jobs import rank_key
+from junky_core.jobs import Direction, rank_key
 from junky_core.logs.literals import read_params, split_balanced
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Entry", "LogReader", "Row"]
 
 Row = tuple[str, "float | None", Any, bool]
-Entry = tuple[str, "int | None", str, "float | None", Any, bool]
+Entry = tuple[Direction, "int | None", str, "float | None", Any, bool]
 
 # CPython since 3.10 calls a thread "Thread-1 (run_model)" after its target; the old tool kept that.
 _THREAD = r"Thread-\d+(?: \([^()]{1,80}\))?"
@@ -77,7 +77,7 @@ class _Job:
         self.finished = False
         self.ended = False  # the old tool's thread has begun another job
 
-    def offer(self, score: float, direction: str) -> None:
+    def offer(self, score: float, direction: Direction) -> None:
         """Keep ``score`` if it beats the job's score so far."""
         if rank_key(score, 0, direction) < rank_key(self.score, 0, direction):
             self.score = score
@@ -87,7 +87,7 @@ class _Sweep:
     """The jobs of one sweep, and their names in its current section."""
 
     def __init__(self) -> None:
-        self.direction = "maximize"
+        self.direction = Direction.MAXIMIZE
         self.jobs: list[_Job] = []
         self.by_num: dict[int, _Job] = {}
         self.by_name: dict[str, _Job] = {}
@@ -143,7 +143,7 @@ class LogReader:
 
     def rows(self) -> list[Row]:
         """Return a row per job, best first."""
-        groups: list[tuple[str, list[_Job]]] = []
+        groups: list[tuple[Direction, list[_Job]]] = []
         for sweep in self._sweeps:
             jobs = sorted(sweep.rows(), key=lambda j: -1 if j.num is None else j.num)
             groups.append((sweep.direction, jobs))
@@ -214,7 +214,7 @@ class LogReader:
             if (
                 self._sweeps and not self._sweep.jobs
             ):  # in the head, not in a config that was printed
-                self._sweep.direction = found[1]
+                self._sweep.direction = Direction(found[1])
         elif _REPEATING.search(line):
             self._sweep.round += 1
 
@@ -240,7 +240,7 @@ class LogReader:
         sweep = self._sweep
         if found := _SCORE.match(line, start):
             if found[1] == "minimum":
-                sweep.direction = "minimize"
+                sweep.direction = Direction.MINIMIZE
             if found[1] or "(not finite)" in line:
                 self.seen = True
                 job = sweep.by_name.get(name) or sweep.add(name, None)

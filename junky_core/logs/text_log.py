@@ -36,6 +36,7 @@ from junky_core.events import (
     SweepStarted,
 )
 from junky_core.job.forks import OwnProcess
+from junky_core.jobs import Direction
 from junky_core.values.texts import MAX_TOLD, cut, visible
 from junky_core.values.user_text import repr_of
 from junky_core.values.wording import count as number_of
@@ -151,7 +152,7 @@ class SweepLog:
         self._writer: LogWriter = StdoutWriter() if writer is None else writer
         # Reentrant: a signal handler that emits in this thread must not deadlock.
         self._lock = threading.RLock()  # guards all below, and keeps the order of lines
-        self._direction = "maximize"
+        self._direction = Direction.MAXIMIZE
         self._jobs_of_slot: dict[int, int] = {}
         self._params: dict[int, str] = {}  # by job, of those running
         self._best: tuple[int, str] | None = None  # job and parameters of the best so far
@@ -215,7 +216,7 @@ class SweepLog:
         return []
 
     def _sweep_started(self, event: SweepStarted) -> list[str]:
-        self._direction = event.direction
+        self._direction = Direction(event.direction)
         total = "not known beforehand" if event.total is None else str(event.total)
         if event.already_finished:
             total += f" (and {event.already_finished} already finished)"
@@ -255,7 +256,7 @@ class SweepLog:
             finite = math.isfinite(event.score)
             return [] if finite else [f"{event.name}: score {score} (not finite)"]
         extremum, than = (
-            ("minimum", "more") if self._direction == "minimize" else ("maximum", "less")
+            ("minimum", "more") if self._direction == Direction.MINIMIZE else ("maximum", "less")
         )
         line = f"{event.name}: new {extremum} score {score}"
         if event.overall:

@@ -24,6 +24,7 @@ from junky_core.events import (
     SweepEnded,
     SweepStarted,
 )
+from junky_core.jobs import Direction
 
 __all__ = ["EVENT_NAMES", "EVENT_TYPES", "TIME", "EventType", "FieldType"]
 
@@ -126,7 +127,7 @@ def _is_list_of_texts(value: Any) -> bool:
 
 
 def _is_direction(value: Any) -> bool:
-    return value in ("maximize", "minimize")
+    return value in tuple(Direction)
 
 
 def _is_shallow(value: Any, depth: int = 0) -> bool:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from junky_core.errors import ResumeError
-from junky_core.events import Notice
+from junky_core.events import Notice, NoticeLevel
 from junky_core.jobs import Job
 from junky_core.record.rows import JobRecord
 from junky_core.record.state import SweepState
@@ -204,12 +204,12 @@ def put_model_aside(path: Path, job: int) -> Notice:
         path.replace(kept)
     except OSError as error:
         return Notice(
-            level="error",
+            level=NoticeLevel.ERROR,
             message=f"{path} is the model of job {job}, which is superseded, and it could not be "
             f"renamed: {error.strerror}. The first best model of this sweep will replace it",
         )
     return Notice(
-        level="warning",
+        level=NoticeLevel.WARNING,
         message=f"the best model so far was that of job {job}, which is superseded: "
         f"its file is now {kept.name}",
     )

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from junky_core.errors import JournalError, SweepFolderError
-from junky_core.events import SweepStarted
+from junky_core.events import SweepKind, SweepStarted
 from junky_core.files import write_atomically
+from junky_core.jobs import Direction
 from junky_core.record.codec import encode_event
 from junky_core.record.event_types import EVENT_TYPES
 from junky_core.record.lines import (
@@ -68,7 +69,7 @@ def seal_old_journal(path: Path) -> None:
         _write(path, (line.text for text in file if (line := reader.take(text)) is not None))
 
 
-def repair_journal(path: Path, direction: str, seed: int | None) -> str | None:
+def repair_journal(path: Path, direction: Direction, seed: int | None) -> str | None:
     """Keep only the intact records of a damaged journal, in order and with new numbers.
 
     The damaged file is kept next to it, as ``journal.jsonl.damaged``.
@@ -93,7 +94,7 @@ def repair_journal(path: Path, direction: str, seed: int | None) -> str | None:
         ) from error
 
 
-def _repair(path: Path, direction: str, seed: int | None) -> str | None:
+def _repair(path: Path, direction: Direction, seed: int | None) -> str | None:
     try:
         for _ in read_journal(path):
             pass
@@ -158,11 +159,16 @@ def _sift(path: Path) -> tuple[list[_Whole], list[str]]:
     return found, dropped
 
 
-def _start(direction: str, seed: int | None) -> bytes:
+def _start(direction: Direction, seed: int | None) -> bytes:
     """Return an encoded record that replaces a lost start of the sweep."""
     sweep_id = uuid.uuid4().hex[:12]
     event = SweepStarted(
-        sweep_id=sweep_id, kind="", total=None, direction=direction, seed=seed, resumed=True
+        sweep_id=sweep_id,
+        kind=SweepKind.UNKNOWN,
+        total=None,
+        direction=direction,
+        seed=seed,
+        resumed=True,
     )
     return encode_event(event) or b""
 

@@ -35,7 +35,7 @@ from junky_core.events import (
     SweepStarted,
 )
 from junky_core.files import file_sha256
-from junky_core.jobs import JobResult, JobStatus, rank_key
+from junky_core.jobs import Direction, JobResult, JobStatus, rank_key
 from junky_core.record.rows import AttemptRecord, BestRecord, BestScore, JobRecord, SlotRecord
 
 __all__ = ["SweepState"]
@@ -51,7 +51,7 @@ class SweepState:
         kind: ``"python"`` or ``"hydra"``.
         spec: The arguments of the sweep, as of the last start.
         seed: The seed of the last session.
-        direction: ``"maximize"`` or ``"minimize"``.
+        direction: Whether higher or lower scores are better.
         devices: The device of each slot, in the order of the slots.
         total: How many jobs this session has, including those of earlier batches and those
             that were already finished; ``None`` if unknown.
@@ -79,7 +79,7 @@ class SweepState:
         self.kind = ""
         self.spec: dict[str, Any] = {}
         self.seed: int | None = None
-        self.direction = "maximize"
+        self.direction = Direction.MAXIMIZE
         self.devices: list[str] = []
         self.total: int | None = None
         self.finished = 0
@@ -200,7 +200,7 @@ class SweepState:
             self._job(num).status = JobStatus.STOPPED
         self.waiting.clear()
         self.sweep_id, self.kind, self.seed = event.sweep_id, event.kind, event.seed
-        self.direction = event.direction
+        self.direction = Direction(event.direction)  # a journal has its text
         # A Hydra sweep records the config of a job once; later batches leave it out.
         kept = {"config": self.spec["config"]} if "config" in self.spec else {}
         self.spec = {**kept, **event.spec}
@@ -337,7 +337,7 @@ class SweepState:
         if before is not None and score == before.score:
             if job < before.job:
                 self.best = BestScore(score, job, name)
-        elif before is None or (score > before.score) == (self.direction == "maximize"):
+        elif before is None or (score > before.score) == (self.direction == Direction.MAXIMIZE):
             self.best = BestScore(score, job, name)
             self.bests.append((time, score, job))
 

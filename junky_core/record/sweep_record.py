@@ -28,10 +28,10 @@ from typing import Any
 
 from junky_core.engine.settings import SweepSettings
 from junky_core.errors import JournalError, ResumeError, SweepFolderError
-from junky_core.events import Event, Notice
+from junky_core.events import Event, Notice, NoticeLevel
 from junky_core.files import remove_stale_temporaries
 from junky_core.job.best import BestModel
-from junky_core.jobs import GridSource, Job, JobResult, JobStatus, rank_key
+from junky_core.jobs import Direction, GridSource, Job, JobResult, JobStatus, rank_key
 from junky_core.record.folder import SweepFolder
 from junky_core.record.journal import Journal
 from junky_core.record.known_jobs import KnownJobs, put_model_aside
@@ -93,7 +93,7 @@ class SweepRecord:
         path: Path,
         *,
         resume: bool | str,
-        direction: str,
+        direction: Direction,
         seed: int | None,
         how_to_resume: str,
         spent_may_go: bool = False,
@@ -108,7 +108,7 @@ class SweepRecord:
         self._folder.acquire()
         try:
             if self._folder.lock_note:
-                self._note("warning", self._folder.lock_note)
+                self._note(NoticeLevel.WARNING, self._folder.lock_note)
             if self._folder.holds_sweep() and not resume:
                 if not spent_may_go or not is_spent(self.path):
                     raise SweepFolderError(refusal(self.path, how_to_resume))
@@ -119,7 +119,7 @@ class SweepRecord:
                 self.state = load_state(self._folder.journal_path)
                 self._check_same_kind(direction, seed)
             elif resume:
-                self._note("info", f"{self.path} contains no sweep yet: a new one starts")
+                self._note(NoticeLevel.INFO, f"{self.path} contains no sweep yet: a new one starts")
         except BaseException:
             self._folder.release()
             raise
@@ -139,7 +139,7 @@ class SweepRecord:
             self.notices.append(put_model_aside(*self._model_of_superseded))
         self.journal = Journal(
             self._folder.journal_path,
-            on_trouble=lambda message: self.tell(Notice(level="error", message=message)),
+            on_trouble=lambda message: self.tell(Notice(level=NoticeLevel.ERROR, message=message)),
             reclaim=self._folder.reclaim,
         )
         return self.journal
@@ -221,12 +221,12 @@ class SweepRecord:
                 except OSError:
                     return
 
-    def _repair(self, direction: str, seed: int | None) -> None:
+    def _repair(self, direction: Direction, seed: int | None) -> None:
         """Repair the journal if it is damaged, and warn about what was dropped."""
         dropped = repair_journal(self._folder.journal_path, direction, seed)
         if dropped is not None:
             self._repaired = True
-            self._note("warning", dropped)
+            self._note(NoticeLevel.WARNING, dropped)
 
     def _set_aside(self) -> None:
         """Rename the journal of a spent sweep."""
@@ -234,7 +234,9 @@ class SweepRecord:
         sweep_id = re.sub(r"[^0-9A-Za-z]", "", load_state(old).sweep_id)[:40]  # it is in a file
         name = f"{old.stem}-{sweep_id or 'old'}{old.suffix}"
         old.replace(old.with_name(name))
-        self._note("info", f"the journal of the sweep that was in {self.path} is now {name}")
+        self._note(
+            NoticeLevel.INFO, f"the journal of the sweep that was in {self.path} is now {name}"
+        )
 
     def _restore_best(self, best: BestModel) -> None:
         """Use the best model's file as the best so far, if this sweep wrote it."""
@@ -263,7 +265,7 @@ class SweepRecord:
         ):
             self._reopened.add(lead.num)
             lost = f"the best model of job {lead.num} is no longer in {best.path}"
-            self._note("warning", f"{lost}: the job runs again if it is in this sweep")
+            self._note(NoticeLevel.WARNING, f"{lost}: the job runs again if it is in this sweep")
             if record is None:
                 best.miss(f"{lost}, and no other was saved since")
 
@@ -303,7 +305,7 @@ class SweepRecord:
             raise self._jobs.another_sweep(self.path, todo, unknown, other)
         self._refuse_mixture(todo, best, what_changed)
         for message in self._jobs.notes(replaced, unknown):
-            self._note("warning", message)
+            self._note(NoticeLevel.WARNING, message)
         plan.source = GridSource(iter(todo), len(todo))
         return plan
 
@@ -337,21 +339,21 @@ class SweepRecord:
             count = self._seen[job.key] = self._seen.get(job.key, 0) + 1
             yield job if count == 1 else replace(job, key=f"{job.key}#{count}")
 
-    def _check_same_kind(self, direction: str, seed: int | None) -> None:
+    def _check_same_kind(self, direction: Direction, seed: int | None) -> None:
         assert self.state is not None
         if self.state.by_num and self.state.direction != direction:
             raise ResumeError(
-                f"{self.path} contains a sweep with direction {self.state.direction!r}, "
-                f"but this one has {direction!r}: use the same direction to resume it"
+                f"{self.path} contains a sweep with direction '{self.state.direction}', "
+                f"but this one has '{direction}': use the same direction to resume it"
             )
         if self.state.by_num and self.state.seed != seed:
             self._note(
-                "warning",
+                NoticeLevel.WARNING,
                 f"the sweep started with seed {self.state.seed} and continues with {seed}: "
                 "not all of its jobs are comparable",
             )
 
-    def _note(self, level: str, message: str) -> None:
+    def _note(self, level: NoticeLevel, message: str) -> None:
         self.notices.append(Notice(level=level, message=message))
 
 

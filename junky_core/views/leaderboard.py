@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from junky_core.files import write_atomically
-from junky_core.jobs import JobResult, rank_key
+from junky_core.jobs import Direction, JobResult, rank_key
 from junky_core.logs.text_log import StdoutWriter
 from junky_core.values.identity import key_of
 from junky_core.values.texts import visible
@@ -43,11 +43,11 @@ _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+
 _ABSENT = ""  # the job does not have the parameter
 
 
-def ranked(results: Iterable[JobResult], direction: str) -> list[JobResult]:
+def ranked(results: Iterable[JobResult], direction: Direction) -> list[JobResult]:
     """Sort ``results``: finished jobs, best first, then stopped and failed ones by number.
 
     >>> jobs = ranked([JobResult(0, "Thread-1_0", {"a": 1}, "finished", 0.5),
-    ...                JobResult(1, "Thread-2_0", {"a": 2}, "finished", 0.7)], "maximize")
+    ...                JobResult(1, "Thread-2_0", {"a": 2}, "finished", 0.7)], Direction.MAXIMIZE)
     >>> [(job.score, job.params) for job in jobs]
     [(0.7, {'a': 2}), (0.5, {'a': 1})]
     """
@@ -112,7 +112,7 @@ def duration_text(seconds: float) -> str:
 
 def render_leaderboard(
     results: Sequence[JobResult],
-    direction: str,
+    direction: Direction,
     *,
     max_rows: int = 20,
     width: int = _PLAIN_WIDTH,
@@ -121,7 +121,7 @@ def render_leaderboard(
 
     Args:
         results: How the jobs ended, in any order.
-        direction: ``"maximize"`` or ``"minimize"``.
+        direction: Whether higher or lower scores are better.
         max_rows: How many ranked jobs to show, and how many failed ones. The others are counted.
         width: Width in columns. Parameters that do not fit are left out, the last ones first.
     """
@@ -160,7 +160,7 @@ def render_leaderboard(
 
 def leaderboard_text(
     results: Sequence[JobResult],
-    direction: str,
+    direction: Direction,
     *,
     max_rows: int = 20,
     width: int = _PLAIN_WIDTH,
@@ -179,7 +179,7 @@ def leaderboard_text(
 
 
 def write_leaderboard_csv(
-    path: str | os.PathLike[str], results: Iterable[JobResult], direction: str
+    path: str | os.PathLike[str], results: Iterable[JobResult], direction: Direction
 ) -> None:
     """Write all jobs and all parameters to a CSV file, atomically.
 
@@ -229,13 +229,16 @@ def _cell(text: str) -> str:
 
 
 def publish_leaderboard(
-    results: Sequence[JobResult], direction: str, folder: Path | None, tell: Callable[[str], None]
+    results: Sequence[JobResult],
+    direction: Direction,
+    folder: Path | None,
+    tell: Callable[[str], None],
 ) -> None:
     """Print the leaderboard to ``sys.stdout``, and write ``leaderboard.csv`` to ``folder``.
 
     Args:
         results: How the jobs ended.
-        direction: ``"maximize"`` or ``"minimize"``.
+        direction: Whether higher or lower scores are better.
         folder: The sweep's, ``None`` if it has none.
         tell: Called with a message if the file could not be written; nothing is raised.
     """

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from junky_core.job.best import Best
-from junky_core.jobs import JobResult, rank_key
+from junky_core.jobs import Direction, JobResult, rank_key
 from junky_core.values.texts import visible
 from junky_core.values.wording import cell_text, pair_text
 from junky_core.views.leaderboard import (
@@ -53,14 +53,14 @@ class AutotrainResult(_Five):
 
     failed: tuple[JobResult, ...] = ()
     jobs: tuple[JobResult, ...] = ()
-    direction: str = "maximize"
+    direction: Direction = Direction.MAXIMIZE
 
     def __new__(  # noqa: PYI034 - typing.Self is newer than Python 3.10
         cls,
         *,
         failed: Sequence[JobResult] = (),
         jobs: Sequence[JobResult] = (),
-        direction: str = "maximize",
+        direction: Direction = Direction.MAXIMIZE,
         **fields: Any,
     ) -> AutotrainResult:
         """Create a result from its fields."""
@@ -75,7 +75,7 @@ class AutotrainResult(_Five):
         cls,
         results: Sequence[JobResult],
         best: Best | None,
-        direction: str,
+        direction: Direction,
         model: Any = None,
     ) -> AutotrainResult:
         """Return the result of a sweep.
@@ -105,7 +105,7 @@ class AutotrainResult(_Five):
         )
 
     @classmethod
-    def empty(cls, direction: str = "maximize") -> AutotrainResult:
+    def empty(cls, direction: Direction = Direction.MAXIMIZE) -> AutotrainResult:
         """Return the result of a sweep that ran nothing."""
         return cls.of([], None, direction)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from junky_core.errors import LogError, LogNotFoundError
+from junky_core.events import EndReason, SweepKind
 from junky_core.record.folder import JOURNAL_NAME, LOCK_NAME
 from junky_core.record.lines import Line, LineReader
 from junky_core.record.live_state import LiveState
@@ -161,7 +162,8 @@ def _watch_in_lines(view: _View, folder: Path, interval_s: float, stream: TextIO
 def _is_over(state: LiveState, folder: Path, silent_s: float) -> bool:
     if state.ended is not None:
         # A Hydra sweeper may launch another batch as long as its process is alive.
-        return state.kind != "hydra" or state.ended != "completed" or not _is_alive(folder)
+        may_continue = state.kind == SweepKind.HYDRA and state.ended == EndReason.COMPLETED
+        return not (may_continue and _is_alive(folder))
     return silent_s > _SILENT_S and not _is_alive(folder)
 
 

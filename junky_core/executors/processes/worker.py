@@ -46,7 +46,7 @@ from junky_core.executors.threads import ThreadExecutor
 from junky_core.job.best import Standing
 from junky_core.job.forks import OwnProcess
 from junky_core.job.weights import weights_to_offer
-from junky_core.jobs import EndKind
+from junky_core.jobs import Direction, EndKind
 
 __all__ = ["ProcessSetup", "main"]
 
@@ -70,7 +70,7 @@ class ProcessSetup:
     slot: SlotSpec
     runner: bytes
     settings: AttemptSettings
-    direction: str
+    direction: Direction
     torch_state: dict[str, Any]
 
 
@@ -151,7 +151,7 @@ def _why_not(error: BaseException) -> str:
 class _Offers:
     """Where jobs offer their models: the driver has the best one."""
 
-    def __init__(self, link: _Link, direction: str) -> None:
+    def __init__(self, link: _Link, direction: Direction) -> None:
         self.direction = direction
         self._link = link
 
@@ -167,7 +167,7 @@ class _Offers:
 class _Link:
     """The way up to the driver."""
 
-    def __init__(self, connection: Connection, direction: str) -> None:
+    def __init__(self, connection: Connection, direction: Direction) -> None:
         self.best = _Offers(self, direction)
         self._connection = connection
         self._own = OwnProcess()
