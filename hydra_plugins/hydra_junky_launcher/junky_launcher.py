@@ -58,7 +58,10 @@ class JunkyLauncher(Launcher):
         returns = self.sweep.launch(job_overrides, initial_job_idx)
         error = self.best_model_error()
         if error is not None and not self.sweeper_raises:
-            raise error
+            try:
+                raise error
+            finally:  # else this frame would keep the sweep, and so the lock of its folder
+                del error
         return returns
 
     def sweep_results(self) -> "list[JobResult]":

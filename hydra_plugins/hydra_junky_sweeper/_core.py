@@ -139,7 +139,10 @@ class SweepRun:
         if best_model_error is not None:
             if failed:
                 log.error(failure_text(failed, len(jobs), jobs.overrides_of))
-            raise best_model_error
+            try:
+                raise best_model_error
+            finally:  # else this frame would keep the sweep, and so the lock of its folder
+                del best_model_error
         if failed:
             raise HydraSweepFailed(
                 failure_text(failed, len(jobs), jobs.overrides_of)
