@@ -114,6 +114,33 @@ def test_a_thread_of_a_job_that_is_told_to_end_at_exit_is_waited_for(tmp_path):
     assert (done.returncode, done.stdout.splitlines()[-1:], done.stderr) == (0, ["False"], "")
 
 
+def test_threads_of_queues_of_multiprocessing_end_before_the_wait(tmp_path):
+    done = run(
+        """
+        import multiprocessing, threading, torch
+        from junky_core import torch_autotrain
+        from junky_core.job import thread_ends
+
+        def wait_until_gone(numbers):
+            print([thread.name for thread in threading.enumerate()], flush=True)
+            plain(numbers)
+
+        def train(*args):
+            queue = multiprocessing.Queue()
+            queue.put(1)
+            queue.get()
+            kept.append(queue)
+
+        kept = []
+        torch_autotrain(lambda: torch.nn.Linear(1, 1), train, progress=False)
+        plain, thread_ends.wait_until_gone = thread_ends.wait_until_gone, wait_until_gone
+        """,
+        tmp_path,
+    )
+    last = done.stdout.splitlines()[-1:]
+    assert (done.returncode, last, done.stderr) == (0, ["['MainThread']"], "")
+
+
 def test_a_daemon_thread_of_a_job_that_never_ends_does_not_keep_the_process(tmp_path):
     done = run(
         """

@@ -26,6 +26,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from multiprocessing.util import Finalize
 
 from junky_core.job.fork_locks import free_in_children
 
@@ -77,13 +78,16 @@ def wait_until_gone(numbers: Iterable[int | None]) -> None:
             time.sleep(0.001)
 
 
-def _at_exit() -> None:
+def _leave() -> None:
     statuses = [status for thread, status in _left if thread.is_alive()]
     if statuses:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
         os._exit(statuses[0])
+
+
+def _wait_for_threads() -> None:
     give_up = time.monotonic() + _DAEMONS_WITHIN_S
     alive = set()
     for thread in threading.enumerate():
@@ -95,4 +99,7 @@ def _at_exit() -> None:
 
 
 # Registered when this module is imported, so that what is registered later runs before it.
-atexit.register(_at_exit)
+atexit.register(_leave)
+# As the last thing that multiprocessing does at the end, for its queues end their threads there.
+# torch imports it before us, so a function of atexit would run too early.
+Finalize(None, _wait_for_threads, exitpriority=-1000)
