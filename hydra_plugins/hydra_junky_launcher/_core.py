@@ -36,8 +36,9 @@ from junky_core.engine.signals import noted_until_here
 from junky_core.engine.sweep import Sweep
 from junky_core.errors import JunkyError, SweepFailed
 from junky_core.events import Notice, NoticeLevel, Observer, SweepKind
-from junky_core.job.best import Best, BestModel
+from junky_core.job.best import BestModel
 from junky_core.job.failures import showable
+from junky_core.job.offers import Best
 from junky_core.jobs import Job, JobResult
 from junky_core.logs.standard_streams import unbreakable_streams
 from junky_core.logs.text_log import FileWriter, SweepLog

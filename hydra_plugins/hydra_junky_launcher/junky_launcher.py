@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 if TYPE_CHECKING:
     from hydra_plugins.hydra_junky_launcher._core import HydraSweep
     from junky_core.errors import BestModelError
-    from junky_core.job.best import Best
+    from junky_core.job.offers import Best
     from junky_core.jobs import JobResult
 
 __all__ = ["JunkyLauncher", "JunkyLauncherConf"]

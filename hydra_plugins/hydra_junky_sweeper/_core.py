@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from hydra.types import HydraContext
 
     from junky_core.errors import BestModelError
-    from junky_core.job.best import Best
+    from junky_core.job.offers import Best
     from junky_core.jobs import JobResult
 
 __all__ = ["RESULTS_FILE", "SweepRun", "check_batch_size"]

@@ -24,8 +24,8 @@ from junky_core.jobs import Attempt, EndKind, JobResult
 
 if TYPE_CHECKING:
     from junky_core.executors.slots import Slot
-    from junky_core.job.best import Offers
     from junky_core.job.context import JobContext
+    from junky_core.job.offers import Offers
     from junky_core.job.scopes import JobScope
 
 __all__ = [

@@ -19,9 +19,9 @@ import functools
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, Protocol, TypeAlias
+from typing import IO, Any
 
 import torch
 
@@ -29,49 +29,14 @@ from junky_core.errors import ConfigError, ForkedChildError
 from junky_core.events import BestSaved, BestSaving, Event, Notice, NoticeLevel
 from junky_core.files import FileContent, KeptFile, write_atomically
 from junky_core.job.forks import OwnProcess
+from junky_core.job.offers import Best, Standing, Weights
 from junky_core.job.scopes import outside_scopes
 from junky_core.job.weights import weights_to_offer
 from junky_core.jobs import Direction, rank_key
 from junky_core.paths import remove_empty, try_to_write
 from junky_core.values.user_text import error_line
 
-__all__ = ["Best", "BestModel", "Offers", "Standing"]
-
-
-# A copy of a state dict; or bytes, what torch.save made of one in another process.
-Weights: TypeAlias = dict[str, Any] | bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Best:
-    """A best model: its job and attempt, its ``score``, and its place in the order of saves."""
-
-    job: int
-    name: str
-    score: float
-    serial: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """The answer to an offer: whether it is the best, and which model is best now."""
-
-    leads: bool
-    best: Best | None
-    serial: int  # of the save that follows; 0 for none
-
-
-class Offers(Protocol):
-    """Where a job offers its models: a :class:`BestModel`, here or in another process."""
-
-    @property
-    def direction(self) -> Direction:
-        """``"maximize"`` or ``"minimize"``."""
-
-    def offer(
-        self, job: int, name: str, score: float, model: Any, *, check: bool = False
-    ) -> Standing:
-        """See :meth:`BestModel.offer`."""
+__all__ = ["BestModel"]
 
 
 class BestModel:

@@ -20,10 +20,11 @@ from junky_core.devices import parse_devices
 from junky_core.errors import BestModelError, ForkedChildError, JobStopped
 from junky_core.events import Event, ScoreReported
 from junky_core.files import file_sha256
-from junky_core.job.best import BestModel, Offers, Standing
+from junky_core.job.best import BestModel
 from junky_core.job.exception_links import chain
 from junky_core.job.forks import OwnProcess
 from junky_core.job.loaders import LoaderSets, SharedData
+from junky_core.job.offers import Offers, Standing
 from junky_core.job.scopes import current_scope
 from junky_core.job.seeding import reproducibility_warnings
 from junky_core.jobs import Direction, rank_key

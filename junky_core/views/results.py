@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from junky_core.job.best import Best
+from junky_core.job.offers import Best
 from junky_core.jobs import Direction, JobResult, rank_key
 from junky_core.values.texts import visible
 from junky_core.values.wording import cell_text, pair_text

@@ -33,7 +33,8 @@ from junky_core.executors.processes.fork_server import ForkServer, ForkServerErr
 from junky_core.executors.processes.output import WorkerOutput
 from junky_core.executors.processes.sending import dumps, loads
 from junky_core.executors.processes.worker import ProcessSetup
-from junky_core.job.best import BestModel, Standing
+from junky_core.job.best import BestModel
+from junky_core.job.offers import Standing
 from junky_core.jobs import Attempt, EndKind
 from junky_core.values.user_text import error_line
 

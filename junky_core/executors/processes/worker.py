@@ -43,8 +43,8 @@ from junky_core.executors.messages import attempt_of, plain_end
 from junky_core.executors.processes.main_module import import_main
 from junky_core.executors.processes.sending import dumps, loads
 from junky_core.executors.threads import ThreadExecutor
-from junky_core.job.best import Standing
 from junky_core.job.forks import OwnProcess
+from junky_core.job.offers import Standing
 from junky_core.job.weights import weights_to_offer
 from junky_core.jobs import Direction, EndKind
 
