@@ -16,13 +16,12 @@ from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hydra_plugins.hydra_junky_launcher._errors import HydraConfigError, HydraDeviceError
-from junky_core.devices import SlotSpec, parse_devices
-from junky_core.errors import DeviceError, JunkyError
+from hydra_plugins.hydra_junky_launcher._errors import HydraConfigError
+from junky_core.errors import JunkyError
 from junky_core.paths import check_path, folder_trouble
 from junky_core.values.user_text import shown
 
-__all__ = ["check_values", "read_devices", "reading", "usable_folder"]
+__all__ = ["check_values", "reading", "usable_folder"]
 
 _EXPECTED = (OmegaConfBaseException, OSError, ValueError, ArithmeticError, RecursionError)
 
@@ -61,21 +60,6 @@ def check_values(node: DictConfig, prefix: str) -> None:
             value = node[key]
             if OmegaConf.is_config(value):
                 OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
-
-
-def read_devices(devices: Any) -> list[SlotSpec]:
-    """Return the slots that ``hydra.launcher.devices`` asks for, in any form of it.
-
-    Raises:
-        DeviceError: It is unknown, absent or malformed; shows the forms.
-    """
-    if OmegaConf.is_config(devices):
-        with reading("hydra.launcher.devices"):
-            devices = OmegaConf.to_container(devices, resolve=True)
-    try:
-        return parse_devices(devices)
-    except DeviceError as error:
-        raise HydraDeviceError(f"hydra.launcher.devices: {error}") from error
 
 
 def usable_folder(what: str, config: Any, key: str, inside: Path = Path()) -> Path:

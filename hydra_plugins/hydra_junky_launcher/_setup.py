@@ -15,6 +15,7 @@ from hydra_plugins.hydra_junky_launcher._core import (
     HydraSweep,
     HydraSweepSpec,
 )
+from hydra_plugins.hydra_junky_launcher._devices import read_devices
 from hydra_plugins.hydra_junky_launcher._direction import one_direction
 from hydra_plugins.hydra_junky_launcher._errors import (
     HydraConfigError,
@@ -22,7 +23,7 @@ from hydra_plugins.hydra_junky_launcher._errors import (
     HydraSweepFolderError,
     hydra_error,
 )
-from hydra_plugins.hydra_junky_launcher._reading import read_devices, usable_folder
+from hydra_plugins.hydra_junky_launcher._reading import usable_folder
 from junky_core.engine.settings import SweepSettings
 from junky_core.errors import ConfigError, SweepFolderError
 from junky_core.job.best import BestModel

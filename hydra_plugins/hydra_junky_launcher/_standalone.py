@@ -38,9 +38,10 @@ def run_settings() -> dict[str, Any] | None:
         "num": OmegaConf.select(hydra_config, "job.num", default=None) or 0,
         "best_model_path": folder / "model.pt",
     }
+    from hydra_plugins.hydra_junky_launcher._devices import read_devices
     from hydra_plugins.hydra_junky_launcher._direction import one_direction
     from hydra_plugins.hydra_junky_launcher._errors import hydra_error
-    from hydra_plugins.hydra_junky_launcher._reading import check_values, read_devices
+    from hydra_plugins.hydra_junky_launcher._reading import check_values
     from junky_core.record.best_path import best_model_path
 
     launcher: Any = OmegaConf.select(hydra_config, "launcher", default={})

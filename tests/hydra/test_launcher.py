@@ -25,7 +25,7 @@ from launching import ON_1_4, multirun
 from omegaconf import OmegaConf
 
 from hydra_plugins.hydra_junky_launcher import _folders, junky_launcher
-from hydra_plugins.hydra_junky_launcher._reading import read_devices
+from hydra_plugins.hydra_junky_launcher._devices import read_devices
 from junky_core import current_job
 from junky_core.errors import (
     ConfigError,
