@@ -36,8 +36,8 @@ class RunningJob:
     unfit_slots: set[int] = field(default_factory=set)
     last: AttemptEnd | None = None
 
-    def result(self, status: JobStatus, end: AttemptEnd, slot: SlotSpec) -> JobResult:
-        """Return how it ended, by the end of its last attempt."""
+    def result(self, status: JobStatus, end: AttemptEnd, slot: SlotSpec | None) -> JobResult:
+        """Return how it ended, by the end of its last attempt; no slot if it never started."""
         return JobResult(
             num=self.job.num,
             name=self.name,
@@ -47,8 +47,8 @@ class RunningJob:
             value=end.value,
             attempts=self.attempts,
             duration_s=end.duration_s,
-            slot=slot.index,
-            device=slot.device,
+            slot=0 if slot is None else slot.index,
+            device="" if slot is None else slot.device,
             error=end.error,
             traceback=end.traceback,
             exception=end.exception,
@@ -62,17 +62,6 @@ class RunningJob:
         """
         last = self.last
         died = failed_fast and last is not None and last.kind not in (EndKind.OOM, EndKind.LOST)
-        return JobResult(
-            num=self.job.num,
-            name=self.name,
-            params=self.job.params,
-            status=JobStatus.FAILED if died else JobStatus.STOPPED,
-            score=self.score,
-            attempts=self.attempts,
-            duration_s=0.0 if last is None else last.duration_s,
-            slot=0 if self.slot is None else self.slot.index,
-            device="" if self.slot is None else self.slot.device,
-            error="" if last is None else last.error,
-            traceback="" if last is None else last.traceback,
-            exception=None if last is None else last.exception,
-        )
+        status = JobStatus.FAILED if died else JobStatus.STOPPED
+        never_ran = AttemptEnd(kind=EndKind.INTERRUPTED, duration_s=0.0)
+        return self.result(status, last or never_ran, self.slot)
