@@ -17,7 +17,7 @@ from typing import Any
 
 from junky_core.job.fork_locks import free_streams
 from junky_core.job.patches import replaced, shared
-from junky_core.job.turns import turn
+from junky_core.job.turns import in_turn
 
 __all__ = ["forks_in_turn"]
 
@@ -34,19 +34,19 @@ def forks_in_turn() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for name in _FUNCTIONS:
             if hasattr(os, name):
-                stack.enter_context(replaced(os, name, _in_turn(getattr(os, name))))
+                stack.enter_context(
+                    replaced(os, name, in_turn(_freeing_streams(getattr(os, name))))
+                )
         yield
 
 
-def _in_turn(fork: Callable[[], Any]) -> Callable[[], Any]:
+def _freeing_streams(fork: Callable[[], Any]) -> Callable[[], Any]:
     @functools.wraps(fork)
     def call() -> Any:
-        with turn():
-            made = fork()
-            if made == 0 or (
-                isinstance(made, tuple) and made[0] == 0
-            ):  # forkpty: (pid, descriptor)
-                free_streams()
-            return made
+        made = fork()
+        pid = made[0] if isinstance(made, tuple) else made  # forkpty: (pid, descriptor)
+        if pid == 0:
+            free_streams()
+        return made
 
     return call
