@@ -3,10 +3,10 @@
 import builtins
 import os
 import sys
-import tempfile
 
 import pytest
 import torch
+from spoilers import as_before, clear_path, leave_for_a_deleted_folder, lower_limit  # noqa: F401
 
 from junky_core.autotrain import torch_autotrain
 from junky_core.record.reader import load_state
@@ -15,31 +15,11 @@ JOBS = 4
 BAD = 1
 
 
-@pytest.fixture(autouse=True)
-def _as_before(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    path, limit = list(sys.path), sys.getrecursionlimit()
-    yield
-    sys.path[:] = path
-    sys.setrecursionlimit(limit)
-
-
-def clear_path():
-    sys.path.clear()
+pytestmark = pytest.mark.usefixtures("as_before")
 
 
 def replace_path():
     sys.path = None
-
-
-def lower_limit():
-    sys.setrecursionlimit(120)
-
-
-def leave_for_a_deleted_folder():
-    folder = tempfile.mkdtemp()
-    os.chdir(folder)
-    os.rmdir(folder)
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -2,11 +2,11 @@
 
 import os
 import sys
-import tempfile
 
 import pytest
 import torch
 from launching import multirun
+from spoilers import as_before, clear_path, leave_for_a_deleted_folder, lower_limit  # noqa: F401
 
 from junky_core import current_job
 from junky_core.errors import SweepFailed
@@ -16,27 +16,7 @@ JOBS = 4
 BAD = 1
 
 
-@pytest.fixture(autouse=True)
-def _as_before(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    path, limit = list(sys.path), sys.getrecursionlimit()
-    yield
-    sys.path[:] = path
-    sys.setrecursionlimit(limit)
-
-
-def clear_path():
-    sys.path.clear()
-
-
-def lower_limit():
-    sys.setrecursionlimit(120)
-
-
-def leave_for_a_deleted_folder():
-    folder = tempfile.mkdtemp()
-    os.chdir(folder)
-    os.rmdir(folder)
+pytestmark = pytest.mark.usefixtures("as_before")
 
 
 @pytest.mark.parametrize("fails", [False, True])
