@@ -240,6 +240,8 @@ def _remove_if_stale(temporary: Path) -> bool:
         descriptor = os.open(temporary, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:  # fails if it is being written, or on a file system without locks
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not is_at(descriptor, temporary):  # renamed meanwhile; the name may be in use again
+                return False
             temporary.unlink()
         finally:
             os.close(descriptor)
@@ -273,12 +275,8 @@ def _temporary(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
             continue
         file = os.fdopen(descriptor, "wb")
         try:
-            if fcntl is not None:
-                with contextlib.suppress(OSError):
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not is_at(descriptor, temporary):  # removed as stale before it was locked
-                    file.close()
-                    continue
+            if not _lock_new(descriptor, temporary):
+                continue
             yield file, temporary
         except BaseException:
             with contextlib.suppress(OSError):
@@ -288,6 +286,19 @@ def _temporary(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
             with contextlib.suppress(OSError):  # closing writes the buffer: the disk is still full
                 file.close()
         return
+
+
+def _lock_new(descriptor: int, temporary: Path) -> bool:
+    """Lock a new temporary file; return False if another writer removes it as stale."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks: nobody removes it
+        pass
+    return is_at(descriptor, temporary)
 
 
 def _fill(file: BinaryIO, temporary: Path, write: Callable[[BinaryIO], Any]) -> str:

@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import hashlib
 import os
 import stat
@@ -307,6 +308,44 @@ def test_concurrent_writers_leave_one_whole_file(tmp_path):
     for thread in threads:
         thread.join(30)
     assert (tmp_path / "f").read_bytes() in contents
+    assert names(tmp_path) == ["f"]
+
+
+def test_name_that_another_writer_took_over_is_not_removed_as_stale(tmp_path, monkeypatch):
+    """The file is renamed, and its name used again, between being found and being locked."""
+    found = leave_stale(tmp_path / "f")
+    flock = fcntl.flock
+
+    def lock_late(descriptor, operation):
+        monkeypatch.setattr(fcntl, "flock", flock)
+        found.replace(tmp_path / "f")
+        found.write_bytes(b"of the other writer")
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", lock_late)
+    assert remove_stale_temporaries(tmp_path / "f") == []
+    assert found.read_bytes() == b"of the other writer"
+
+
+def test_file_that_another_writer_takes_for_stale_before_it_is_locked_is_given_up(
+    tmp_path, monkeypatch
+):
+    flock, opened = fcntl.flock, []
+
+    def lock_second(descriptor, operation):
+        monkeypatch.setattr(fcntl, "flock", flock)
+        opened.append(os.open(tmp_path / ".f.0.tmp", os.O_RDWR))
+        flock(opened[0], operation)
+        flock(descriptor, operation)
+
+    def write(file):
+        (tmp_path / ".f.0.tmp").unlink()
+        os.close(opened[0])
+        file.write(b"new")
+
+    monkeypatch.setattr(fcntl, "flock", lock_second)
+    write_atomically(tmp_path / "f", write)
+    assert (tmp_path / "f").read_bytes() == b"new"
     assert names(tmp_path) == ["f"]
 
 
