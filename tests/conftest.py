@@ -1,6 +1,7 @@
 """What all tests need of the process that runs them."""
 
 import signal
+import tempfile
 
 import pytest
 
@@ -8,6 +9,16 @@ import pytest
 # tests send it to theirs.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _temporary_folder(tmp_path_factory):
+    """Keep what killed programs leave in the system's temporary folder inside pytest's own."""
+    folder = str(tmp_path_factory.mktemp("tmp"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
 
 
 def pytest_collection_modifyitems(items):
