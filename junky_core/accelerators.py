@@ -22,6 +22,7 @@ __all__ = [
     "DeviceQueue",
     "device_module",
     "empty_caches",
+    "start",
     "synchronize_used_devices",
     "visible_devices",
 ]
@@ -53,6 +54,17 @@ def _accelerator_type() -> str | None:
     except RuntimeError:  # torch 2.6 built without any
         return None
     return None if found is None else found.type
+
+
+def start(kind: str) -> None:
+    """Start the runtime of devices of type ``kind``; nothing happens if it runs, or has none.
+
+    Raises:
+        RuntimeError: It cannot be started, or shows no device.
+    """
+    module = None if kind == "cpu" else device_module(kind)
+    if module is not None:
+        _call(module, "init")
 
 
 def _started(kind: str | None = None) -> Any | None:

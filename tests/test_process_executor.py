@@ -4,22 +4,17 @@ import os
 import signal
 import threading
 import time
-from pathlib import Path
 
 import pytest
 import torch
 from executor_contract import ExecutorContract, Recorder, interrupt
+from process_runs import ProcessRuns
 from served import FaultRunner, is_gone
 
-from junky_core.devices import parse_devices
-from junky_core.engine.settings import SweepSettings
-from junky_core.engine.sweep import Sweep
 from junky_core.errors import ConfigError, SweepFailed, SweepInterrupted
-from junky_core.events import AttemptFailed, JobFinished, JobStarted, Notice, ScoreReported
+from junky_core.events import JobFinished, JobStarted, Notice, ScoreReported
 from junky_core.executors.processes.executor import ProcessExecutor
 from junky_core.executors.processes.fork_server import ForkServer, is_supported
-from junky_core.job.best import BestModel
-from junky_core.jobs import GridSource, Job
 
 pytestmark = pytest.mark.skipif(not is_supported(), reason="the fork server is for Linux")
 
@@ -44,37 +39,9 @@ class TestProcesses(ExecutorContract):
 @pytest.fixture
 def run(tmp_path):
     """Run jobs with these parameters; ``run.best`` is the best model, ``run.recorder`` heard."""
-
-    class Runs:
-        sweep = None
-
-        def __call__(self, *params, slots=1, runner=None, recorder=None, **settings):
-            settings.setdefault("fail_fast", None)
-            self.best = BestModel(tmp_path / "model.pt")
-            self.recorder = recorder or Recorder()
-            self.sweep = Sweep(
-                parse_devices(f"cpu*{slots}"),
-                runner or FaultRunner(),
-                self.best,
-                settings=SweepSettings(**settings),
-                recorder=self.recorder,
-                make_executor=make_executor,
-            )
-            jobs = [Job(num, one) for num, one in enumerate(params)]
-            return self.sweep.run(GridSource(jobs, len(jobs)))
-
-        def failures(self):
-            return self.recorder.all(AttemptFailed)
-
-    runs = Runs()
+    runs = ProcessRuns(tmp_path, SERVER)
     yield runs
-    if runs.sweep is not None:
-        runs.sweep.close()
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    assert set(map(int, children)) <= {SERVER.pid}
-    if SERVER.pid is not None:
-        left = Path(f"/proc/{SERVER.pid}/task/{SERVER.pid}/children").read_text()
-        assert left == ""
+    runs.close()
 
 
 @pytest.mark.parametrize(
@@ -148,7 +115,7 @@ def test_children_that_a_job_leaves_end_with_its_worker(run, tmp_path):
     run({"do": "leave_child", "pids": str(tmp_path / "pids")}, max_retries=0)
     assert is_gone(int((tmp_path / "pids").read_text()))
     (result,) = run({"do": "leave_child_and_return"})
-    run.sweep.close()
+    run.sweeps[-1].close()
     assert is_gone(result.value)
 
 
@@ -195,7 +162,7 @@ def test_one_process_runs_all_jobs_of_its_slot(run):
 def test_unseeded_jobs_differ_and_seeded_ones_do_not_depend_on_their_process(run):
     drawn = [r.value for r in run(*[{"do": "draw"}] * 8, slots=2)]
     assert len(set(drawn)) == 8
-    run.sweep.close()
+    run.sweeps[-1].close()
     drawn = [r.value for r in run(*[{"do": "draw"}] * 4, slots=2, seed=7)]
     torch.manual_seed(7)
     assert drawn == [float(torch.rand(1, dtype=torch.double))] * 4

@@ -1,5 +1,6 @@
 """A sweep on worker processes, for scripts: what jobs run is the script's own."""
 
+import functools
 import sys
 import tempfile
 from pathlib import Path
@@ -36,16 +37,16 @@ class Notices:
             print(getattr(event, "message", "") or event.reason, file=sys.stderr)
 
 
-def run_jobs(function, jobs=2, slots=1):
+def run_jobs(function, jobs=2, slots=1, devices=None, preload=()):
     """Return what ``function(job)`` returned for each job."""
     with tempfile.TemporaryDirectory() as folder:
         sweep = Sweep(
-            parse_devices(f"cpu*{slots}"),
+            parse_devices(devices or f"cpu*{slots}"),
             FunctionRunner(function),
             BestModel(Path(folder) / "model.pt"),
             settings=SweepSettings(max_retries=0),
             recorder=Notices(),
-            make_executor=ProcessExecutor,
+            make_executor=functools.partial(ProcessExecutor, preload=preload),
         )
         try:
             results = sweep.run(GridSource([Job(num, {}) for num in range(jobs)], jobs))

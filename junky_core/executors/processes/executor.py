@@ -13,6 +13,7 @@ from junky_core.executors.processes.fork_server import ForkServer
 from junky_core.executors.processes.main_module import preparation
 from junky_core.executors.processes.process_worker import ProcessWorker
 from junky_core.executors.processes.sending import packed
+from junky_core.executors.processes.visible_devices import worker_devices
 from junky_core.executors.processes.worker import ProcessSetup, torch_state
 from junky_core.executors.slots import torch_threads
 from junky_core.executors.threads import ThreadExecutor
@@ -42,6 +43,7 @@ class ProcessExecutor:
 
     Raises:
         ConfigError: The runner cannot be sent; says which part of it.
+        DeviceError: A slot's device cannot be made the only one that a worker sees.
     """
 
     wait_s = 0.0
@@ -59,6 +61,7 @@ class ProcessExecutor:
     ) -> None:
         self.threads = torch_threads(len(slots), settings.threads_per_slot, settings.seed)
         self._link = link
+        self._on_gpus = any(slot.device != "cpu" for slot in slots)
         self._kill_after_s = kill_after_s
         self._here = ThreadExecutor(slots[:1], runner, settings, link)  # for scope_of
         self._setup = ProcessSetup(
@@ -89,9 +92,15 @@ class ProcessExecutor:
             worker = self._workers.get(slot.index)
             if worker is None:
                 worker = self._workers[slot.index] = ProcessWorker(
-                    replace(self._setup, slot=slot), self._link, self._server, self._kill_after_s
+                    self._setup_of(slot), self._link, self._server, self._kill_after_s
                 )
             return worker
+
+    def _setup_of(self, slot: SlotSpec) -> ProcessSetup:
+        environment, device = worker_devices(
+            slot.device, self._setup.prepared["environment"], hide=self._on_gpus
+        )
+        return replace(self._setup, slot=replace(slot, device=device), environment=environment)
 
     def scope_of(self, result: JobResult) -> JobScope:
         """Return a scope like that of a job which is over, to do something for it once more."""

@@ -40,13 +40,13 @@ def preparation() -> dict[str, Any]:
 def import_main(prepared: Mapping[str, Any]) -> None:
     """Make this worker like the process that called :func:`preparation`, and import its script.
 
+    The environment is set already.
+
     Raises:
         ConfigError: The script starts its sweep while it is imported.
         BaseException: What the script raises.
     """
     global _importing, _refused
-    os.environ.clear()
-    os.environ.update(prepared["environment"])
     _importing, _refused = True, False
     try:
         multiprocessing.spawn.prepare(prepared["process"])

@@ -35,6 +35,7 @@ from typing import Any
 
 import torch
 
+from junky_core.accelerators import start
 from junky_core.devices import SlotSpec
 from junky_core.errors import ConfigError
 from junky_core.events import Event
@@ -47,6 +48,7 @@ from junky_core.job.forks import OwnProcess
 from junky_core.job.offers import Standing
 from junky_core.job.weights import weights_to_offer
 from junky_core.jobs import Direction, EndKind
+from junky_core.values.user_text import error_line
 
 __all__ = ["ProcessSetup", "main"]
 
@@ -82,7 +84,9 @@ def main(_given: object, connection: int, stdout: int, stderr: int) -> None:
     setup: ProcessSetup = loads(channel.recv_bytes())
     link = _Link(channel, setup.direction)
     try:
-        os.environ.update(setup.environment)  # before the script is imported, and after
+        os.environ.clear()
+        os.environ.update(setup.prepared["environment"] | setup.environment)
+        _start_device(setup)
         import_main(setup.prepared)
         os.environ.update(setup.environment)
         set_torch_state(setup.torch_state)
@@ -96,6 +100,17 @@ def main(_given: object, connection: int, stdout: int, stderr: int) -> None:
     with executor.running(1), worker.attached():
         link.serve(worker)
     executor.close()
+
+
+def _start_device(setup: ProcessSetup) -> None:
+    """Start the device's runtime, which reads the environment once: the script may change it."""
+    try:
+        start(torch.device(setup.slot.device).type)
+    except Exception as error:
+        chosen = ", ".join(f"{name}={value}" for name, value in setup.environment.items())
+        raise ConfigError(
+            f"its device could not be started in the worker process ({chosen}): {error_line(error)}"
+        ) from error
 
 
 def torch_state() -> dict[str, Any]:
