@@ -72,6 +72,8 @@ def torch_autotrain(
     fail_fast: int | None = 5,
     job_timeout_s: float | None = None,
     sweep_timeout_s: float | None = None,
+    executor: str = "threads",
+    kill_after_s: float = 10.0,
     sweep_dir: str | Path | None = None,
     resume: bool | str = False,
     progress: bool | None = None,
@@ -81,8 +83,8 @@ def torch_autotrain(
 ) -> AutotrainResult:
     """Train a model for each combination of ``make_model_fit_params``; return the best.
 
-    Jobs run on slots, one thread each; ``devices`` says how many. A job
-    that fails runs again after all others.
+    Jobs run on slots, each a thread or a process (``executor``); ``devices`` says how
+    many. A job that fails runs again after all others.
 
     Args:
         make_model_method: ``callable(*make_model_args, **make_model_kwargs,
@@ -93,8 +95,8 @@ def torch_autotrain(
             ``best_model_backup_method(best_model, best_model_score)`` with
             its best model so far, and begins each line it prints with ``log_prefix``.
             The model is on ``device`` already.
-        create_loaders_method: ``callable()``; called once in each slot's
-            thread. Its return value is passed to each job of that slot as
+        create_loaders_method: ``callable()``; called once for each slot, in its
+            thread or process. Its return value is passed to each job of that slot as
             ``loaders``. ``None``: ``loaders`` is ``()``.
         make_model_args: Positional arguments, passed as they are.
         make_model_kwargs: Keyword arguments, passed as they are.
@@ -124,6 +126,12 @@ def torch_autotrain(
             model, loader, optimizer, ``best_model_backup_method`` or
             ``current_job().check()``. It has then failed, and is not retried.
         sweep_timeout_s: Seconds after which no more jobs start.
+        executor: ``"threads"`` of this process; or ``"processes"``, which share neither the
+            interpreter lock nor a crash. Functions, arguments and grid are then sent to
+            the worker processes, and a script must start its sweep under
+            ``if __name__ == "__main__":``.
+        kill_after_s: With ``executor="processes"``: seconds after which a job that exceeded
+            ``job_timeout_s``, or was interrupted, and has not ended is killed.
         sweep_dir: Folder for journal, log and best model; makes the sweep
             resumable. ``None``: no journal.
         resume: Continue the sweep in ``sweep_dir``. ``"repair"``: also if its
@@ -197,8 +205,14 @@ def torch_autotrain(
         fail_fast=fail_fast,
         job_timeout_s=job_timeout_s,
         sweep_timeout_s=sweep_timeout_s,
+        executor=executor,  # type: ignore[arg-type]  # likewise
+        kill_after_s=kill_after_s,
         resume_hint="" if sweep_dir is None else hint,
-        spec={"fit_params": repr_of(make_model_fit_params), "devices": repr_of(devices)},
+        spec={
+            "fit_params": repr_of(make_model_fit_params),
+            "devices": repr_of(devices),
+            "executor": repr_of(executor),
+        },
     )
     best_path = best_model_path(best_model_file_name, None if sweep_dir is None else folder)
     best = BestModel(best_path, settings.direction)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from junky_core.errors import ConfigError
+from junky_core.executors.kinds import KILL_AFTER_S, ExecutorKind
 from junky_core.jobs import Direction
 from junky_core.values.user_text import shown
 
@@ -23,6 +25,7 @@ class SweepSettings:
 
     Attributes:
         direction: A :class:`Direction`, or its text.
+        executor: An :class:`ExecutorKind`, or its text.
         value_is_score: A job that gave no score is scored by the number it returned.
         resume_hint: How to resume this sweep, for messages.
         next_numbers: By slot, the ``n`` its next name gets.
@@ -32,12 +35,14 @@ class SweepSettings:
     """
 
     direction: Direction = Direction.MAXIMIZE
+    executor: ExecutorKind = ExecutorKind.THREADS
     max_retries: int = 1
     seed: int | None = None
     threads_per_slot: int | None = None
     fail_fast: int | None = 5
     job_timeout_s: float | None = None
     sweep_timeout_s: float | None = None
+    kill_after_s: float = KILL_AFTER_S
     value_is_score: bool = False
     resume_hint: str = ""
     resumed: bool = False
@@ -48,12 +53,8 @@ class SweepSettings:
     folder: Path | None = None
 
     def __post_init__(self) -> None:
-        try:
-            object.__setattr__(self, "direction", Direction(self.direction))
-        except ValueError:
-            raise ConfigError(
-                f"direction is {shown(self.direction)}; it must be 'maximize' or 'minimize'"
-            ) from None
+        for name, choices in (("direction", Direction), ("executor", ExecutorKind)):
+            object.__setattr__(self, name, _choice(name, getattr(self, name), choices))
         _whole("max_retries", self.max_retries, 0)
         if self.threads_per_slot is not None:
             _whole("threads_per_slot", self.threads_per_slot, 1, _MOST_THREADS)
@@ -64,15 +65,27 @@ class SweepSettings:
             if self.seed >= _SEEDS:
                 raise ConfigError(f"seed is {shown(self.seed)}; torch takes seeds below 2**64")
         for name in ("job_timeout_s", "sweep_timeout_s"):
-            limit = getattr(self, name)
-            if limit is not None and not (
-                isinstance(limit, (int, float)) and not isinstance(limit, bool) and limit > 0
-            ):
-                raise ConfigError(f"{name} is {shown(limit)}; it must be seconds above 0, or None")
+            if getattr(self, name) is not None:
+                _seconds(name, getattr(self, name), ", or None")
+        _seconds("kill_after_s", self.kill_after_s)
 
     def how_to_resume(self) -> str:
         """Return a sentence on how to resume, to append to a message; ``""`` if there is no way."""
         return f". To resume: {self.resume_hint}" if self.resume_hint else ""
+
+
+def _choice(name: str, value: Any, choices: type[Enum]) -> Enum:
+    try:
+        return choices(value)
+    except ValueError:
+        expected = " or ".join(repr(choice.value) for choice in choices)
+        raise ConfigError(f"{name} is {shown(value)}; it must be {expected}") from None
+
+
+def _seconds(name: str, value: Any, others: str = "") -> None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (is_number and value > 0):
+        raise ConfigError(f"{name} is {shown(value)}; it must be seconds above 0{others}")
 
 
 def _whole(name: str, value: Any, least: int, most: int | None = None) -> None:

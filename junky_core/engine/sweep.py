@@ -32,7 +32,7 @@ from junky_core.events import (
     SweepStarted,
 )
 from junky_core.executors.contract import AttemptRunner, AttemptSettings, ExecutorFactory
-from junky_core.executors.threads import ThreadExecutor
+from junky_core.executors.factory import executor_factory
 from junky_core.job.best import BestModel
 from junky_core.job.failures import showable
 from junky_core.job.forks import OwnProcess
@@ -56,7 +56,7 @@ class Sweep:
         settings: How it is run.
         kind: Which door it came in by.
         recorder: The journal. It has handled an event before the sweep continues.
-        make_executor: Where attempts run.
+        make_executor: Where attempts run, if it is not what ``settings.executor`` says.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Sweep:
         settings: SweepSettings | None = None,
         kind: SweepKind = SweepKind.PYTHON,
         recorder: Observer | None = None,
-        make_executor: ExecutorFactory = ThreadExecutor,
+        make_executor: ExecutorFactory | None = None,
     ) -> None:
         self.settings = settings or SweepSettings()
         self.best = best
@@ -84,6 +84,9 @@ class Sweep:
         self._warned: set[str] = set()
         self._held_warnings: list[str] | None = []  # until the sweep's start was announced
         self._resumed = False  # its first batch has begun: the next ones are of this session
+        make_executor = make_executor or executor_factory(
+            self.settings.executor, kill_after_s=self.settings.kill_after_s
+        )
         self._executor = make_executor(
             list(slots),
             runner,

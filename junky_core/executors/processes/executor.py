@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from junky_core.devices import SlotSpec
 from junky_core.executors.contract import AttemptRunner, AttemptSettings, Link
+from junky_core.executors.kinds import KILL_AFTER_S
 from junky_core.executors.processes.fork_server import ForkServer
 from junky_core.executors.processes.main_module import preparation
 from junky_core.executors.processes.process_worker import ProcessWorker
@@ -20,9 +21,7 @@ from junky_core.executors.threads import ThreadExecutor
 from junky_core.job.scopes import JobScope
 from junky_core.jobs import JobResult
 
-__all__ = ["KILL_AFTER_S", "ProcessExecutor"]
-
-KILL_AFTER_S = 10.0
+__all__ = ["ProcessExecutor"]
 
 
 class ProcessExecutor:
