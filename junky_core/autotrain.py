@@ -19,13 +19,13 @@ from junky_core.errors import (
     BestModelError,
     ConfigError,
     DeviceError,
-    FitParamsError,
     ModelLoadError,
     SweepFailed,
     SweepInterrupted,
 )
 from junky_core.events import Notice, NoticeLevel, Observer
 from junky_core.executors.functions import UserFunctions
+from junky_core.executors.kinds import ExecutorKind
 from junky_core.executors.processes.main_module import refuse_while_main_is_imported
 from junky_core.job.best import BestModel
 from junky_core.job.failures import showable
@@ -37,7 +37,6 @@ from junky_core.paths import user_path
 from junky_core.record.best_path import best_model_path
 from junky_core.record.folder import LOG_NAME
 from junky_core.record.sweep_record import REPAIR, Plan, SweepRecord, open_record
-from junky_core.space.fit_params import FitParams
 from junky_core.space.grammar import expand_fit_params
 from junky_core.values.identity import digest
 from junky_core.values.user_text import dict_text, error_line, is_ctrl_c, repr_of, shown
@@ -49,7 +48,6 @@ from junky_core.views.report import publish_report
 from junky_core.views.results import AutotrainResult
 
 __all__ = ["torch_autotrain"]
-_PLAIN = frozenset({bool, float, str, type(None)})  # always have a repr()
 
 
 def torch_autotrain(
@@ -188,8 +186,7 @@ def torch_autotrain(
         train_kwargs,
     )
     grid = expand_fit_params(make_model_fit_params)
-    _check_grid(grid)
-    functions.check_fit_keys(grid.keys)
+    functions.check_grid(grid)
     slots = parse_devices(devices)
     _check_device(best_model_device)
     _check_flags(report=report, dry_run=dry_run)
@@ -221,6 +218,8 @@ def torch_autotrain(
         return AutotrainResult.empty(settings.direction)
     if report and sweep_dir is None:
         raise ConfigError("report=True needs sweep_dir, the folder to write it to")
+    if settings.executor is ExecutorKind.PROCESSES:
+        functions.check_sending(grid)
     display = Progress(progress, plain=progress is True)
     listeners: list[Observer] = [display, SweepLog(), *observers]
     record: SweepRecord | None = None
@@ -345,21 +344,6 @@ def _nothing_succeeded(
     )
     error.__cause__ = showable(first.exception)
     return error
-
-
-def _check_grid(grid: FitParams) -> None:
-    if grid.size > sys.maxsize:
-        raise ConfigError(f"make_model_fit_params spans {shown(grid.size)} jobs: too many to count")
-    for key, value in grid.pairs(ranges=False):
-        if type(value) in _PLAIN:
-            continue
-        try:
-            repr(value)
-        except Exception as error:
-            raise FitParamsError(
-                f"make_model_fit_params: a value of {shown(key)} cannot be written to log and "
-                f"journal, its repr() raises {type(error).__name__}: {shown(value)}"
-            ) from error
 
 
 def _check_flags(**flags: Any) -> None:

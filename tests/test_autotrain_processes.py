@@ -16,6 +16,7 @@ from junky_core.record.reader import read_journal
 
 processes = pytest.mark.skipif(not is_supported(), reason="the fork server is for Linux")
 LOCK = threading.Lock()
+LOCK = threading.Lock()
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +115,46 @@ def test_another_word_for_the_executor_is_refused(executor):
 def test_kill_after_s_must_be_seconds(seconds):
     with pytest.raises(ConfigError, match=r"kill_after_s is .*; it must be seconds above 0$"):
         sweep(kill_after_s=seconds)
+
+
+def nameless(function):
+    """Return a function that is sent by value, with its globals."""
+    function.__qualname__ = "<nameless>"
+    return function
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"make": nameless(lambda **_: LOCK)}, "make_model_method .*global 'LOCK' is a lock"),
+        ({"train": nameless(lambda *_: LOCK)}, "train_method .*global 'LOCK' is a lock"),
+        ({"create_loaders_method": nameless(lambda: LOCK)}, "create_loaders_method .*is a lock"),
+        ({"make_model_args": (1, LOCK)}, r"make_model_args\[1\] cannot be sent .*: a lock"),
+        ({"make_model_kwargs": {"x": LOCK}}, r"make_model_kwargs\['x'\] cannot be sent"),
+        ({"train_args": [[LOCK]]}, r"train_args\[0\] cannot be sent .*: train_args\[0\]\[0\] is a"),
+        ({"train_kwargs": {"x": LOCK}}, r"train_kwargs\['x'\] cannot be sent"),
+        (
+            {"widths": [1, LOCK]},
+            "^make_model_fit_params: value of 'width' cannot be sent to worker processes: a lock ",
+        ),
+        ({"widths": [swept.Unloadable()]}, "value of 'width' .*loaded again .*no number"),
+    ],
+    ids=lambda given: next(iter(given)) if isinstance(given, dict) else "",
+)
+def test_what_cannot_be_sent_is_an_error_before_anything_is_made(tmp_path, options, message):
+    with pytest.raises(ConfigError, match=message):
+        sweep(sweep_dir="SWEEP", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_values_of_a_range_are_not_looked_at():
+    with pytest.raises(ConfigError, match="train_kwargs"):
+        sweep(widths=range(1, 10**15), train_kwargs={"x": LOCK})
+
+
+def test_a_dry_run_starts_no_process(capsys):
+    sweep(dry_run=True)
+    assert "3 = 3 (width)" in capsys.readouterr().out
 
 
 @processes

@@ -177,7 +177,7 @@ def uses_global():
 @pytest.mark.parametrize(
     ("value", "path"),
     [
-        (LOCK, "train is a lock"),
+        (LOCK, "a lock cannot be pickled"),
         ([1, (LOCK,)], r"train\[1\]\[0\] is a lock"),
         ({"a": LOCK}, r"train\['a'\] is a lock"),
         (Holder(), r"train.parts\['lock'\] is a lock"),

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from junky_core.errors import ConfigError, ModelError
+from junky_core.errors import ConfigError, FitParamsError, ModelError
+from junky_core.executors.processes.sending import check_loadable, packed
 from junky_core.executors.slots import Slot
 from junky_core.job.context import JobContext
 from junky_core.job.failures import FatalJobError
 from junky_core.job.weights import unwrapped
 from junky_core.jobs import Attempt
+from junky_core.space.fit_params import FitParams
 from junky_core.values.calls import Call
-from junky_core.values.fixed_arguments import FixedArguments, fixed_arguments
+from junky_core.values.fixed_arguments import FixedArguments, fixed_arguments, named_arguments
 from junky_core.values.identity import copy_containers
 from junky_core.values.user_text import dict_text, shown
 
 __all__ = ["UserFunctions"]
+
+_PLAIN = frozenset({bool, float, str, type(None)})  # have a repr(), and can be sent
 
 
 class UserFunctions:
@@ -56,23 +61,55 @@ class UserFunctions:
         self.train_args = _positional("train_args", train_args)
         self.train_kwargs = _keywords("train_kwargs", train_kwargs)
 
-    def check_fit_keys(self, keys: Sequence[str]) -> None:
-        """Raise if a fit param is also a fixed keyword argument."""
-        clash = sorted(set(keys) & set(self.make_model_kwargs))
+    def check_grid(self, grid: FitParams) -> None:
+        """Raise if jobs cannot be run with these fit params.
+
+        Raises:
+            ConfigError: There are too many, or one is also a fixed keyword argument.
+            FitParamsError: The log cannot have a value.
+        """
+        if grid.size > sys.maxsize:
+            many = shown(grid.size)
+            raise ConfigError(f"make_model_fit_params spans {many} jobs: too many to count")
+        for key, value in _values(grid):
+            try:
+                repr(value)
+            except Exception as error:
+                raise FitParamsError(
+                    f"make_model_fit_params: a value of {shown(key)} cannot be written to log and "
+                    f"journal, its repr() raises {type(error).__name__}: {shown(value)}"
+                ) from error
+        clash = sorted(set(grid.keys) & set(self.make_model_kwargs))
         if clash:
             raise ConfigError(
                 f"{', '.join(clash)}: given in make_model_kwargs and varied in "
                 "make_model_fit_params; it can stand in one of them"
             )
 
+    def check_sending(self, grid: FitParams) -> None:
+        """Raise if jobs cannot be sent to worker processes.
+
+        Raises:
+            ConfigError: Names what cannot be sent, and says what to do.
+        """
+        methods = {
+            "make_model_method": self.make_model,
+            "train_method": self.train,
+            "create_loaders_method": self.create_loaders,
+        }
+        for name, value in {**methods, **named_arguments(**self._arguments())}.items():
+            packed(value, name)
+        for key, value in _values(grid):
+            if type(value) is not int:
+                check_loadable(value, f"make_model_fit_params: value of {shown(key)}")
+
     def fixed(self) -> FixedArguments:
         """Return what all jobs share: to be asked before any of them runs."""
-        return fixed_arguments(
-            make_model_args=self.make_model_args,
-            make_model_kwargs=self.make_model_kwargs,
-            train_args=self.train_args,
-            train_kwargs=self.train_kwargs,
-        )
+        return fixed_arguments(**self._arguments())
+
+    def _arguments(self) -> dict[str, Any]:
+        names = ("make_model_args", "make_model_kwargs", "train_args", "train_kwargs")
+        return {name: getattr(self, name) for name in names}
 
     def open_slot(self, slot: Slot) -> None:
         """Build the slot's loaders, in its own thread."""
@@ -119,6 +156,12 @@ class UserFunctions:
         weights = torch.load(path, map_location="cpu", weights_only=True)
         unwrapped(model).load_state_dict(weights)
         return model.to(device).eval()
+
+
+def _values(grid: FitParams) -> Iterator[tuple[str, Any]]:
+    """Return each key with each of its values, but for those that cause no trouble."""
+    pairs = grid.pairs(ranges=False)
+    return ((key, value) for key, value in pairs if type(value) not in _PLAIN)
 
 
 def _positional(name: str, values: Any) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from junky_core.values.identity import digest, fingerprint
 
-__all__ = ["FixedArguments", "earlier_key", "fixed_arguments"]
+__all__ = ["FixedArguments", "earlier_key", "fixed_arguments", "named_arguments"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +44,25 @@ def fixed_arguments(**arguments: Sequence[Any] | Mapping[str, Any]) -> FixedArgu
 
     Call it before any job runs, because jobs may change their arguments.
     """
-    found: dict[str, Any] = {}
-    names: list[str] = []
-    for group, values in arguments.items():
-        if isinstance(values, Mapping):
-            found.update({f"{group}[{name!r}]": value for name, value in values.items()})
-            names += values
-        else:
-            found.update({f"{group}[{place}]": value for place, value in enumerate(values)})
+    names = [key for group in arguments.values() if isinstance(group, Mapping) for key in group]
+    found = named_arguments(**arguments)
     prints = {name: fingerprint(value) for name, value in found.items()}
     known_by = {name: text for name, (text, _) in prints.items()}
     unknown = [name for name, (_, whole) in prints.items() if not whole]
     return FixedArguments(known_by, unknown, sorted(names), digest(known_by))
+
+
+def named_arguments(**arguments: Sequence[Any] | Mapping[str, Any]) -> dict[str, Any]:
+    """Return each value of ``arguments`` by the name that users know it by.
+
+    >>> named_arguments(train_args=(5,), train_kwargs={"epochs": 10})
+    {'train_args[0]': 5, "train_kwargs['epochs']": 10}
+    """
+    return {
+        f"{group}[{place!r}]": value
+        for group, values in arguments.items()
+        for place, value in (values.items() if isinstance(values, Mapping) else enumerate(values))
+    }
 
 
 def earlier_key(params: Mapping[str, Any], names: Sequence[str]) -> str:

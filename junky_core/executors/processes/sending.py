@@ -29,7 +29,7 @@ from junky_core.errors import ConfigError
 from junky_core.executors.processes.main_module import is_found_in_main
 from junky_core.values.user_text import class_name, error_line, is_ctrl_c
 
-__all__ = ["dumps", "loads", "packed"]
+__all__ = ["check_loadable", "dumps", "loads", "packed"]
 
 _MAX_DEPTH = 6
 _MAX_WRAPPED = 20
@@ -51,11 +51,32 @@ def packed(value: Any, name: str) -> bytes:
         if is_ctrl_c(error):
             raise
         path, culprit, why = _culprit(value, name, 0, set()) or (name, value, error)
+        what = f"a {class_name(culprit)}"
+        if culprit is not value:
+            what = f"{path} is {what}, which"
         raise ConfigError(
-            f"{name} cannot be sent to worker processes: {path} is a {class_name(culprit)}, which "
-            f"cannot be pickled ({error_line(why)}). Create it inside the function that uses it, "
-            "or put what uses it at the top level of a script or module, where workers import it; "
-            "or let jobs run on threads"
+            f"{name} cannot be sent to worker processes: {what} cannot be pickled "
+            f"({error_line(why)}). Create it inside the function that uses it, or put what uses it "
+            "at the top level of a script or module, where workers import it; or let jobs run on "
+            "threads (executor=threads)"
+        ) from error
+
+
+def check_loadable(value: Any, name: str) -> None:
+    """Raise if ``value`` cannot be pickled and loaded again; arguments as for :func:`packed`.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    data = packed(value, name)
+    try:
+        loads(data)
+    except BaseException as error:
+        if is_ctrl_c(error):
+            raise
+        raise ConfigError(
+            f"{name} cannot be sent to worker processes: a {class_name(value)} that was pickled "
+            f"cannot be loaded again ({error_line(error)})"
         ) from error
 
 
