@@ -16,13 +16,13 @@ def _answer(descriptor, value):
     os.write(descriptor, json.dumps(value).encode() + b"\n")
 
 
-def tell_about_itself(given, answer):
-    memory = {}
+def private_kb():
+    """Return the memory that this process shares with no other."""
     with open("/proc/self/smaps_rollup") as rollup:
-        for line in rollup:
-            name, _, rest = line.partition(":")
-            if rest.strip().endswith("kB"):
-                memory[name] = int(rest.split()[0])
+        return sum(int(line.split()[1]) for line in rollup if line.startswith("Private_"))
+
+
+def tell_about_itself(given, answer):
     _answer(
         answer,
         {
@@ -35,7 +35,7 @@ def tell_about_itself(given, answer):
             "modules": [name for name in given if name in sys.modules],
             "descriptors": sorted(map(int, os.listdir("/proc/self/fd"))),
             "stdin": os.readlink("/proc/self/fd/0"),
-            "private_kb": memory["Private_Dirty"] + memory["Private_Clean"],
+            "private_kb": private_kb(),
         },
     )
 
@@ -122,6 +122,9 @@ class FaultRunner:
 
     def pid(self, _job):
         return os.getpid()
+
+    def memory(self, _job):
+        return private_kb()
 
     def save(self, job):
         import torch

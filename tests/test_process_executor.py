@@ -159,6 +159,11 @@ def test_one_process_runs_all_jobs_of_its_slot(run):
     assert os.getpid() not in {r.value for r in results}
 
 
+def test_a_worker_shares_nearly_all_memory_with_the_server(run):
+    (result,) = run({"do": "memory"})
+    assert result.value < 30 * 1024
+
+
 def test_unseeded_jobs_differ_and_seeded_ones_do_not_depend_on_their_process(run):
     drawn = [r.value for r in run(*[{"do": "draw"}] * 8, slots=2)]
     assert len(set(drawn)) == 8

@@ -31,6 +31,9 @@ from typing import Any
 
 import torch
 
+from junky_core.errors import ConfigError
+from junky_core.job.seeding import installed_streams
+
 __all__ = ["main"]
 
 # What torch imports when it is first used: at a worker's first step, it would take a second.
@@ -57,15 +60,19 @@ def main(told: Mapping[str, Any]) -> None:
     os.dup2(null, 0)
     os.close(null)
     channel = socket.socket(fileno=told["socket"])
-    with _ending_with(told["driver"]):
-        problem = _import_all(told["preload"])
-    with contextlib.suppress(BrokenPipeError):
-        channel.send(json.dumps({"problem": problem}).encode())
-    gc.collect()
-    gc.freeze()  # a collection in a child would otherwise write to every page it shares
-    work = _Server(channel, told["driver"]).serve()
-    if work is not None:
-        work()
+    with contextlib.ExitStack() as stack:
+        with _ending_with(told["driver"]):
+            problem = _import_all(told["preload"])
+            # Each worker does this, and finds it done: it writes to 60 MB of what they share.
+            with contextlib.suppress(ConfigError):  # each of them says so
+                stack.enter_context(installed_streams(seeded=False))
+        with contextlib.suppress(BrokenPipeError):
+            channel.send(json.dumps({"problem": problem}).encode())
+        gc.collect()
+        gc.freeze()  # a collection in a child would otherwise write to every page it shares
+        work = _Server(channel, told["driver"]).serve()
+        if work is not None:
+            work()
 
 
 @contextlib.contextmanager
