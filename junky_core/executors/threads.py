@@ -39,6 +39,7 @@ class ThreadExecutor:
         runner: What an attempt does.
         settings: What all attempts share.
         link: The way up to the engine.
+        shared: Data for the jobs of all slots, by default of this process alone.
 
     Attributes:
         threads: Torch threads of each slot, ``None`` if torch is left alone.
@@ -53,12 +54,14 @@ class ThreadExecutor:
         runner: AttemptRunner,
         settings: AttemptSettings,
         link: Link,
+        *,
+        shared: SharedData | None = None,
     ) -> None:
         self._runner = runner
         self._settings = settings
         self._link = link
         self.threads = torch_threads(len(slots), settings.threads_per_slot, settings.seed)
-        self._shared = SharedData(settings.seed)
+        self._shared = shared or SharedData(settings.seed)
         self._cancellation_points = CancellationPoints()
         self._surroundings: Surroundings | None = None  # while a run lasts
         self._lock = threading.Lock()  # guards _workers

@@ -139,10 +139,12 @@ class JobContext:
         return loaders
 
     def shared(self, factory: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Return ``factory(*args, **kwargs)``, built once in the process, for all slots.
+        """Return ``factory(*args, **kwargs)``, built once on this machine, for all slots.
 
         For data that is only read: a data set in memory, a vocabulary. Loaders
-        belong in :meth:`loaders`, because two threads must not share one.
+        belong in :meth:`loaders`, because two threads must not share one. If slots are
+        processes, they share the memory of tensors and NumPy arrays, and have copies of
+        everything else.
         """
         self._check_process("shared")
         self.check()

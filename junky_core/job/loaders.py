@@ -16,12 +16,14 @@ from junky_core.job.libraries.accelerate import FactoryStates, factory_states
 from junky_core.job.seeding import FactoryDraws, LoaderState, loader_streams
 from junky_core.values.calls import Call
 
-__all__ = ["LoaderSets", "SharedData"]
+__all__ = ["Built", "LoaderSets", "SharedData"]
+
+Built = tuple[Any, "FactoryDraws | None"]  # what a factory returned, and what it drew
 
 KEPT_SETS = 2  # the job's own and the one before it; more would fill the memory
 
 
-def _build(call: Call, seed: int | None) -> tuple[Any, FactoryDraws | None]:
+def _build(call: Call, seed: int | None) -> Built:
     if seed is not None:
         with loader_streams(seed):
             return call.run(), None
@@ -143,6 +145,10 @@ class SharedData:
             seen.append(entry)
             return entry.data
 
+    def build(self, call: Call) -> Built:
+        """Make the call; for subclasses, which may have its result from elsewhere."""
+        return _build(call, self._seed)
+
     def close(self) -> None:
         """Forget all that was built."""
         with self._lock:
@@ -161,7 +167,7 @@ class SharedData:
 
     def _fill(self, entry: _Shared) -> None:
         try:
-            entry.data, entry.draws = _build(entry.call, self._seed)
+            entry.data, entry.draws = self.build(entry.call)
             synchronize_used_devices()  # other slots read it in their own CUDA streams
         except BaseException:
             with self._lock:

@@ -28,7 +28,7 @@ import types
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from junky_core.values.identity import freeze
+from junky_core.values.identity import digest, freeze
 
 __all__ = ["Call"]
 
@@ -59,6 +59,14 @@ class Call:
         same_function = self.factory is other.factory or _all_same(self._function, other._function)
         return same_function and _all_same(self._given, other._given)
 
+    def digest(self) -> str:
+        """Return 32 hex digits that only the same call has, in any process with the same code.
+
+        Those of a call that cannot be recognised in another process start with ``~``.
+        """
+        parts = (*self._function, *self._given)
+        return digest([len(self.args), *(part.content() for part in parts)])
+
     def run(self) -> Any:
         """Make the call."""
         return self.factory(*self.args, **self.kwargs)
@@ -83,6 +91,9 @@ class _Given:
             return True
         return type(self.value) is type(other.value) and self.key() == other.key()
 
+    def content(self) -> Any:
+        return self.value
+
     def key(self) -> Hashable:
         if self._key is None:
             self._key = freeze(self.value)
@@ -92,10 +103,14 @@ class _Given:
 class _Code:
     """A function's code: its lambda is a new object each time, its code is not."""
 
-    __slots__ = ("code",)
+    __slots__ = ("code", "module")
 
-    def __init__(self, code: types.CodeType) -> None:
-        self.code = code
+    def __init__(self, function: types.FunctionType) -> None:
+        self.code = function.__code__
+        self.module = function.__module__
+
+    def content(self) -> Any:
+        return [self.module, self.code.co_name, self.code.co_firstlineno, self.code]
 
     def same_as(self, other: _Code) -> bool:
         return self.code == other.code
@@ -122,7 +137,7 @@ def _parts_of(function: Any, seen: frozenset[int] = frozenset()) -> _Parts:
     if not isinstance(function, types.FunctionType) or id(function) in seen:
         return [_Given(function)]
     seen |= {id(function)}
-    parts: _Parts = [_Code(function.__code__)]
+    parts: _Parts = [_Code(function)]
     closed_over = []
     for cell in function.__closure__ or ():
         try:

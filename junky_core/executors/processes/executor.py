@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -63,6 +64,8 @@ class ProcessExecutor:
         self._on_gpus = any(slot.device != "cpu" for slot in slots)
         self._kill_after_s = kill_after_s
         self._here = ThreadExecutor(slots[:1], runner, settings, link)  # for scope_of
+        self._server = server or ForkServer(preload)
+        self._owns_server = server is None
         self._setup = ProcessSetup(
             prepared=preparation(),
             environment={},
@@ -71,9 +74,8 @@ class ProcessExecutor:
             settings=replace(settings, threads_per_slot=self.threads),
             direction=link.best.direction,
             torch_state=torch_state(),
+            shared=self._server.folder / uuid.uuid4().hex,
         )
-        self._server = server or ForkServer(preload)
-        self._owns_server = server is None
         self._lock = threading.Lock()  # guards _workers
         self._workers: dict[int, ProcessWorker] = {}  # by slot
         for slot in slots:
@@ -113,6 +115,8 @@ class ProcessExecutor:
             worker.ask_to_close()
         for worker in workers:
             worker.close()
+        for path in self._server.folder.glob(f"{self._setup.shared.name}*"):
+            path.unlink(missing_ok=True)
         if self._owns_server:
             self._server.close()
         self._here.close()

@@ -16,13 +16,17 @@ import contextlib
 import json
 import multiprocessing.spawn
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
+import uuid
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from types import TracebackType
 
 from junky_core.errors import ConfigError, JunkyError
@@ -103,6 +107,10 @@ class ForkServer:
         preload: Modules that the server imports besides torch and this package, such as
             ``"lightning"``. They must start no thread and touch no GPU when they are imported.
 
+    Attributes:
+        folder: For files of the workers; whoever needs it makes it. It is removed when the
+            server is closed, or when this process ends, however it does.
+
     Example:
         >>> with ForkServer() as server:
         ...     process = server.fork("os:getpid", {})
@@ -112,6 +120,7 @@ class ForkServer:
 
     def __init__(self, preload: Sequence[str] = ()) -> None:
         self._preload = tuple(preload)
+        self.folder = Path(tempfile.gettempdir()).absolute() / f"junky-{uuid.uuid4().hex}"
         self._lock = threading.Lock()  # guards the three below; held while the server starts
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
@@ -166,7 +175,7 @@ class ForkServer:
             if not isinstance(error, (EOFError, OSError)):
                 raise
             how = self._how_it_ended()
-            self.close()  # the next call starts another
+            self._end()  # the next call starts another
             raise ForkServerError(f"the server of worker processes has ended ({how})") from error
         return ServedProcess(self, answer["pid"], receiver)
 
@@ -177,6 +186,10 @@ class ForkServer:
 
     def close(self) -> None:
         """End the server, which kills the workers that are left; wait until it has."""
+        self._end()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _end(self) -> None:
         with self._lock:
             process, self._process = self._process, None
             if self._socket is not None:
@@ -200,6 +213,7 @@ class ForkServer:
             "socket": theirs.fileno(),
             "driver": os.getpid(),
             "preload": self._preload,
+            "folder": str(self.folder),
         }
         try:
             with theirs:

@@ -29,7 +29,7 @@ from junky_core.errors import ConfigError
 from junky_core.executors.processes.main_module import is_found_in_main
 from junky_core.values.user_text import class_name, error_line, is_ctrl_c
 
-__all__ = ["check_loadable", "dumps", "loads", "packed"]
+__all__ = ["Pickler", "check_loadable", "dumps", "loads", "packed"]
 
 _MAX_DEPTH = 6
 _MAX_WRAPPED = 20
@@ -83,7 +83,7 @@ def check_loadable(value: Any, name: str) -> None:
 def dumps(value: Any) -> bytes:
     """Pickle ``value`` for a worker process, or for the driver."""
     file = io.BytesIO()
-    _Pickler(file, protocol=pickle.HIGHEST_PROTOCOL).dump(value)
+    Pickler(file, protocol=pickle.HIGHEST_PROTOCOL).dump(value)
     return file.getvalue()
 
 
@@ -92,10 +92,11 @@ def loads(data: bytes) -> Any:
     return pickle.loads(data)  # noqa: S301 - it comes from the process at the other end
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # it has no types
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc] # it has no types
     """Finds more names than cloudpickle, which sends all of ``__main__`` by value."""
 
     def reducer_override(self, obj: Any) -> Any:
+        """Return how to find it by its name, if cloudpickle would not."""
         if isinstance(obj, (types.FunctionType, type)):
             found = _reference(obj)
             if found is not None:

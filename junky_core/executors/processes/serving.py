@@ -20,6 +20,7 @@ import importlib
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -53,7 +54,8 @@ def main(told: Mapping[str, Any]) -> None:
     """Serve until the driver is gone; in a forked child, do the worker's work.
 
     Args:
-        told: ``socket``, a descriptor; ``driver``, a process number; ``preload``, module names.
+        told: ``socket``, a descriptor; ``driver``, a process number; ``preload``, module names;
+            ``folder``, to be removed at the end.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     null = os.open(os.devnull, os.O_RDWR)
@@ -73,6 +75,8 @@ def main(told: Mapping[str, Any]) -> None:
         work = _Server(channel, told["driver"]).serve()
         if work is not None:
             work()
+        else:
+            shutil.rmtree(told["folder"], ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -146,6 +150,8 @@ class _Server:
                     return work
         for pid in self._workers:
             _kill_group(pid)
+        for pid in self._workers:
+            os.waitpid(pid, 0)
         return None
 
     def _obey(self, told: Mapping[str, Any], descriptors: list[int]) -> Callable[[], None] | None:

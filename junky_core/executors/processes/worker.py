@@ -31,6 +31,7 @@ import threading
 import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,6 +42,7 @@ from junky_core.errors import ConfigError
 from junky_core.events import Event
 from junky_core.executors.contract import AttemptSettings, Worker
 from junky_core.executors.messages import attempt_of, plain_end
+from junky_core.executors.processes.machine_data import MachineData
 from junky_core.executors.processes.main_module import import_main
 from junky_core.executors.processes.sending import dumps, loads
 from junky_core.executors.threads import ThreadExecutor
@@ -65,6 +67,7 @@ class ProcessSetup:
         settings: What all attempts share.
         direction: Of scores.
         torch_state: See :func:`torch_state`.
+        shared: Where files of data for all workers begin, see :class:`MachineData`.
     """
 
     prepared: dict[str, Any]
@@ -74,6 +77,7 @@ class ProcessSetup:
     settings: AttemptSettings
     direction: Direction
     torch_state: dict[str, Any]
+    shared: Path
 
 
 def main(_given: object, connection: int, stdout: int, stderr: int) -> None:
@@ -94,7 +98,8 @@ def main(_given: object, connection: int, stdout: int, stderr: int) -> None:
     except BaseException as error:  # noqa: BLE001 - the script's own
         link.send("refused", _why_not(error))
         return
-    executor = ThreadExecutor([setup.slot], runner, setup.settings, link)
+    shared = MachineData(setup.settings.seed, setup.shared, link.warn)
+    executor = ThreadExecutor([setup.slot], runner, setup.settings, link, shared=shared)
     worker = executor.worker(setup.slot)
     link.start(worker)
     with executor.running(1), worker.attached():
