@@ -26,6 +26,7 @@ from junky_core.values.user_text import class_name, error_line, is_ctrl_c
 
 __all__ = ["Dispatcher"]
 
+_GATHER_S = 0.005  # the thread lets events gather for so long, as waking it for each is slow
 _WAIT_S = 0.2  # how late a thread that waits for observers may notice a signal
 _STUCK_AFTER_S = 60.0  # how long one call of an observer may take
 _PATIENCE_S = 3.0  # for observers that are slow when the sweep was interrupted
@@ -53,6 +54,7 @@ class Dispatcher:
         self._queue: deque[tuple[Event, Sequence[Observer]]] = deque()
         self._call_now: tuple[Event, Observer, Sequence[Observer], float] | None = None
         self._running = False
+        self._idle = False  # the thread waits for events
         self._busy = False
         self._thread: threading.Thread | None = None
 
@@ -65,7 +67,8 @@ class Dispatcher:
         with self._changed:
             if self._running:
                 self._queue.append((event, self._observers))
-                self._changed.notify_all()
+                if self._idle:
+                    self._changed.notify_all()
                 running = True
             else:
                 running = False
@@ -127,24 +130,38 @@ class Dispatcher:
 
     def _work(self) -> None:
         me = threading.current_thread()
-        while True:
-            with self._changed:
-                while not self._queue and self._thread is me:
-                    if not self._running:
-                        return
-                    self._changed.wait()
-                if self._thread is not me:
-                    return  # another thread has taken over
-                event, observers = self._queue.popleft()
-                self._busy = True
-            try:
-                self._deliver(event, observers, me)
-            finally:
-                with self._changed:
-                    if self._thread is me:
-                        self._busy = False
-                        self._call_now = None
-                        self._changed.notify_all()
+        while self._wait_for_events(me):
+            while (taken := self._take(me)) is not None:
+                try:
+                    self._deliver(*taken, me)
+                finally:
+                    with self._changed:
+                        if self._thread is me:
+                            self._busy = False
+                            self._call_now = None
+                            self._changed.notify_all()
+
+    def _wait_for_events(self, me: threading.Thread) -> bool:
+        """Wait until there are some; return ``False`` if there is nothing left for this thread."""
+        with self._changed:
+            if self._thread is not me:
+                return False
+            self._idle = True
+            while not self._queue and self._running:
+                self._changed.wait()
+            self._idle = False
+            more = bool(self._queue)
+        if more:
+            time.sleep(_GATHER_S)
+        return more
+
+    def _take(self, me: threading.Thread) -> tuple[Event, Sequence[Observer]] | None:
+        """Return the next event, ``None`` if there is none, or another thread has taken over."""
+        with self._changed:
+            if self._thread is not me or not self._queue:
+                return None
+            self._busy = True
+            return self._queue.popleft()
 
     def _deliver(
         self, event: Event, observers: Sequence[Observer], worker: threading.Thread | None = None
