@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import enum
 import errno
 import functools
 import logging
@@ -170,12 +171,26 @@ def _save_config(cfg: DictConfig, filename: str, output_dir: Path) -> None:
 
 def yaml_text(config: Any) -> str:
     """Return what ``OmegaConf.to_yaml(config)`` returns."""
-    data = OmegaConf.to_container(config, resolve=False, enum_to_str=True)
+    data = _plain(config)
     options: Any = {"default_flow_style": False, "allow_unicode": True, "sort_keys": False}
     try:
         return str(yaml.dump(data, Dumper=_Dumper, **options))
     except yaml.YAMLError:  # _Dumper does not know how to write it
         return OmegaConf.to_yaml(config)
+
+
+def _plain(node: Any) -> Any:
+    """Return what ``OmegaConf.to_container(node, resolve=False, enum_to_str=True)`` returns."""
+    value = node._value()  # noqa: SLF001 - unresolved
+    if type(value) is dict:
+        return {_name_of(key): _plain(child) for key, child in value.items()}
+    if type(value) is list:
+        return [_plain(child) for child in value]
+    return _name_of(value)
+
+
+def _name_of(value: Any) -> Any:
+    return value.name if isinstance(value, enum.Enum) else value
 
 
 class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
