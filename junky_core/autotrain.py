@@ -26,7 +26,10 @@ from junky_core.errors import (
 from junky_core.events import Notice, NoticeLevel, Observer
 from junky_core.executors.functions import UserFunctions
 from junky_core.executors.kinds import ExecutorKind
-from junky_core.executors.processes.main_module import refuse_while_main_is_imported
+from junky_core.executors.processes.main_module import (
+    refuse_unguarded_script,
+    refuse_while_main_is_imported,
+)
 from junky_core.job.best import BestModel
 from junky_core.job.failures import showable
 from junky_core.job.scopes import enter_scope
@@ -219,6 +222,7 @@ def torch_autotrain(
     if report and sweep_dir is None:
         raise ConfigError("report=True needs sweep_dir, the folder to write it to")
     if settings.executor is ExecutorKind.PROCESSES:
+        refuse_unguarded_script()
         functions.check_sending(grid)
     display = Progress(progress, plain=progress is True)
     listeners: list[Observer] = [display, SweepLog(), *observers]

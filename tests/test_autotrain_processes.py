@@ -161,3 +161,12 @@ def test_a_dry_run_starts_no_process(capsys):
 def test_an_error_that_every_job_would_raise_comes_out_as_itself():
     with pytest.raises(ModelError, match="must return a torch"):
         sweep(make=lambda width: width)
+
+
+@processes
+def test_slots_that_cannot_open_say_why_once():
+    with pytest.raises(SweepFailed) as caught:
+        sweep(create_loaders_method=swept.broken_loaders, devices="cpu*2")
+    message = str(caught.value)
+    assert message.startswith("no slot could be opened:\nThread-1 on cpu, Thread-2 on cpu: ")
+    assert message.count("OSError: no such disk") == 1

@@ -297,9 +297,10 @@ class Run:
 
 
 def closed_reasons(drivers: Sequence[Driver]) -> str:
-    """Return a line for each closed slot that says why it is closed."""
-    return "\n".join(
-        f"Thread-{driver.spec.index} on {driver.spec.device}: {driver.closed}"
-        for driver in drivers
-        if driver.closed
-    )
+    """Return why slots are closed: each reason once, after the names of its slots."""
+    slots: dict[str, list[str]] = {}
+    for driver in drivers:
+        if driver.closed:
+            name = f"Thread-{driver.spec.index} on {driver.spec.device}"
+            slots.setdefault(driver.closed, []).append(name)
+    return "\n".join(f"{', '.join(names)}: {reason}" for reason, names in slots.items())

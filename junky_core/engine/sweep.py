@@ -207,7 +207,7 @@ class Sweep:
             run.reason = EndReason.NO_SLOTS
             self._notice(
                 NoticeLevel.ERROR,
-                "no slot is left to run jobs; the sweep ends with what it has"
+                f"{_no_slot(self._drivers.all)}; the sweep ends with what it has"
                 + self.settings.how_to_resume(),
             )
 
@@ -231,8 +231,8 @@ class Sweep:
         if run.reason is EndReason.NO_SLOTS and not any(
             result.status == JobStatus.FINISHED for result in results
         ):
-            reasons = closed_reasons(self._drivers.all)
-            raise SweepFailed(f"no slot is left to run jobs:\n{reasons}", failed)
+            drivers = self._drivers.all
+            raise SweepFailed(f"{_no_slot(drivers)}:\n{closed_reasons(drivers)}", failed)
 
     def _interrupted(self, signum: int) -> str:
         name = signal.Signals(signum).name
@@ -279,6 +279,12 @@ class Sweep:
                 duration_s=duration_s,
             )
         )
+
+
+def _no_slot(drivers: Sequence[Driver]) -> str:
+    if any(driver.ready for driver in drivers):
+        return "no slot is left to run jobs"
+    return "no slot could be opened"
 
 
 def _all_died(number: int) -> str:

@@ -139,7 +139,11 @@ class Worker(Protocol):
         """Return what the driver thread enters for as long as it works for the slot."""
 
     def open(self) -> str:
-        """Make the slot ready for jobs; return why it cannot be, ``""`` if it is."""
+        """Make the slot ready for jobs; return why it cannot be, ``""`` if it is.
+
+        Raises:
+            ConfigError: No slot of the sweep could be, for this reason. The sweep ends.
+        """
 
     def execute(self, attempt: Attempt) -> AttemptEnd:
         """Run an attempt to its end; never raise what the job raises."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import inspect
 import multiprocessing.spawn
 import os
 import sys
@@ -23,8 +24,15 @@ from typing import Any
 
 from junky_core.errors import ConfigError
 
-__all__ = ["import_main", "is_found_in_main", "preparation", "refuse_while_main_is_imported"]
+__all__ = [
+    "import_main",
+    "is_found_in_main",
+    "preparation",
+    "refuse_unguarded_script",
+    "refuse_while_main_is_imported",
+]
 
+_CONDITIONS = (ast.If, ast.IfExp, ast.BoolOp, ast.While, ast.Match)
 _importing = False
 _refused = False
 
@@ -78,23 +86,56 @@ def _not_guarded(path: str) -> str:
     )
 
 
-def is_found_in_main(qualname: str) -> bool:
-    """Return whether a worker finds this name of ``__main__`` in the script that it imports."""
+def refuse_unguarded_script() -> None:
+    """Raise if the script has come here by a line that runs when it is imported.
+
+    To be called where a sweep begins, in the main thread, before anything is made. If the
+    statement has a condition, which may be a guard, the workers find out.
+
+    Raises:
+        ConfigError: It has.
+    """
+    path, frame = _script(), inspect.currentframe()
+    while path is not None and frame is not None:
+        code = frame.f_code
+        is_script = code.co_filename == path and code.co_name == "<module>"
+        if is_script and _always_runs(path, frame.f_lineno):
+            raise ConfigError(_not_guarded(path))
+        frame = frame.f_back
+
+
+def _script() -> str | None:
+    """Return the path of the script that workers import, ``None`` if they import none."""
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
-    path = getattr(main, "__file__", None)
-    if path is None or (spec is not None and spec.name.rpartition(".")[2] == "__main__"):
-        return False
-    return qualname.partition(".")[0] in _names_in_script(path)
+    if spec is not None and spec.name.rpartition(".")[2] == "__main__":
+        return None
+    return getattr(main, "__file__", None)
+
+
+def is_found_in_main(qualname: str) -> bool:
+    """Return whether a worker finds this name of ``__main__`` in the script that it imports."""
+    path = _script()
+    return path is not None and qualname.partition(".")[0] in _names_in_script(path)
+
+
+def _always_runs(path: str, line: int) -> bool:
+    for statement in _parsed(path).body:
+        if statement.lineno <= line <= (statement.end_lineno or line):
+            return not any(isinstance(node, _CONDITIONS) for node in ast.walk(statement))
+    return False
 
 
 @functools.lru_cache(maxsize=4)
 def _names_in_script(path: str) -> frozenset[str]:
+    return frozenset(_names(_parsed(path).body))
+
+
+def _parsed(path: str) -> ast.Module:
     try:
-        tree = ast.parse(Path(path).read_bytes())
+        return ast.parse(Path(path).read_bytes())
     except (OSError, SyntaxError, ValueError):
-        return frozenset()
-    return frozenset(_names(tree.body))
+        return ast.Module([], [])
 
 
 def _names(body: Sequence[ast.stmt]) -> Iterator[str]:

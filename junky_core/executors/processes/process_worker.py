@@ -110,7 +110,11 @@ class ProcessWorker:
         return contextlib.nullcontext()
 
     def open(self) -> str:
-        """Start the process, and have it build its loaders; return why it cannot, or ``""``."""
+        """Start the process, and have it build its loaders; return why it cannot, or ``""``.
+
+        Raises:
+            ConfigError: No process could be started: the script or what is sent is at fault.
+        """
         with self._working:
             return self._open()
 
@@ -124,8 +128,6 @@ class ProcessWorker:
         for _ in range(_TRIES):
             try:
                 process = self._start()
-            except ConfigError as error:
-                return str(error)
             except ForkServerError as error:  # the next try starts another
                 died = str(error)
                 continue
@@ -133,13 +135,16 @@ class ProcessWorker:
                 return "the sweep was closed"
             process.send_bytes(dumps(self._setup))
             process.send("open")
-            trouble: str | None = None
-            while trouble is None and (message := self._next(process)) is not None:
-                trouble = self._opening(message)
-            if trouble is not None:
-                if trouble:
+            while (message := self._next(process)) is not None:
+                kind, *content = message
+                if kind == "ready":
+                    if content[0]:
+                        self._end(process, kill=True)
+                    return str(content[0])
+                if kind == "refused":
                     self._end(process, kill=True)
-                return trouble
+                    raise ConfigError(content[0])
+                getattr(self._link, kind)(*content)
             died = _how_it_ended(process.served)
             self._end(process)
         return f"its worker process died {_TRIES} times before it had a job: {died}"
@@ -176,7 +181,10 @@ class ProcessWorker:
         if process is not None and process.served.wait(0):  # it died with nothing to do
             self._end(process)
             process = None
-        reason = "" if process is not None else self._open()
+        try:
+            reason = "" if process is not None else self._open()
+        except ConfigError as error:  # the script has been changed since the sweep began
+            reason = str(error)
         with self._lock:
             return self._process, reason or "the sweep was closed"
 
@@ -276,14 +284,6 @@ class ProcessWorker:
                 return message
         except (EOFError, OSError):
             process.served.wait()
-        return None
-
-    def _opening(self, message: tuple[Any, ...]) -> str | None:
-        """Hear what the process says while it opens; return how that ended, if it has."""
-        kind, *content = message
-        if kind in ("ready", "refused"):
-            return str(content[0])
-        getattr(self._link, kind)(*content)
         return None
 
     def _is_overdue(self, name: str) -> bool:
