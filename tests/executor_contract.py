@@ -56,6 +56,11 @@ class JobRunner:
             Path(params["write"]).touch()
         for path in params.get("wait", ()):
             wait_for(Path(path).exists)
+        if "loaders" in params:
+            value = job.loaders(make_loaders, *params["loaders"])
+            job.save_best(torch.nn.Linear(1, 1), 0.5)  # answered by who knows of the loaders
+            Path(params["loaders"][1]).touch()
+            return value
         if params.get("spin"):
             wait_for(lambda: False)
         if params.get("dies", 0) >= job.attempt:
@@ -64,6 +69,22 @@ class JobRunner:
 
     def keep(self, attempt, exception):
         pass
+
+
+def make_loaders(broken, built, tried):
+    """Build loaders, but not on slot ``broken``; with 0, on none.
+
+    Either waits for the other, so that both have a job.
+    """
+    slot = current_job().slot
+    if broken == 0:
+        raise OSError("no slot can build them")
+    if slot == broken:
+        Path(tried).touch()
+        wait_for(Path(built).exists)
+        raise OSError(f"slot {slot} cannot build them")
+    wait_for(Path(tried).exists)
+    return 7
 
 
 def wait_for(condition):
@@ -317,3 +338,22 @@ class ExecutorContract:
 
     def test_a_sweep_that_never_ran_can_be_closed(self, slots):
         self.sweep(slots)
+
+    @pytest.mark.parametrize("broken", [1, 2])
+    def test_a_slot_that_cannot_build_what_another_has_built_is_closed(self, broken):
+        flags = [str(self.folder / "built"), str(self.folder / "tried")]
+        recorder = Recorder()
+        sweep = self.sweep(2, recorder)
+        jobs = [{"loaders": [broken, *flags]} for _ in range(4)]
+        results = sweep.run(self.jobs(*jobs))
+        assert [(r.status, r.slot, r.value) for r in results] == [("finished", 3 - broken, 7)] * 4
+        assert [event.slot for event in recorder.all(SlotClosed)] == [broken]
+        assert {event.kind for event in recorder.all(AttemptFailed)} == {"loaders"}
+
+    def test_a_slot_is_not_closed_for_loaders_that_none_can_build(self):
+        recorder = Recorder()
+        sweep = self.sweep(2, recorder, max_retries=0)
+        flag = str(self.folder / "flag")
+        results = sweep.run(self.jobs({"loaders": [0, flag, flag]}, {"value": 2}))
+        assert [result.status for result in results] == ["failed", "finished"]
+        assert recorder.all(SlotClosed) == []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -40,6 +40,7 @@ class ThreadExecutor:
         settings: What all attempts share.
         link: The way up to the engine.
         shared: Data for the jobs of all slots, by default of this process alone.
+        built_elsewhere: Tells whether a slot of another process has built these loaders.
 
     Attributes:
         threads: Torch threads of each slot, ``None`` if torch is left alone.
@@ -56,11 +57,13 @@ class ThreadExecutor:
         link: Link,
         *,
         shared: SharedData | None = None,
+        built_elsewhere: Callable[[Call], bool] = lambda _call: False,
     ) -> None:
         self._runner = runner
         self._settings = settings
         self._link = link
         self.threads = torch_threads(len(slots), settings.threads_per_slot, settings.seed)
+        self._built_elsewhere = built_elsewhere
         self._shared = shared or SharedData(settings.seed)
         self._cancellation_points = CancellationPoints()
         self._surroundings: Surroundings | None = None  # while a run lasts
@@ -80,7 +83,7 @@ class ThreadExecutor:
                     self._settings,
                     self._link,
                     self._shared,
-                    self._built_elsewhere,
+                    self._has_built,
                     self._cancellation_points.arm,
                 )
                 if self._surroundings is not None:
@@ -134,8 +137,9 @@ class ThreadExecutor:
             return False
         return True
 
-    def _built_elsewhere(self, call: Call) -> bool:
+    def _has_built(self, call: Call) -> bool:
         try:
-            return any(worker.slot.loader_sets.has(call) for worker in self._all_workers())
+            here = any(worker.slot.loader_sets.has(call) for worker in self._all_workers())
+            return here or self._built_elsewhere(call)
         except Exception:  # noqa: BLE001 - arguments that cannot be compared
             return False

@@ -2,12 +2,13 @@
 
 Two threads must not use the same DataLoader. So each slot builds its own in its own
 thread, once for each distinct call, and passes it to each of its jobs. Read-only data
-needs no copies: :class:`SharedData` builds it once per process.
+needs no copies: :class:`SharedData` builds it once for all slots.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,9 +47,13 @@ class LoaderSets:
     """The loader sets that one slot has built; the last two are kept.
 
     Used by the slot's own thread, or by threads of its job, one at a time.
+
+    Attributes:
+        on_built: Called with each call that a set was built for.
     """
 
     def __init__(self, seed: int | None) -> None:
+        self.on_built: Callable[[Call], None] = lambda _call: None
         self._seed = seed
         self._lock = threading.RLock()  # guards _sets; held while a factory runs
         self._sets: list[_LoaderSet] = []  # the last used last
@@ -74,6 +79,7 @@ class LoaderSets:
                 if found is None:
                     with factory_states() as libraries:
                         loaders, draws = _build(call, self._seed)
+                    self.on_built(call)
                     if pin:
                         draws = None  # built before any job, for all of them
                     state = LoaderState.capture(loaders)
@@ -112,7 +118,7 @@ class _Shared:
 
 
 class SharedData:
-    """Read-only data, built once in the process and shared by all slots.
+    """Read-only data, built once and shared by all slots of the process.
 
     Thread-safe; slots that ask for the same data while it is being built wait
     for it. If a factory raises, the next request calls it again.

@@ -11,6 +11,7 @@ from dataclasses import replace
 from junky_core.devices import SlotSpec
 from junky_core.executors.contract import AttemptRunner, AttemptSettings, Link
 from junky_core.executors.kinds import KILL_AFTER_S
+from junky_core.executors.processes.built_loaders import BuiltLoaders
 from junky_core.executors.processes.fork_server import ForkServer
 from junky_core.executors.processes.main_module import preparation
 from junky_core.executors.processes.process_worker import ProcessWorker
@@ -63,6 +64,7 @@ class ProcessExecutor:
         self._link = link
         self._on_gpus = any(slot.device != "cpu" for slot in slots)
         self._kill_after_s = kill_after_s
+        self._built = BuiltLoaders()
         self._here = ThreadExecutor(slots[:1], runner, settings, link)  # for scope_of
         self._server = server or ForkServer(preload)
         self._owns_server = server is None
@@ -93,7 +95,7 @@ class ProcessExecutor:
             worker = self._workers.get(slot.index)
             if worker is None:
                 worker = self._workers[slot.index] = ProcessWorker(
-                    self._setup_of(slot), self._link, self._server, self._kill_after_s
+                    self._setup_of(slot), self._link, self._server, self._kill_after_s, self._built
                 )
             return worker
 

@@ -29,6 +29,7 @@ from junky_core.errors import ConfigError
 from junky_core.events import ScoreReported
 from junky_core.executors.contract import AttemptEnd, Link
 from junky_core.executors.messages import end_of, plain_attempt
+from junky_core.executors.processes.built_loaders import BuiltLoaders
 from junky_core.executors.processes.fork_server import ForkServer, ForkServerError, ServedProcess
 from junky_core.executors.processes.output import WorkerOutput
 from junky_core.executors.processes.sending import dumps, loads
@@ -89,12 +90,19 @@ class ProcessWorker:
         link: The way up to the engine.
         server: Starts the process.
         kill_after_s: Seconds after which an attempt that was asked to end is killed.
+        built: The loaders that the workers of the sweep have built.
     """
 
     def __init__(
-        self, setup: ProcessSetup, link: Link, server: ForkServer, kill_after_s: float
+        self,
+        setup: ProcessSetup,
+        link: Link,
+        server: ForkServer,
+        kill_after_s: float,
+        built: BuiltLoaders,
     ) -> None:
         self._setup = setup
+        self._built = built
         self._link = link
         self._server = server
         self._kill_after_s = kill_after_s
@@ -136,6 +144,8 @@ class ProcessWorker:
             process.send_bytes(dumps(self._setup))
             process.send("open")
             while (message := self._next(process)) is not None:
+                if not message:
+                    continue
                 kind, *content = message
                 if kind == "ready":
                     if content[0]:
@@ -281,10 +291,21 @@ class ProcessWorker:
                 message: tuple[Any, ...] = loads(connection.recv_bytes())
                 if message[0] == "take":
                     message = (*message, connection.recv_bytes())
-                return message
+                return () if self._hear_of_loaders(process, *message) else message
         except (EOFError, OSError):
             process.served.wait()
         return None
+
+    def _hear_of_loaders(self, process: _Process, kind: str, *content: Any) -> bool:
+        """Return whether the message was about loaders, after doing what it asks for."""
+        slot = self._setup.slot.index
+        if kind == "built":
+            self._built.add(slot, *content)
+        elif kind == "built_elsewhere":
+            process.send("answer", self._built.elsewhere(slot, *content))
+        else:
+            return False
+        return True
 
     def _is_overdue(self, name: str) -> bool:
         with self._lock:

@@ -50,6 +50,7 @@ from junky_core.job.forks import OwnProcess
 from junky_core.job.offers import Standing
 from junky_core.job.weights import weights_to_offer
 from junky_core.jobs import Direction, EndKind
+from junky_core.values.calls import Call
 from junky_core.values.user_text import error_line
 
 __all__ = ["ProcessSetup", "main"]
@@ -98,9 +99,16 @@ def main(_given: object, connection: int, stdout: int, stderr: int) -> None:
     except BaseException as error:  # noqa: BLE001 - the script's own
         link.send("refused", _why_not(error))
         return
-    shared = MachineData(setup.settings.seed, setup.shared, link.warn)
-    executor = ThreadExecutor([setup.slot], runner, setup.settings, link, shared=shared)
+    executor = ThreadExecutor(
+        [setup.slot],
+        runner,
+        setup.settings,
+        link,
+        shared=MachineData(setup.settings.seed, setup.shared, link.warn),
+        built_elsewhere=link.built_elsewhere,
+    )
     worker = executor.worker(setup.slot)
+    worker.slot.loader_sets.on_built = link.built
     link.start(worker)
     with executor.running(1), worker.attached():
         link.serve(worker)
@@ -239,6 +247,14 @@ class _Link:
         """Return how a model of this score would stand."""
         standing: Standing = self._ask("would_lead", job, score)
         return standing
+
+    def built(self, call: Call) -> None:
+        """Let the driver know of loaders that this slot has built."""
+        self.send("built", call.digest())
+
+    def built_elsewhere(self, call: Call) -> bool:
+        """Return whether another slot has built these loaders."""
+        return bool(self._ask("built_elsewhere", call.digest()))
 
     def take(self, job: int, name: str, score: float, weights: dict[str, Any]) -> Standing:
         """Send a copy of a model's weights; return how it stands once they have arrived."""
