@@ -88,10 +88,13 @@ def main(_given: object, connection: int, stdout: int, stderr: int) -> None:
     channel = Connection(connection)
     setup: ProcessSetup = loads(channel.recv_bytes())
     link = _Link(channel, setup.direction)
+    os.environ.clear()
+    os.environ.update(setup.prepared["environment"] | setup.environment)
+    trouble = _start_device(setup)
+    if trouble:
+        link.send("ready", trouble)
+        return
     try:
-        os.environ.clear()
-        os.environ.update(setup.prepared["environment"] | setup.environment)
-        _start_device(setup)
         import_main(setup.prepared)
         os.environ.update(setup.environment)
         set_torch_state(setup.torch_state)
@@ -115,15 +118,17 @@ def main(_given: object, connection: int, stdout: int, stderr: int) -> None:
     executor.close()
 
 
-def _start_device(setup: ProcessSetup) -> None:
-    """Start the device's runtime, which reads the environment once: the script may change it."""
+def _start_device(setup: ProcessSetup) -> str:
+    """Start the device's runtime, which reads the environment once: the script may change it.
+
+    Return why it cannot be started, ``""`` if it was.
+    """
     try:
         start(torch.device(setup.slot.device).type)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a backend may raise its own
         chosen = ", ".join(f"{name}={value}" for name, value in setup.environment.items())
-        raise ConfigError(
-            f"its device could not be started in the worker process ({chosen}): {error_line(error)}"
-        ) from error
+        return f"its device cannot be used in a worker process ({chosen}): {error_line(error)}"
+    return ""
 
 
 def torch_state() -> dict[str, Any]:
