@@ -1,7 +1,7 @@
 """Measure this project and its peers, and print tables of figures and ratios.
 
     pip install -c constraints.txt -c benchmarks/constraints.txt -e '.[bench]'
-    python -m benchmarks                 # run all; half an hour on 2 cores
+    python -m benchmarks                 # run all; an hour on 2 cores
     python -m benchmarks --quick         # smaller sizes, one round; minutes
     python -m benchmarks --only digits   # only the named benchmarks
     python -m benchmarks --write         # also write the tables into docs/benchmarks.md
@@ -13,7 +13,7 @@ medians are compared.
 import argparse
 import os
 
-from benchmarks import autotrain_noop, digits, gpu, grid, hydra_noop, idle, report
+from benchmarks import autotrain_noop, digits, executors, gpu, grid, hydra_noop, idle, report
 from benchmarks.measure import Options, progress
 
 BENCHMARKS = {
@@ -24,6 +24,13 @@ BENCHMARKS = {
     "idle": idle.cost,
     "hydra-start": hydra_noop.start,
     "hydra-memory": hydra_noop.memory,
+    "processes-tiny": executors.tiny,
+    "processes-digits": executors.of_digits,
+    "processes-worker": executors.worker,
+    "processes-job": executors.job,
+    "processes-save": executors.save,
+    "processes-seeds": executors.seeds,
+    "processes-example": executors.example,
     "gpu": gpu.cost,
 }
 

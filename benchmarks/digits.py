@@ -6,6 +6,7 @@ Favours to the peers: data is made once in a process for all of them, and of the
 torch_autotrain and the junky launcher keep a best model on disk.
 """
 
+import functools
 import os
 import sys
 import time
@@ -37,22 +38,26 @@ def serial():
     ]  # fmt: skip
 
 
-def autotrain():
+def autotrain(executor="threads"):
     from benchmarks import digits_work as work
     from junky_core import torch_autotrain
 
-    def train(_device, data, model, optimizer, save_best, _log_prefix):
-        return work.fit(model, optimizer, data, save_best)
-
     result = torch_autotrain(
         work.make_model,
-        train,
+        train_saving,
         work.prepared,  # read only, so that both slots may have the same
         make_model_fit_params=work.FIT_PARAMS,
         devices={"cpu": 2},
         threads_per_slot=1,
+        executor=executor,
     )
     return [value for _name, _score, _params, value in result.stats]
+
+
+def train_saving(_device, data, model, optimizer, save_best, _log_prefix):
+    from benchmarks import digits_work as work
+
+    return work.fit(model, optimizer, data, save_best)
 
 
 def threads():
@@ -121,6 +126,7 @@ def ray():
 CONTESTANTS = {
     "serial": serial,
     "autotrain": autotrain,
+    "processes": functools.partial(autotrain, "processes"),
     "threads": threads,
     "optuna": optuna,
     "joblib": joblib,
@@ -150,13 +156,19 @@ JUNKY_GRID = (
         "{optimizer:sgd,optimizer.lr:[0.1,0.03],optimizer.momentum:[0.0,0.9]}]"
     ),
 )
-JUNKY_SLOTS = ("hydra/launcher=junky", "hydra.launcher.devices=cpu*2")
+JUNKY_SLOTS = (
+    "hydra/launcher=junky",
+    "hydra.launcher.devices=cpu*2",
+    "hydra.launcher.threads_per_slot=1",
+)
 
 TITLES = {
     "serial": "a plain loop, 1 torch thread",
     "serial2": "a plain loop, 2 torch threads",
     "autotrain": "torch_autotrain, 2 slots",
+    "processes": "torch_autotrain, 2 slots, processes",
     "hydra-junky": "Hydra, junky sweeper and launcher, 2 slots",
+    "hydra-processes": "Hydra, junky sweeper and launcher, 2 slots, processes",
     "threads": "a plain pool of 2 threads: the limit for threads",
     "optuna": "Optuna, n_jobs=2",
     "joblib": "joblib, 2 processes",
@@ -165,16 +177,29 @@ TITLES = {
     "ray": "Ray Tune, 2 CPUs",
 }
 OURS = ("autotrain", "hydra-junky")
+IN_PROCESSES = ("processes", "hydra-processes")
 YARDSTICKS = ("serial", "serial2", "threads")  # no tools, so nobody's peers
+SECONDS = (
+    "Seconds from the end of `import torch, sklearn` to the last result, including the start of "
+    "the tool; in brackets, the whole process."
+)
 
 
 def cost(options):
     """Row 4: seconds of the 24 trainings."""
+    section = Section("24 digit trainings on 2 CPU slots", note=SECONDS)
+    return compare(section, TITLES, 1 if options.quick else options.rounds)
+
+
+def compare(section, names, rounds, *, once=()):
+    """Let the named contestants run in turns, those in ``once`` a single time; fill the table."""
     contestants = {
         "serial": _in_process("serial"),
         "autotrain": _in_process("autotrain"),
-        "hydra-junky": _hydra(
-            *JUNKY_GRID, *JUNKY_SLOTS, "hydra.launcher.threads_per_slot=1"
+        "processes": _in_process("processes"),
+        "hydra-junky": _hydra(*JUNKY_GRID, *JUNKY_SLOTS),
+        "hydra-processes": _hydra(
+            *JUNKY_GRID, *JUNKY_SLOTS, "hydra.launcher.executor=processes"
         ),
         "threads": _in_process("threads"),
         "optuna": _in_process("optuna"),
@@ -192,22 +217,17 @@ def cost(options):
     }
     why_not = {name: missing(*needs.get(name, ()), "sklearn") for name in contestants}
     results = interleaved(
-        {name: run for name, run in contestants.items() if not why_not[name]},
-        1 if options.quick else options.rounds,
-    )
-    section = Section(
-        "24 digit trainings on 2 CPU slots",
-        note="Seconds from the end of `import torch, sklearn` to the last result, including the "
-        "start of the tool; in brackets, the whole process.",
+        {name: contestants[name] for name in names if not why_not[name]}, rounds, once=once
     )
     seconds = {
         name: median(one.figures["seconds"] for one in got)
         for name, got in results.items()
         if not isinstance(got, str)
     }
-    rivals = [value for name, value in seconds.items() if name not in (*OURS, *YARDSTICKS)]
-    for name, title in TITLES.items():
-        got = results.get(name, why_not[name])
+    others = (*OURS, *IN_PROCESSES, *YARDSTICKS)
+    rivals = [value for name, value in seconds.items() if name not in others]
+    for name in names:
+        got, title = results.get(name, why_not[name]), TITLES[name]
         if isinstance(got, str):
             section.rows.append(Row(title, got))
             continue
@@ -219,6 +239,10 @@ def cost(options):
             if name in OURS:
                 target = "1.95x serial, no peer faster"
                 met = times >= 1.95 and all(seconds[name] <= rival for rival in rivals)
+        if name in IN_PROCESSES and rivals:
+            times = seconds[name] / min(rivals)
+            ratio = ", ".join(filter(None, [ratio, f"{times:.3f}x the fastest peer's time"]))
+            target, met = "at most 3 % slower than the fastest peer", times <= 1.03
         whole = median(one.wall_s for one in got)
         section.rows.append(
             Row(title, f"{seconds[name]:.1f} s ({whole:.1f} s)", ratio, target, met)

@@ -77,11 +77,11 @@ def make_model(width, name, lr, momentum=0.0):
     return model, torch.optim.SGD(model.parameters(), lr, momentum)
 
 
-def fit(model, optimizer, data, on_score):
+def fit(model, optimizer, data, on_score, epochs=EPOCHS):
     """Train, calling ``on_score(model, accuracy)`` after each epoch; return the best accuracy."""
     images, classes, valid_images, valid_classes = (torch.as_tensor(part) for part in data)
     best = 0.0
-    for _ in range(EPOCHS):
+    for _ in range(epochs):
         model.train()
         for batch in torch.randperm(len(images)).split(BATCH):
             optimizer.zero_grad()

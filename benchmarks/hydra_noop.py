@@ -45,6 +45,19 @@ def _sweep(sweeper, launcher, jobs, *more):
     )
 
 
+def additional_job(sweeper, launcher, small, large, *more):
+    """Return wall-clock and CPU time in ms of one more job, and the seconds of both sweeps."""
+    short = _sweep(sweeper, launcher, small, *more)
+    long = _sweep(sweeper, launcher, large, *more)
+    jobs = large - small
+    return (
+        (long.wall_s - short.wall_s) / jobs * 1e3,
+        (long.cpu_s - short.cpu_s) / jobs * 1e3,
+        short.wall_s,
+        long.wall_s,
+    )
+
+
 def cost(options):
     """Row 1: what one job more costs, with all of Hydra's files written."""
     few, many = (4, 14) if options.quick else (10, 40)
@@ -68,21 +81,9 @@ def cost(options):
         "difference in jobs. CPU: of the whole process.",
     )
 
-    def run(contestant):
-        sweeper, launcher, small, large, *more = contestant
-        short = _sweep(sweeper, launcher, small, *more)
-        long = _sweep(sweeper, launcher, large, *more)
-        jobs = large - small
-        return (
-            (long.wall_s - short.wall_s) / jobs * 1e3,
-            (long.cpu_s - short.cpu_s) / jobs * 1e3,
-            short.wall_s,
-            long.wall_s,
-        )
-
     results = interleaved(
         {
-            name: lambda c=contestant: run(c)
+            name: lambda c=contestant: additional_job(*c)
             for name, contestant in contestants.items()
             if not (why_not and name == joblib)
         },

@@ -131,16 +131,17 @@ def _kill(group):
         os.killpg(group, signal.SIGKILL)
 
 
-def interleaved(contestants, rounds):
+def interleaved(contestants, rounds, *, once=()):
     """Call each contestant ``rounds`` times, in turns; return name -> results.
 
-    One that fails is not called again; its entry is the reason, a string.
+    Those in ``once`` take part in the first round only. One that fails is not called again; its
+    entry is the reason, a string.
     """
     results = {name: [] for name in contestants}
     for at in range(rounds):
         names = list(contestants)
         for name in names if at % 2 == 0 else names[::-1]:
-            if isinstance(results[name], str):
+            if isinstance(results[name], str) or (at and name in once):
                 continue
             progress(f"{name}, round {at + 1} of {rounds}")
             try:
