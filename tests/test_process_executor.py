@@ -11,6 +11,7 @@ from executor_contract import ExecutorContract, Recorder, interrupt
 from process_runs import ProcessRuns
 from served import FaultRunner, is_gone
 
+from junky_core.engine import watch
 from junky_core.errors import ConfigError, SweepFailed, SweepInterrupted
 from junky_core.events import JobFinished, JobStarted, Notice, ScoreReported
 from junky_core.executors.processes.executor import ProcessExecutor
@@ -109,6 +110,16 @@ def test_ctrl_c_ends_a_job_that_comes_to_no_cancellation_point(run, do):
         run({"do": do}, {}, recorder=Recorder(JobStarted=interrupt))
     assert [r.status for r in caught.value.result] == ["stopped"]
     assert time.monotonic() - began < 20
+    ends = "1 running job ends at the next cancellation point, or is killed after 0.5 s. Interrupt"
+    assert any(ends in event.message for event in run.recorder.all(Notice))
+
+
+def test_a_job_over_its_time_is_said_to_be_killed(run, monkeypatch):
+    monkeypatch.setattr(watch, "REMIND_EVERY_S", 0.05)
+    run({"do": "loop"}, job_timeout_s=0.2, max_retries=0)
+    reminders = [e.message for e in run.recorder.all(Notice) if "still running" in e.message]
+    assert reminders
+    assert all(message.endswith("is killed 0.5 s after its time limit") for message in reminders)
 
 
 def test_children_that_a_job_leaves_end_with_its_worker(run, tmp_path):
@@ -136,7 +147,7 @@ def test_what_cannot_be_pickled_arrives_as_text(run):
     results = run({"do": "return_lock"}, {"do": "raise_odd"}, max_retries=0)
     assert results[0].value.startswith("<unlocked _thread.lock")
     (notice,) = [e.message for e in run.recorder.all(Notice) if e.level == "warning"]
-    assert "job 0 returned what cannot be pickled" in notice
+    assert "replaced by their repr() if they cannot be pickled" in notice
     assert results[1].error.endswith("Odd: 1 and 2")
     assert "1 and 2" in str(results[1].exception)
 

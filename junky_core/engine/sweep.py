@@ -123,7 +123,7 @@ class Sweep:
         settings, self._held_warnings = self.settings, []
         self._run = run = Run(source, self._drivers, settings, self.best, self.emit)
         with noted() as signals:
-            watch = Watch(run, self._drivers, settings, signals, self._executor.wait_s, self._alert)
+            watch = Watch(run, self._drivers, settings, signals, self._executor, self._alert)
             with self._dispatcher.running(hurry=lambda: watch.signum is not None):
                 with self._executor.running(run.slots):
                     self._emit_started(source, already_finished)

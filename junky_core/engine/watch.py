@@ -11,6 +11,7 @@ from junky_core.engine.run import AtWork, Run
 from junky_core.engine.settings import SweepSettings
 from junky_core.engine.signals import NotedSignals
 from junky_core.events import EndReason
+from junky_core.executors.contract import Executor
 from junky_core.jobs import EndKind
 from junky_core.values.user_text import error_line
 from junky_core.values.wording import count
@@ -30,7 +31,7 @@ class Watch:
         drivers: The sweep's.
         settings: How the sweep is run.
         signals: Those that came.
-        wait_s: Seconds that a run with jobs left waits while no slot is open.
+        executor: Where attempts run.
         warn: Called with what the user should read.
     """
 
@@ -40,14 +41,14 @@ class Watch:
         drivers: Drivers,
         settings: SweepSettings,
         signals: NotedSignals,
-        wait_s: float,
+        executor: Executor,
         warn: Callable[[str], None],
     ) -> None:
         self._run = run
         self._drivers = drivers
         self._settings = settings
         self._signals = signals
-        self._wait_s = wait_s
+        self._executor = executor
         self._warn = warn
         self._started = time.monotonic()
         self._no_slots_since: float | None = None
@@ -96,12 +97,12 @@ class Watch:
             self._drivers.idle.wait(WATCH_EVERY_S)
 
     def _slots_may_come(self) -> bool:
-        if not self._wait_s or not self._run.lacks_slots:
+        if not self._executor.wait_s or not self._run.lacks_slots:
             self._no_slots_since = None
             return False
         if self._no_slots_since is None:
             self._no_slots_since = time.monotonic()
-        return time.monotonic() - self._no_slots_since < self._wait_s
+        return time.monotonic() - self._no_slots_since < self._executor.wait_s
 
     def _look(self) -> None:
         run, now = self._run, time.monotonic()
@@ -119,7 +120,7 @@ class Watch:
             why = f"{signal.Signals(self.signum).name}: the sweep ends"
             asked = run.end(EndReason.INTERRUPTED, why)
             if first:
-                self._warn(f"{why}; {_that_end(asked)} Interrupt again to leave at once")
+                self._warn(f"{why}; {self._that_end(asked)} Interrupt again to leave at once")
         for attempt in run.at_work:
             if attempt.deadline is not None and attempt.deadline < now:
                 self._over_time(attempt, attempt.deadline, now)
@@ -137,11 +138,20 @@ class Watch:
                 f"{attempt.name} (job {attempt.num}) is {now - deadline:.0f} s over its time limit "
                 f"of {limit} and still running: it can end only where it calls a model, loader, "
                 "optimizer, save_best or current_job().check(). A call of check() in its loop "
-                "would end it; pressing Ctrl-C twice, or kill, ends the whole sweep"
-                + self._settings.how_to_resume()
+                f"would end it; {self._last_resort()}"
             )
 
+    def _last_resort(self) -> str:
+        if self._executor.kill_after_s is not None:
+            return f"it is killed {self._executor.kill_after_s:g} s after its time limit"
+        ends = "pressing Ctrl-C twice, or kill, ends the whole sweep"
+        return ends + self._settings.how_to_resume()
 
-def _that_end(number: int) -> str:
-    ends = "ends" if number == 1 else "end"
-    return f"{count(number, 'running job')} {ends} at the next cancellation point."
+    def _that_end(self, number: int) -> str:
+        one = number == 1
+        jobs = f"{count(number, 'running job')} {'ends' if one else 'end'}"
+        text = f"{jobs} at the next cancellation point"
+        limit = self._executor.kill_after_s
+        if limit is not None:
+            text += f", or {'is' if one else 'are'} killed after {limit:g} s"
+        return f"{text}."

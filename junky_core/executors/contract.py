@@ -66,6 +66,7 @@ class AttemptEnd:
         kind: An :class:`EndKind`, or its text.
         duration_s: Seconds it took.
         value: What the job returned.
+        value_is_repr: It could not be brought here: ``value`` is a text in its place.
         score: The best score the job has now, ``None`` if it gave none.
         serial: Its best model: the number of its last save that led, 0 for none
             (see ``BestModel.when_saved``).
@@ -81,6 +82,7 @@ class AttemptEnd:
     kind: EndKind
     duration_s: float
     value: Any = None
+    value_is_repr: bool = False
     score: float | None = None
     serial: int = 0
     error: str = ""
@@ -169,10 +171,13 @@ class Executor(Protocol):
     Attributes:
         threads: Torch threads of each slot, ``None`` if torch is left alone.
         wait_s: Seconds that a sweep with jobs left waits while no slot is open.
+        kill_after_s: Seconds after which an attempt that was asked to end is killed, ``None``
+            if it never is.
     """
 
     threads: int | None
     wait_s: float
+    kill_after_s: float | None
 
     def running(self, slots: int) -> AbstractContextManager[None]:
         """Return what a run on so many slots is inside of."""

@@ -44,10 +44,12 @@ class ThreadExecutor:
 
     Attributes:
         threads: Torch threads of each slot, ``None`` if torch is left alone.
-        wait_s: 0, for no further slot opens by itself.
+        wait_s: 0, because no further slot opens by itself.
+        kill_after_s: ``None``, because a thread cannot be killed.
     """
 
     wait_s = 0.0
+    kill_after_s: float | None = None
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
@@ -40,7 +41,8 @@ class ProcessExecutor:
 
     Attributes:
         threads: Torch threads of each slot, ``None`` if torch is left alone.
-        wait_s: 0, for no further slot opens by itself.
+        wait_s: 0, because no further slot opens by itself.
+        kill_after_s: The argument, ``None`` if it is infinite.
 
     Raises:
         ConfigError: The runner cannot be sent; says which part of it.
@@ -63,6 +65,7 @@ class ProcessExecutor:
         self.threads = torch_threads(len(slots), settings.threads_per_slot, settings.seed)
         self._link = link
         self._on_gpus = any(slot.device != "cpu" for slot in slots)
+        self.kill_after_s = kill_after_s if math.isfinite(kill_after_s) else None
         self._kill_after_s = kill_after_s
         self._built = BuiltLoaders()
         self._here = ThreadExecutor(slots[:1], runner, settings, link)  # for scope_of
