@@ -53,3 +53,16 @@ class Unloadable:
 
 def return_unloadable(_device, _loaders, _model, _save_best, _prefix):
     return Unloadable()
+
+
+class LoadableHere:
+    """Can be loaded in the process that pickles it alone."""
+
+    def __reduce__(self):
+        return _load_in, (os.getpid(),)
+
+
+def _load_in(pid):
+    if os.getpid() != pid:
+        raise LookupError("not in this process")
+    return LoadableHere()

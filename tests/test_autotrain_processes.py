@@ -170,3 +170,20 @@ def test_slots_that_cannot_open_say_why_once():
     message = str(caught.value)
     assert message.startswith("no slot could be opened:\nThread-1 on cpu, Thread-2 on cpu: ")
     assert message.count("OSError: no such disk") == 1
+
+
+@processes
+@pytest.mark.parametrize("train", [swept.return_lock, swept.return_unloadable])
+def test_what_cannot_come_back_is_replaced_by_a_text_and_said_once(train):
+    listener = Listener()
+    result = sweep(train, observers=[listener])
+    assert [type(value) for *_, value in result.stats] == [str] * 3
+    assert sum("replaced by their repr()" in message for message in listener.notices()) == 1
+
+
+@processes
+def test_a_parameter_that_cannot_be_loaded_fails_its_job():
+    result = sweep(widths=[1, swept.LoadableHere()], max_retries=0)
+    (failed,) = result.failed
+    assert "LookupError" in failed.error
+    assert "not in this process" in failed.traceback

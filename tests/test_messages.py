@@ -80,7 +80,6 @@ def test_ends_come_back(end):
     plain = plain_end(end)
     assert_plain(plain)
     assert_same(end, end_of(plain))
-    assert not plain["value_is_repr"]
 
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf"), float("-inf")])
@@ -118,8 +117,41 @@ def test_an_exception_that_cannot_be_sent_arrives_as_its_text(exception):
 def test_a_value_that_cannot_be_sent_arrives_as_its_repr():
     value = threading.Lock()
     plain = plain_end(AttemptEnd("finished", 1.0, value=value))
-    assert plain["value_is_repr"]
-    assert end_of(plain).value == repr(value)
+    end = end_of(plain)
+    assert (end.value, end.value_is_repr) == (repr(value), True)
+
+
+class OnlyThere:
+    """Can be loaded in the process that pickled it."""
+
+    there = True
+
+    def __reduce__(self):
+        return _load_there, ()
+
+
+def _load_there():
+    if not OnlyThere.there:
+        raise ModuleNotFoundError("no module of the job's")
+    return OnlyThere()
+
+
+def test_a_value_that_cannot_be_loaded_is_replaced_by_the_reason(monkeypatch):
+    plain = plain_end(AttemptEnd("finished", 1.0, value=OnlyThere()))
+    monkeypatch.setattr(OnlyThere, "there", False)
+    end = end_of(plain)
+    assert end.value == (
+        "<value that cannot be loaded: ModuleNotFoundError: no module of the job's>"
+    )
+    assert end.value_is_repr
+
+
+def test_an_exception_that_cannot_be_loaded_arrives_as_its_text(monkeypatch):
+    exception = ValueError("bad", OnlyThere())
+    plain = plain_end(AttemptEnd("error", 1.0, error="ValueError: bad", exception=exception))
+    monkeypatch.setattr(OnlyThere, "there", False)
+    after = end_of(plain).exception
+    assert (type(after), str(after)) == (JobError, "ValueError: bad")
 
 
 def test_params_that_cannot_be_sent_are_named():

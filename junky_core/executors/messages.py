@@ -28,7 +28,7 @@ from typing import Any
 
 from junky_core.errors import ConfigError, JobError
 from junky_core.executors.contract import AttemptEnd
-from junky_core.jobs import Attempt, EndKind, Job
+from junky_core.jobs import Attempt, Job
 from junky_core.values.user_text import class_name, dict_text, error_line, is_ctrl_c, repr_of
 
 __all__ = ["attempt_of", "end_of", "plain_attempt", "plain_end"]
@@ -93,9 +93,10 @@ def plain_end(end: AttemptEnd, dumps: Dumps = pickle.dumps, loads: Loads = pickl
         dumps: Pickles what the job returned or raised.
         loads: Its inverse, to see whether that can be had back.
     """
-    value, is_repr = _pickled(end.value, dumps, loads), False
+    value = _pickled(end.value, dumps, loads)
+    is_repr = value is None
     if value is None:
-        value, is_repr = dumps(repr_of(end.value)), True
+        value = dumps(repr_of(end.value))
     exception = None
     if end.exception is not None:
         exception = _pickled(end.exception, dumps, loads) or dumps(
@@ -120,12 +121,17 @@ def plain_end(end: AttemptEnd, dumps: Dumps = pickle.dumps, loads: Loads = pickl
 
 def end_of(plain: dict[str, Any], loads: Loads = pickle.loads) -> AttemptEnd:
     """Return the end of its plain form."""
-    facts = {key: value for key, value in plain.items() if key != "value_is_repr"}
-    exception = plain["exception"]
-    facts["kind"] = EndKind(plain["kind"])
-    facts["value"] = loads(plain["value"])
-    facts["exception"] = None if exception is None else loads(exception)
-    facts["location"] = _tuples(plain["location"])
+    facts = {**plain, "location": _tuples(plain["location"])}
+    try:
+        facts["value"] = loads(plain["value"])
+    except Exception as error:  # noqa: BLE001 - of a class that only the other process has
+        facts["value"] = f"<value that cannot be loaded: {error_line(error)}>"
+        facts["value_is_repr"] = True
+    if plain["exception"] is not None:
+        try:
+            facts["exception"] = loads(plain["exception"])
+        except Exception:  # noqa: BLE001 - likewise
+            facts["exception"] = JobError(plain["error"])
     return AttemptEnd(**facts)
 
 
@@ -133,7 +139,7 @@ def _pickled(value: Any, dumps: Dumps, loads: Loads) -> bytes | None:
     """Return ``value`` pickled, ``None`` if it cannot be, or cannot be had back."""
     try:
         pickled = dumps(value)
-        # An exception whose __init__ takes other arguments can be pickled, but not had back.
+        # An exception whose __init__ takes other arguments can be pickled, but not loaded.
         same = not isinstance(value, BaseException) or type(loads(pickled)) is type(value)
     except BaseException as error:  # anybody's __reduce__
         if is_ctrl_c(error):

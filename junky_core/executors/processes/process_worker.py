@@ -164,8 +164,9 @@ class ProcessWorker:
         try:
             plain = plain_attempt(attempt, dumps)
         except ConfigError as error:
+            text = error_line(error)
             return AttemptEnd(
-                EndKind.ERROR, 0.0, score=attempt.score, error=error_line(error), exception=error
+                EndKind.ERROR, 0.0, score=attempt.score, error=text, traceback=text, exception=error
             )
         reason = ""
         for _ in range(_TRIES):
@@ -379,12 +380,12 @@ class _Running:
         self._process.send("answer", standing)
 
     def _ended(self, plain: dict[str, Any]) -> AttemptEnd:
-        if plain["value_is_repr"]:
+        end = end_of(plain, loads)
+        if end.value_is_repr:  # said once
             self._link.warn(
-                f"job {self._attempt.job.num} returned what cannot be pickled, so its repr() "
-                "is kept instead"
+                "values that jobs return are replaced by their repr() if they cannot be pickled"
             )
-        return end_of(plain, loads)
+        return end
 
 
 def _how_it_ended(served: ServedProcess) -> str:

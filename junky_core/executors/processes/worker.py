@@ -40,12 +40,13 @@ from junky_core.accelerators import start
 from junky_core.devices import SlotSpec
 from junky_core.errors import ConfigError
 from junky_core.events import Event
-from junky_core.executors.contract import AttemptSettings, Worker
+from junky_core.executors.contract import AttemptEnd, AttemptSettings, Worker
 from junky_core.executors.messages import attempt_of, plain_end
 from junky_core.executors.processes.machine_data import MachineData
 from junky_core.executors.processes.main_module import import_main
 from junky_core.executors.processes.sending import dumps, loads
 from junky_core.executors.threads import ThreadExecutor
+from junky_core.job.failures import describe
 from junky_core.job.forks import OwnProcess
 from junky_core.job.offers import Standing
 from junky_core.job.weights import weights_to_offer
@@ -158,6 +159,23 @@ def set_torch_state(state: dict[str, Any]) -> None:
         setattr(torch.backends.cudnn, name, value)
 
 
+def _executed(worker: Worker, plain: dict[str, Any]) -> AttemptEnd:
+    try:
+        attempt = attempt_of(plain, loads)
+    except Exception as error:  # noqa: BLE001 - of a parameter that cannot be loaded here
+        failure = describe(error)
+        return AttemptEnd(
+            EndKind.ERROR,
+            0.0,
+            score=plain["score"],
+            error=failure.error,
+            traceback=failure.traceback,
+            exception=failure.exception,
+            location=failure.location,
+        )
+    return worker.execute(attempt)
+
+
 def _take_output(stdout: int, stderr: int) -> None:
     for given, standard in ((stdout, 1), (stderr, 2)):
         os.dup2(given, standard)
@@ -230,7 +248,7 @@ class _Link:
                 self.send("ready", worker.open())
             else:
                 self.send("begun")
-                end = worker.execute(attempt_of(content[0], loads))
+                end = _executed(worker, content[0])
                 sys.stdout.flush()
                 self.send("end", plain_end(end, dumps, loads))
 
