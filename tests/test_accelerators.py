@@ -1,14 +1,13 @@
 """Accelerators: whose work is waited for, and when."""
 
 import contextlib
-import subprocess
-import sys
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+import warm_start
 from fake_accelerator import FakeModule, FakeMps, FakeStream, install
 
 from junky_core.accelerators import (
@@ -368,14 +367,7 @@ def test_a_backend_that_a_plug_in_registers_is_worked_as_cuda_is(tmp_path):
     from pathlib import Path
 
     code = textwrap.dedent(PLUG_IN).format(tests=str(Path(__file__).parent))
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
+    done = warm_start.checked(["-W", "ignore", "-c", code], cwd=tmp_path)
     last = done.stdout.splitlines()[-1]
     opened = "'0.1 waits for 0.0', 'synchronize 0.1'"
     assert last == f"[{opened}, '0.1 waits for 0.0', 'job on npu:0', 'synchronize 0.1']"

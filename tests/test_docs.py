@@ -18,13 +18,12 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 import torch
+import warm_start
 import yaml
 from sweep_events import attempt_failed, begin, ended, finish, score, started, write_journal
 
@@ -217,16 +216,8 @@ class Page:
 
 
 def run_python(words, status=0):
-    done = subprocess.run(
-        [sys.executable, *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "TERM": "dumb"},
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == status, f"{words}\n{done.stdout}"
+    done = warm_start.run(words, env={**os.environ, "TERM": "dumb"}, timeout=300)
+    assert done.returncode == status, f"{words}\n{done.stdout}{done.stderr}"
 
 
 # pandas warns of its own.

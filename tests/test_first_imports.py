@@ -2,13 +2,13 @@
 
 import importlib
 import importlib.util
-import subprocess
 import sys
 import threading
 import time
 import traceback
 
 import pytest
+import warm_start
 from watched_turns import WatchedCondition
 
 from junky_core.job import turns
@@ -237,7 +237,4 @@ assert not result.failed, result.failed[0].traceback
 
 @pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="needs torch")
 def test_what_torch_imports_late_is_whole_in_all_jobs():
-    done = subprocess.run(
-        [sys.executable, "-c", TORCH], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    warm_start.checked(["-c", TORCH])

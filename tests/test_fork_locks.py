@@ -7,6 +7,7 @@ import sys
 import textwrap
 
 import pytest
+import warm_start
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 
@@ -154,8 +155,4 @@ assert sorted(value for *_, value in result.stats) == [1, 28]
 
 @pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="needs torch")
 def test_a_worker_forked_while_another_job_has_tempfile_s_lock_answers(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", SWEEP, tmp_path / "sweep"],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    warm_start.checked(["-c", SWEEP, tmp_path / "sweep"])

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import warm_start
 
 from junky_core.job.fork_turns import forks_in_turn
 
@@ -65,10 +66,7 @@ assert not overlaps
 
 @pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="needs torch")
 def test_workers_of_loaders_on_several_slots_start_one_at_a_time():
-    done = subprocess.run(
-        [sys.executable, "-c", WORKERS], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    warm_start.checked(["-c", WORKERS])
 
 
 # The same without torch, for Python 3.12 and newer, where filelock checks by itself.
@@ -162,11 +160,8 @@ assert [value for *_, value in result.stats] == [7]
 
 @pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="needs torch")
 def test_a_job_on_one_slot_forks_while_no_other_thread_imports(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", IMPORT, tmp_path], capture_output=True, text=True, timeout=120,
-        check=False, env={**os.environ, "PYTHONPATH": os.path.dirname(__file__)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    env = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
+    warm_start.checked(["-c", IMPORT, tmp_path], env=env)
 
 
 def test_the_function_is_put_back_after_the_last_block():

@@ -1,12 +1,12 @@
 """Models of ``transformers``, built and trained by several jobs at the same time."""
 
-import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
 import torch
+import warm_start
 
 from junky_core import torch_autotrain
 from junky_core.job.libraries import libraries_apart
@@ -169,7 +169,5 @@ with builds_apart(sys.exit):
     assert hasattr(modeling.PreTrainedModel.tie_weights, "__wrapped__")
 assert not hasattr(modeling.PreTrainedModel.tie_weights, "__wrapped__")
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    modules = (*warm_start.MODULES, "transformers.trainer")
+    warm_start.checked(["-c", script], modules=modules)

@@ -7,6 +7,7 @@ import sys
 from textwrap import dedent
 
 import pytest
+import warm_start
 
 from junky_core.errors import SweepInterrupted
 
@@ -26,15 +27,9 @@ def sweep():
 """
 
 
-def run(code, *options, signal_name="SIGINT", **kwargs):
-    return subprocess.run(
-        [sys.executable, *options, "-c", dedent(SWEEP).format(signal=signal_name) + dedent(code)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        **kwargs,
-    )
+def run(code, cwd, signal_name="SIGINT"):
+    script = dedent(SWEEP).format(signal=signal_name) + dedent(code)
+    return warm_start.run(["-c", script], cwd=cwd)
 
 
 @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143)])

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 import torch
+import warm_start
 
 from junky_core import SweepInterrupted, torch_autotrain
 from junky_core.engine.signals import noted, noted_until_here
@@ -110,14 +111,7 @@ torch_autotrain(make, train, make_model_fit_params=[("a", [1, 2])], sweep_dir=sy
 
 
 def run(*words):
-    return subprocess.run(
-        [sys.executable, "-c", SCRIPT, *words],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
-    )
+    return warm_start.run(["-c", SCRIPT, *words])
 
 
 def test_sighup_ends_a_sweep_with_status_129(tmp_path):

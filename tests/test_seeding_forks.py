@@ -1,11 +1,10 @@
 """Forked children, DataLoader workers among them, find no lock held that seeding takes."""
 
 import os
-import subprocess
-import sys
 import textwrap
 
 import pytest
+import warm_start
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 
@@ -55,4 +54,4 @@ def test_a_child_forked_while_another_job_seeds_or_draws_can_seed(lock):
                 done.set()
         assert lock.acquire(timeout=20)
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=150)
+    warm_start.checked(["-c", textwrap.dedent(script)])

@@ -3,14 +3,13 @@
 import multiprocessing
 import random
 import signal
-import subprocess
-import sys
 import textwrap
 import threading
 
 import numpy as np
 import pytest
 import torch
+import warm_start
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -386,7 +385,7 @@ def test_no_operator_is_touched_until_a_job_seeds():
             torch.manual_seed(1)
             assert touched()
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=120)
+    warm_start.checked(["-c", textwrap.dedent(script)])
 
 
 @pytest.mark.skipif(not hasattr(signal, "alarm"), reason="no fork")
@@ -431,4 +430,4 @@ def test_a_child_forked_beside_a_job_that_draws_can_seed(first):
             finally:
                 done.set()
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=150)
+    warm_start.checked(["-c", textwrap.dedent(script)])

@@ -1,23 +1,28 @@
 """Scripts in processes of their own that need not import torch.
 
 Importing torch takes most of the time of a short sweep. One process imports it, and each script
-then runs in a fork of that process. The fork has never run a sweep, and it ends as any script
-does. For tests of what a sweep does; those of a whole process start ``python`` itself.
+then runs in a fork of that process. The fork imports this project itself, and ends as any script
+does. For tests of what a script does; tests of how Python starts run ``python`` itself.
 """
 
 import atexit
 import contextlib
 import functools
+import gc
 import importlib
 import json
 import os
-import runpy
 import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import types
+import warnings
+
+# What scripts import. Those of Hugging Face's libraries ask for these as well: MODULES + (name,).
+MODULES = ("torch", "hydra._internal.hydra", "rich.console", "sklearn.datasets")
 
 
 class Process:
@@ -50,32 +55,62 @@ class Process:
         self.send_signal(signal.SIGKILL)
 
 
-def start(arguments, stdout, stderr, module="junky_core.autotrain", cwd=None):
-    """Start a script, given as for ``python``, in a fork of a process that imported the module."""
+def start(arguments, stdout, stderr, *, cwd=None, env=None, modules=MODULES):
+    """Start a script in a fork of a process that has imported the modules.
+
+    Args:
+        arguments: Those of ``python``: the script, or ``-c`` and its text, and its own; ``-W`` may
+            come first.
+        stdout: An open file.
+        stderr: An open file.
+        cwd: As for ``subprocess.Popen``.
+        env: As for ``subprocess.Popen``.
+        modules: Which to import, where they are installed.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    request = json.dumps([str(cwd or os.getcwd()), *map(str, arguments)]).encode()
+    env = dict(os.environ if env is None else env)
+    request = json.dumps([str(cwd or os.getcwd()), env, *map(str, arguments)]).encode()
     with theirs:
         files = [stdout.fileno(), stderr.fileno(), theirs.fileno()]
-        socket.send_fds(_server(module), [request], files)
+        socket.send_fds(_server(tuple(modules)), [request], files)
     return Process(ours)
 
 
-def run(arguments, module, cwd=None):
-    """Run a script to its end; return what it printed."""
-    with tempfile.TemporaryFile("w+") as output:
-        status = start(arguments, output, output, module, cwd).wait(300)
-        output.seek(0)
-        text = output.read()
-    assert status == 0, text
-    return text
+def run(arguments, *, timeout=120, **options):
+    """Run a script to its end, as ``subprocess.run`` does, with what it printed as text.
+
+    Args:
+        arguments: As for :func:`start`.
+        timeout: Seconds that it may take.
+        options: As for :func:`start`.
+    """
+    with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+        process = start(arguments, stdout, stderr, **options)
+        try:
+            status = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        texts = []
+        for file in stdout, stderr:
+            file.seek(0)
+            texts.append(file.read())
+    return subprocess.CompletedProcess(arguments, status, *texts)
+
+
+def checked(arguments, **options):
+    """Do the same; the script must succeed."""
+    done = run(arguments, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
 
 
 @functools.cache
-def _server(module):
+def _server(modules):
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         server = subprocess.Popen(
-            [sys.executable, __file__, str(theirs.fileno()), module],
+            [sys.executable, __file__, str(theirs.fileno()), *modules],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
@@ -100,7 +135,7 @@ def serve(requests):
                 with running.pop(gone[0]) as status, contextlib.suppress(BrokenPipeError):
                     status.send(str(os.waitstatus_to_exitcode(gone[1])).encode())
         if requests in ready:
-            request, files, *_ = socket.recv_fds(requests, 65536, 3)
+            request, files, *_ = socket.recv_fds(requests, 1 << 18, 3)
             if not request:
                 sys.exit()
             stdout, stderr, status = files
@@ -122,11 +157,37 @@ def serve(requests):
             return json.loads(request)
 
 
+def prepare(cwd, env, *arguments):
+    """Do what ``python`` does with its arguments; return the script's code, and its ``__main__``."""
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    while arguments[0].startswith("-W"):
+        attached, *arguments = arguments
+        if attached == "-W":
+            attached, *arguments = arguments
+        warnings._setoption(attached.removeprefix("-W"))
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    script, *rest = arguments
+    if script == "-c":
+        text, *rest = rest
+        name, folder = "<string>", ""
+    else:
+        with open(script, "rb") as file:
+            text = file.read()
+        name, folder, main.__file__ = script, os.path.dirname(os.path.abspath(script)), script
+    sys.argv = [script, *rest]
+    sys.path[:1] = [folder, *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]
+    return compile(text, name, "exec"), vars(main)
+
+
 if __name__ == "__main__":
-    importlib.import_module(sys.argv[2])
+    for module in sys.argv[2:]:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+    gc.freeze()  # the forks collect garbage of their own only, which is much quicker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the tests end their scripts
-    folder, *sys.argv = serve(socket.socket(fileno=int(sys.argv[1])))
+    request = serve(socket.socket(fileno=int(sys.argv[1])))
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.chdir(folder)
-    sys.path[0] = os.path.dirname(sys.argv[0])
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored
+    exec(*prepare(*request))

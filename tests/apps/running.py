@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import warm_start
@@ -13,19 +11,21 @@ APPS = Path(__file__).parent
 
 def run_plain(name, *arguments, module):
     """Return what the script printed last, from JSON; its process has the module already."""
-    return json.loads(warm_start.run([APPS / f"{name}.py", *arguments], module).splitlines()[-1])
+    modules = (*warm_start.MODULES, module)
+    return _printed(warm_start.checked([APPS / f"{name}.py", *arguments], modules=modules))
 
 
 def run_sweep(name, slots, jobs):
     """Return what each job's ``train`` of the script gave in a sweep, in their order."""
-    done = subprocess.run(
-        [sys.executable, "sweep_script.py", name, str(slots), *map(json.dumps, jobs)],
-        cwd=APPS,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+    return _printed(
+        warm_start.checked(
+            ["sweep_script.py", name, slots, *map(json.dumps, jobs)],
+            cwd=APPS,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            timeout=300,
+        )
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _printed(done):
     return json.loads(done.stdout.splitlines()[-1])

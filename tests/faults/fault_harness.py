@@ -40,7 +40,9 @@ class Child:
         readable, writable = os.pipe()
         self._stderr = open(readable, encoding="utf-8")
         with self.stdout_path.open("w") as stdout, open(writable, "wb") as stderr:
-            self.process = warm_start.start([CHILD, path], stdout, stderr)
+            self.process = warm_start.start(
+                [CHILD, path], stdout, stderr, modules=("junky_core.autotrain",)
+            )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         return self

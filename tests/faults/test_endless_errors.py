@@ -1,11 +1,10 @@
 """Errors whose text has no end, or holds control characters: log, journal and console stay small."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+import warm_start
 
 from junky_core import parse_autotrain_log, torch_autotrain
 from junky_core.errors import SweepFailed
@@ -69,15 +68,8 @@ def test_control_characters_reach_neither_log_nor_console(tmp_path, capsys):
 
 @pytest.mark.parametrize("sweeper", ["basic", "junky"])
 def test_an_endless_error_of_a_hydra_job(tmp_path, sweeper):
-    command = [sys.executable, APP, "--multirun", "+a=0,1", f"hydra/sweeper={sweeper}"]
-    done = subprocess.run(
-        [*command, "hydra/launcher=junky", "hydra.sweep.dir=sweep"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    command = [APP, "--multirun", "+a=0,1", f"hydra/sweeper={sweeper}"]
+    done = warm_start.run([*command, "hydra/launcher=junky", "hydra.sweep.dir=sweep"], cwd=tmp_path)
     assert done.returncode == 1
     assert len(done.stdout) + len(done.stderr) < 200_000
     assert "\x1b" not in done.stdout + done.stderr

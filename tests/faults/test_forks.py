@@ -2,11 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
 import textwrap
 
 import pytest
+import warm_start
 
 from junky_core.record.reader import load_state, read_journal
 
@@ -55,12 +54,8 @@ print("RESULT", json.dumps([sorted(statuses), len(result.stats), len(result.fail
 
 
 def run(folder, train, tail=TAIL, head=HEAD):
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c",
-         head + textwrap.dedent(train) + tail, folder / "sweep"],
-        capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    script = head + textwrap.dedent(train) + tail
+    done = warm_start.checked(["-W", "ignore::DeprecationWarning", "-c", script, folder / "sweep"])
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     assert len(lines) == 1, done.stdout + done.stderr
     return json.loads(lines[0].removeprefix("RESULT ")), done
@@ -297,14 +292,12 @@ if __name__ == "__main__":
 def test_child_of_a_hydra_job_ends(tmp_path):
     app = tmp_path / "app.py"
     app.write_text(APP)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", app, "--multirun", "hydra/launcher=junky",
-         "hydra/sweeper=junky", "hydra.launcher.devices=cpu*2", "+a=0,1,2,3,4,5,6",
+    done = warm_start.checked(
+        ["-W", "ignore", app, "--multirun", "hydra/launcher=junky", "hydra/sweeper=junky",
+         "hydra.launcher.devices=cpu*2", "+a=0,1,2,3,4,5,6",
          f"hydra.sweep.dir={tmp_path / 'sweep'}"],
-        capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
         env={**os.environ, "ENDS": json.dumps(list(ENDS))},
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
     found = {path.name: int(path.read_text()) for path in tmp_path.glob("status-*")}
     assert found == {f"status-{num}": status for num, status in enumerate(ENDS.values())}
     check_one_writer(tmp_path)

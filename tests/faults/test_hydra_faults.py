@@ -4,12 +4,11 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
+import warm_start
 import yaml
 from sizes import LONG
 
@@ -52,10 +51,9 @@ if __name__ == "__main__":
 def start(tmp_path, folder, *overrides, epoch_s=0.0, endless_from=30):
     app = tmp_path / "app.py"
     app.write_text(APP)
-    return subprocess.Popen(
+    return App(
         [
-            sys.executable,
-            str(app),
+            app,
             "--multirun",
             f"hydra.sweep.dir={folder}",
             "hydra.launcher.devices=cpu*2",
@@ -63,10 +61,8 @@ def start(tmp_path, folder, *overrides, epoch_s=0.0, endless_from=30):
             "b=range(5)",
             *overrides,
         ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={
+        tmp_path / "output",
+        {
             **os.environ,
             "OMP_NUM_THREADS": "1",
             "EPOCH_S": str(epoch_s),
@@ -76,10 +72,22 @@ def start(tmp_path, folder, *overrides, epoch_s=0.0, endless_from=30):
     )
 
 
-def finish(process):
-    out, _ = process.communicate(timeout=180)
-    assert process.returncode == 0, out
-    return out
+class App:
+    """An app that runs, and prints to a file."""
+
+    def __init__(self, command, output, env):
+        self.output = output
+        with output.open("w") as file:
+            self.process = warm_start.start(command, file, file, env=env)
+
+    def end(self):
+        """Wait for its end; return its exit status and what it printed."""
+        return self.process.wait(180), self.output.read_text()
+
+
+def finish(app):
+    status, out = app.end()
+    assert status == 0, out
 
 
 def wait_for_jobs(tmp_path, count):
@@ -124,15 +132,15 @@ def test_kill_and_resume(tmp_path, plain):
             params = [list(load_state(folder).by_num[n].params.values()) for n in before]
         starts = tmp_path / "starts"
         seen = len(starts.read_text().splitlines()) if starts.exists() else 0
-        process = start(tmp_path, folder, "hydra.launcher.resume=true", epoch_s=0.05)
+        app = start(tmp_path, folder, "hydra.launcher.resume=true", epoch_s=0.05)
         if number == KILLS:
-            finish(process)
+            finish(app)
         else:
             if len(before) < 30:
                 wait_for_jobs(tmp_path, seen + 1)
             time.sleep(rng.uniform(0, 4.5 / KILLS))
-            process.kill()
-            process.communicate()
+            app.process.kill()
+            app.end()
         if before:
             ran = [json.loads(line) for line in starts.read_text().splitlines()[seen:]]
             repeated += sum(
@@ -145,24 +153,23 @@ def test_kill_and_resume(tmp_path, plain):
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_signal_and_resume(tmp_path, plain, signum):
     folder = tmp_path / "sweep"
-    process = start(tmp_path, folder, endless_from=2)
+    app = start(tmp_path, folder, endless_from=2)
     wait_for_jobs(tmp_path, 4)
-    process.send_signal(signum)
-    out, _ = process.communicate(timeout=180)
-    assert process.returncode == 128 + signum, out
+    app.process.send_signal(signum)
+    status, out = app.end()
+    assert status == 128 + signum, out
     assert "hydra.launcher.resume=true" in out
     finish(start(tmp_path, folder, "hydra.launcher.resume=true"))
     check(tmp_path, folder, plain)
 
 
 def test_new_sweep_does_not_overwrite_one_and_foreign_folder_is_refused(tmp_path, plain):
-    process = start(tmp_path, plain)
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode != 0
+    status, out = start(tmp_path, plain).end()
+    assert status == 1
     assert "hydra.launcher.resume=true" in out
-    process = start(tmp_path, plain, "a=100,101", "hydra.launcher.resume=true")
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode != 0
+    status, out = start(tmp_path, plain, "a=100,101", "hydra.launcher.resume=true").end()
+    assert status == 1
+    assert "holds another sweep" in out
 
 
 FULL_DISK_APP = """
@@ -204,9 +211,9 @@ def test_training_goes_on_when_the_disk_is_full(tmp_path, small_disk):
         "FILLER": str(small_disk / "filler"),
         "RAN": str(tmp_path / "ran"),
     }
-    command = [sys.executable, str(app), "--multirun", "a=range(10)"]
+    command = [app, "--multirun", "a=range(10)"]
     command.append(f"hydra.sweep.dir={small_disk}/sweep")
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    ended = warm_start.run(command, env=environment)
     assert (tmp_path / "ran").read_text().split() == [str(a) for a in range(10)]
     assert ended.returncode == 1
     assert "Job 9 with the score 9 leads, and its weights are not on disk" in ended.stderr
@@ -214,12 +221,7 @@ def test_training_goes_on_when_the_disk_is_full(tmp_path, small_disk):
     assert "The results could not be written" in ended.stdout + ended.stderr
     assert "Results: " not in ended.stdout
     (small_disk / "filler").unlink()
-    again = subprocess.run(
-        [*command, "hydra.launcher.resume=true"],
-        env={**environment, "FILLER": "/dev/full"},
-        capture_output=True,
-        text=True,
-        timeout=120,
+    warm_start.checked(
+        [*command, "hydra.launcher.resume=true"], env={**environment, "FILLER": "/dev/full"}
     )
-    assert again.returncode == 0, again.stdout + again.stderr
     assert best_of(small_disk / "sweep")["best_job_num"] == 9

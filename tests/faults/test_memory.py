@@ -1,9 +1,9 @@
 """Out of memory, for real: the job that died of it runs alone at the end, and then fits."""
 
-import subprocess
 import sys
 
 import pytest
+import warm_start
 
 from junky_core.record.reader import load_state, read_journal
 
@@ -71,13 +71,7 @@ assert len(alone) == 1 and len(alone[0]) == 3, alone  # all others were over by 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS is not kept elsewhere")
 @pytest.mark.parametrize("how", ["python", "torch"])
 def test_job_that_ran_out_of_memory_runs_alone_at_the_end(tmp_path, how):
-    child = subprocess.run(
-        [sys.executable, "-c", CHILD, tmp_path / "sweep", how],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert child.returncode == 0, child.stdout + child.stderr
+    child = warm_start.checked(["-c", CHILD, tmp_path / "sweep", how])
     records = list(read_journal(tmp_path / "sweep"))
     failures = [r for r in records if r["event"] == "attempt_failed"]
     assert [(r["kind"], r["retry"]) for r in failures] == [("oom", True)]

@@ -1,8 +1,10 @@
 """Hydra's own test suites for launchers, whole, with the junky launcher at 1 slot and at 4."""
 
 import pytest
+import warm_start
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
+from hydra.test_utils import test_utils
 from hydra.test_utils.launcher_common_tests import (
     BatchedSweeperTestSuite,
     IntegrationTestSuite,
@@ -67,4 +69,11 @@ class TestBatchedSweeper(BatchedSweeperTestSuite):
     ],
 )
 class TestIntegration(IntegrationTestSuite):
-    pass
+    @pytest.fixture(autouse=True)
+    def apps_start_quickly(self, monkeypatch):
+        """Run each app in a fork of a process that has imported torch and Hydra."""
+        monkeypatch.setattr(
+            test_utils.subprocess,
+            "check_call",
+            lambda command, env: warm_start.checked(command[1:], env=env),
+        )

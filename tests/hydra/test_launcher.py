@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm_start
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -633,7 +634,7 @@ def test_loggers_are_as_they_were_after_a_launch(tmp_path):
 # --- In a process of its own ---------------------------------------------------------------------
 
 
-def app(tmp_path, body, overrides, expect=0, **kwargs):
+def app(tmp_path, body, overrides, expect=0):
     """Write an app whose task is ``body``; run its multirun; return what it printed."""
     (tmp_path / "app.py").write_text(
         textwrap.dedent(
@@ -650,17 +651,8 @@ def app(tmp_path, body, overrides, expect=0, **kwargs):
         + textwrap.indent(textwrap.dedent(body), "    ")
         + "\nmain()\n"
     )
-    command = [
-        sys.executable,
-        "app.py",
-        "-m",
-        "hydra/launcher=junky",
-        "hydra.sweep.dir=out",
-        *overrides,
-    ]
-    done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False, **kwargs
-    )
+    command = ["app.py", "-m", "hydra/launcher=junky", "hydra.sweep.dir=out", *overrides]
+    done = warm_start.run(command, cwd=tmp_path)
     assert done.returncode == expect, done.stdout + done.stderr
     return done.stdout + done.stderr
 

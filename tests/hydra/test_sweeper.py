@@ -1,12 +1,11 @@
 """The junky sweeper over Hydra's own launcher, and over one that fails on purpose."""
 
 import itertools
-import subprocess
-import sys
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
+import warm_start
 from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -528,10 +527,7 @@ def test_a_failing_sweep_ends_a_script_with_a_status_and_one_message(tmp_path):
             """
         )
     )
-    done = subprocess.run(
-        [sys.executable, "app.py", "-m", "hydra/sweeper=junky", "+x=1,2"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    done = warm_start.run(["app.py", "-m", "hydra/sweeper=junky", "+x=1,2"], cwd=tmp_path)
     assert done.returncode == 1
     assert "1 of 2 jobs failed for good" in done.stderr
     assert "#1 (+x=2): ValueError: no good" in done.stderr

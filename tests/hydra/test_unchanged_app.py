@@ -9,8 +9,6 @@ import importlib.util
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -29,18 +27,15 @@ TWO_SLOTS = "hydra.launcher.devices=cpu*2"
 
 def run(folder, *overrides, status=0):
     """Run ``app.py`` in ``folder`` with ``--multirun``; return all it wrote to the console."""
-    done = subprocess.run(
-        [sys.executable, "app.py", "--multirun", "hydra.sweep.dir=sweep", *overrides],
+    done = warm_start.run(
+        ["app.py", "--multirun", "hydra.sweep.dir=sweep", *overrides],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1", "TERM": "dumb"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
         timeout=300,
-        check=False,
     )
-    assert done.returncode == status, done.stdout
-    return done.stdout
+    out = done.stdout + done.stderr
+    assert done.returncode == status, out
+    return out
 
 
 def copied(app, folder):
@@ -301,6 +296,7 @@ def test_accelerate_on_four_slots_trains_as_the_app_alone_does(tmp_path):
     losses = {}
     for num, (steps, precision) in enumerate(jobs):
         command = ["app.py", f"accumulation={steps}", f"precision={precision}"]
-        losses[num] = float(warm_start.run(command, "accelerate", folder).rpartition("loss ")[2])
+        done = warm_start.checked(command, cwd=folder, modules=(*warm_start.MODULES, "accelerate"))
+        losses[num] = float((done.stdout + done.stderr).rpartition("loss ")[2])
     assert swept == losses
     assert len(set(losses.values())) == len(jobs)
