@@ -170,8 +170,9 @@ def test_one_process_runs_all_jobs_of_its_slot(run):
     assert os.getpid() not in {r.value for r in results}
 
 
-def test_a_worker_shares_nearly_all_memory_with_the_server(run):
-    (result,) = run({"do": "memory"})
+@pytest.mark.parametrize("seed", [None, 7])
+def test_a_worker_shares_nearly_all_memory_with_the_server(run, seed):
+    (result,) = run({"do": "memory"}, seed=seed)
     assert result.value < 30 * 1024
 
 

@@ -33,7 +33,7 @@ from typing import Any
 import torch
 
 from junky_core.errors import ConfigError
-from junky_core.job.seeding import installed_streams
+from junky_core.job.seeding import installed_streams, look_at_operators
 
 __all__ = ["main"]
 
@@ -68,6 +68,7 @@ def main(told: Mapping[str, Any]) -> None:
             # Each worker does this, and finds it done: it writes to 60 MB of what they share.
             with contextlib.suppress(ConfigError):  # each of them says so
                 stack.enter_context(installed_streams(seeded=False))
+                look_at_operators()
         with contextlib.suppress(BrokenPipeError):
             channel.send(json.dumps({"problem": problem}).encode())
         gc.collect()

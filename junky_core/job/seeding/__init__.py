@@ -22,7 +22,7 @@ Each imports only from those above it.
 from junky_core.job.seeding._caveats import reproducibility_warnings
 from junky_core.job.seeding._current import current_streams
 from junky_core.job.seeding._draws import FactoryDraws
-from junky_core.job.seeding._globals import installed_streams
+from junky_core.job.seeding._globals import installed_streams, look_at_operators
 from junky_core.job.seeding._loaders import LoaderState
 from junky_core.job.seeding._streams import JobStreams, loader_streams
 
@@ -33,5 +33,6 @@ __all__ = [
     "current_streams",
     "installed_streams",
     "loader_streams",
+    "look_at_operators",
     "reproducibility_warnings",
 ]

@@ -38,7 +38,7 @@ from junky_core.job.seeding._cuda import cuda_replacements
 from junky_core.job.seeding._current import current_streams
 from junky_core.job.seeding._generators import methods_per_job
 
-__all__ = ["at_end", "installed_streams", "intercept_operators"]
+__all__ = ["at_end", "installed_streams", "intercept_operators", "look_at_operators"]
 
 # NumPy's functions that give a job its own stream.
 _NUMPY_BEGIN = frozenset({"seed", "get_state", "set_state", "__getstate__", "__setstate__"})
@@ -105,6 +105,19 @@ def intercept_operators() -> None:
         register()
         check()
     _checked = True
+
+
+def look_at_operators() -> None:
+    """Find out which of torch's operators draw, so that forked children need not.
+
+    Raises:
+        ConfigError: This torch lacks a private function that is needed.
+    """
+    with _as_config_error():
+        from junky_core.job.seeding._operators import drawing_operators
+
+        for _ in drawing_operators():
+            pass
 
 
 @contextlib.contextmanager

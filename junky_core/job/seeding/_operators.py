@@ -80,6 +80,10 @@ _COMPOSITE = ("CompositeExplicitAutograd", "CompositeExplicitAutogradNonFunction
 # Without it a kernel cannot pass a call on, but it can lend: right as well, and slower.
 _IMPL_TAKES_KEYSET = "with_keyset" in inspect.signature(torch.library.Library.impl).parameters
 
+# Names of operators that were looked at. To look at one writes to its memory: a forked worker
+# looks at those alone that its server has not seen.
+_draw_nothing: set[str] = set()
+
 _register_lock = threading.Lock()  # guards _libraries
 # By what they hold: the fall-through, or kernels. Kept for the life of the process: a thread that
 # outlives a sweep still has the key in its set, and every operator it calls needs the
@@ -119,17 +123,23 @@ def drawing_operators() -> Iterator[Any]:
     That is: tagged ``torch.Tag.nondeterministic_seeded``, or with a generator among its
     arguments. Operators of other libraries are among them where they are tagged.
     """
-    for schema in _C._jit_get_all_schemas():
-        found = _C._get_operation_overload(schema.name, schema.overload_name)
-        tags = found[2] if found else ()
-        if generator_position(schema) is None and torch.Tag.nondeterministic_seeded not in tags:
+    for full_name in _C._dispatch_get_all_op_names():
+        if full_name in _draw_nothing:
             continue
-        namespace, name = schema.name.split("::")
-        packet = getattr(getattr(torch.ops, namespace), name)
-        operator = getattr(packet, schema.overload_name or "default")
-        if _C._dispatch_has_kernel(operator.name()):
+        name, _, overload = full_name.partition(".")
+        found = _C._get_operation_overload(name, overload)
+        if found is None:  # without a schema, so it cannot be called
+            continue
+        if (
+            torch.Tag.nondeterministic_seeded not in found[2]
+            and generator_position(_C._get_schema(name, overload)) is None
+        ):
+            _draw_nothing.add(full_name)
+            continue
+        namespace, packet = name.split("::")
+        operator = getattr(getattr(getattr(torch.ops, namespace), packet), overload or "default")
+        if _C._dispatch_has_kernel(full_name):
             yield operator
-        # else: TorchScript's own (``aten::_no_grad_normal_``), made of operators listed here
 
 
 def treatment(operator: Any) -> str:
