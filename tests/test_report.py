@@ -27,7 +27,13 @@ from junky_core.views.report.payload import payload_of
 CHROMIUM = next(
     filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None
 )
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
+
+
+def needs_browser(test):
+    skip = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
+    return pytest.mark.browser(skip(test))
+
+
 PHONE, DESK = 390, 1200
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
