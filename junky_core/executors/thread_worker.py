@@ -6,14 +6,14 @@ import contextlib
 import gc
 import random
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from junky_core.executors.contract import AttemptEnd, AttemptRunner, AttemptSettings, Link
+from junky_core.executors.lock_waits import LockWaits
 from junky_core.executors.slots import Slot
 from junky_core.job.context import JobContext
 from junky_core.job.context_variables import ScriptContext
@@ -43,6 +43,7 @@ class Surroundings:
         device: The default device that the script has set.
         streams_apart: Whether each job can have separate random streams.
         process: Settings of the interpreter, to be put back after each job.
+        lock_waits: Figures of the run.
     """
 
     scope: JobScope | None = None
@@ -50,6 +51,7 @@ class Surroundings:
     device: torch.device | None = None
     streams_apart: bool = True
     process: ProcessSettings = field(default_factory=ProcessSettings)
+    lock_waits: LockWaits = field(default_factory=LockWaits)
 
     @classmethod
     def here(cls, *, streams_apart: bool) -> Surroundings:
@@ -103,9 +105,11 @@ class ThreadWorker:
         self._script_context = ScriptContext()
         self.slot.queue.follow_caller()
 
-    def attached(self) -> AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def attached(self) -> Iterator[None]:
         """Let the calling thread be on the slot, also between its jobs."""
-        return enter_slot(self.slot.facets)
+        with enter_slot(self.slot.facets), self.surroundings.lock_waits.slot():
+            yield
 
     def open(self) -> str:
         """Set up the slot; return the traceback if that failed, ``""`` if it is ready."""
@@ -141,7 +145,8 @@ class ThreadWorker:
         if self._asked is not None and self._asked[0] == attempt.name:  # just before it began
             context.stop(self._asked[1].value, self._asked[2])
         try:
-            end: AttemptEnd = self._script_context.run(self._run, attempt, context, scope)
+            with self.surroundings.lock_waits.job():
+                end: AttemptEnd = self._script_context.run(self._run, attempt, context, scope)
             return end
         finally:
             self._running = None

@@ -114,6 +114,9 @@ class ThreadExecutor:
             stack.enter_context(libraries_apart(self._link.warn, slots=slots))
             try:
                 yield
+                advice = surroundings.lock_waits.advice()
+                if advice:
+                    self._link.warn(advice)
             finally:
                 self._surroundings = None
                 if self.threads is not None:  # new threads start from the number that was last set
