@@ -1,4 +1,4 @@
-"""Hyper-parameter sweeps for PyTorch on device-slot threads.
+"""Hyper-parameter sweeps for PyTorch on device slots.
 
 Names are loaded when they are first used: importing this package, as Hydra's
 plugins do at the start of every Hydra app, does not import torch.
