@@ -93,15 +93,18 @@ class FaultRunner:
     """What the jobs of the tests of worker processes do: ``params["do"]`` names a method.
 
     ``fault`` happens when a slot is opened, on each of its tries while ``count`` is below
-    ``times``; ``count`` is a file that grows by a byte each time.
+    ``times``; ``count`` is a file that grows by a byte each time. Only on ``slot``, if given.
     """
 
-    def __init__(self, fault="", count=None, times=99):
-        self.fault, self.count, self.times = fault, count, times
+    def __init__(self, fault="", count=None, times=99, slot=None):
+        self.fault, self.count, self.times, self.slot = fault, count, times, slot
 
-    def open_slot(self, _slot):
-        if not self.fault:
+    def open_slot(self, slot):
+        if not self.fault or self.slot not in (None, slot.spec.index):
             return
+        if self.fault == "hang":
+            note(self.count, os.getpid())
+            self.loop(None)
         with open(self.count, "ab") as file:
             file.write(b"x")
             tries = file.tell()
@@ -201,6 +204,143 @@ class FaultRunner:
 
         loader = DataLoader(torch.arange(8), num_workers=2, persistent_workers=True)
         return [sum(int(item) for item in loader) for _ in range(2)]
+
+    def die_in_message(self, job):
+        """End amid a message to the driver, whose socket a child in another session keeps open."""
+        (socket,) = sockets()
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            time.sleep(600)
+            os._exit(0)
+        note(job.params["pids"], child)
+        os.write(socket, (1 << 20).to_bytes(8, "big") + b"half")
+        os._exit(3)
+
+    def close_connection(self, _job):
+        for socket in sockets():
+            os.close(socket)
+
+    def run_another_program(self, _job):
+        os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(600)"])
+
+    def move_to_another_group(self, job):
+        other = os.fork()
+        if other == 0:
+            time.sleep(600)
+            os._exit(0)
+        os.setpgid(other, other)
+        os.setpgid(0, other)
+        note(job.params["pids"], other)
+        return self.ignore_sigterm(job)
+
+    def leave_daemon(self, job):
+        """Leave a grandchild in a session that it has started, as daemons do."""
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            daemon = os.fork()
+            if daemon:
+                note(job.params["pids"], daemon)
+            else:
+                time.sleep(600)
+            os._exit(0)
+        os.waitpid(child, 0)
+
+    def sigterm(self, _job):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(600)
+
+    def note_and_loop(self, job):
+        note(job.params["pids"], os.getpid())
+        self.loop(job)
+
+    def save_and_die(self, job):
+        """End between the driver's word that the score leads and the arrival of the weights."""
+        import torch
+
+        class Deadly(torch.nn.Linear):
+            def state_dict(self, *args, **kwargs):
+                os._exit(3)
+
+        job.save_best(Deadly(1, 1), job.params["score"])
+
+    def save_large(self, job):
+        """Return the CPU seconds of a copy of 100 MB of weights, and of their save."""
+        import torch
+
+        from junky_core.job.weights import copy_weights, state_of
+
+        model = torch.nn.Linear(5000, 5000, bias=False)
+        copy_weights(state_of(model), model)
+        times = [time.thread_time()]
+        copy_weights(state_of(model), model)
+        times.append(time.thread_time())
+        job.save_best(model, 0.5)
+        times.append(time.thread_time())
+        return times[1] - times[0], times[2] - times[1]
+
+    def close_outputs(self, _job):
+        os.close(1)
+        os.close(2)
+
+    def close_streams(self, _job):
+        sys.stdout.close()
+        sys.stderr.close()
+
+    def redirect_output(self, job):
+        with open(job.params["file"], "wb") as file:
+            os.dup2(file.fileno(), 1)
+        print("to the file")
+
+    def run_commands(self, _job):
+        os.system("echo from a shell")
+        subprocess.run(["echo", "from a command"], check=True)
+
+    def write_bytes(self, _job):
+        os.write(1, bytes(range(256)) + b"\n")
+
+    def write_long_line(self, _job):
+        data = b"x" * (3 << 20)
+        while data:
+            data = data[os.write(1, data) :]
+        os.write(1, b"\n")
+
+    def print_later(self, job):
+        flags = job.params["flags"]
+
+        def work():
+            while not os.path.exists(flags[0]):
+                time.sleep(0.01)
+            print("from a thread of an earlier job")
+            open(flags[1], "w").close()
+
+        threading.Thread(target=work).start()
+
+    def let_it_print(self, job):
+        flags = job.params["flags"]
+        open(flags[0], "w").close()
+        while not os.path.exists(flags[1]):
+            time.sleep(0.01)
+
+
+def note(path, pid):
+    """Write a process's number to a file, which is there only when it is complete."""
+    part = Path(f"{path}.part")
+    part.write_text(str(pid))
+    part.rename(path)
+
+
+def sockets():
+    """Return this process's sockets: in a worker, its connection to the driver."""
+    found = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            if os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:"):
+                found.append(int(descriptor))
+        except OSError:  # the one that lists them
+            continue
+    return found
 
 
 def is_gone(pid, within_s=2.0):

@@ -1,5 +1,6 @@
 """Worker processes keep the executors' contract, and survive what jobs do to them."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -11,11 +12,23 @@ from executor_contract import ExecutorContract, Recorder, interrupt
 from process_runs import ProcessRuns
 from served import FaultRunner, is_gone
 
+from junky_core.devices import SlotSpec
 from junky_core.engine import watch
 from junky_core.errors import ConfigError, SweepFailed, SweepInterrupted
-from junky_core.events import JobFinished, JobStarted, Notice, ScoreReported
+from junky_core.events import (
+    JobFailed,
+    JobFinished,
+    JobStarted,
+    Notice,
+    ScoreReported,
+    SlotClosed,
+)
+from junky_core.executors.contract import AttemptSettings
+from junky_core.executors.processes import process_worker, worker_process
 from junky_core.executors.processes.executor import ProcessExecutor
 from junky_core.executors.processes.fork_server import ForkServer, is_supported
+from junky_core.job.best import BestModel
+from junky_core.jobs import Attempt, Job
 
 pytestmark = pytest.mark.skipif(not is_supported(), reason="the fork server is for Linux")
 
@@ -90,6 +103,9 @@ def test_a_job_killed_from_outside_runs_again_last_and_alone(run):
 
 
 def test_equal_crashes_of_the_first_jobs_stop_the_sweep(run):
+    different = [{"do": "segfault"}, {"do": "abort"}]
+    run(*different * 2, fail_fast=2, max_retries=0)
+    run.sweeps[-1].close()
     with pytest.raises(SweepFailed, match="first 3 jobs all failed"):
         run(*[{"do": "segfault"}] * 20, fail_fast=3)
 
@@ -251,11 +267,180 @@ def test_a_process_that_dies_between_two_jobs_costs_no_attempt(run, whose):
 
 
 def test_many_jobs_of_which_some_crash_have_one_outcome_each(run):
-    kinds = ["segfault", "exit", "abort"]
-    params = [{"do": kinds[n % 3] if n % 20 == 0 else "return"} for n in range(100)]
-    results = run(*params, slots=4, max_retries=1)
-    assert [r.status == "failed" for r in results] == [n % 20 == 0 for n in range(100)]
-    over = [e.job for e in run.recorder.all(JobFinished)]
-    assert sorted(over) == [n for n in range(100) if n % 20]
+    kinds = ["segfault", "exit", "abort", "killed", "sigterm"]
+    bad = {20 * n: kinds[n % 5] for n in range(10)}  # 5 %
+    params = [{"do": bad.get(num, "return")} for num in range(200)]
+    results = run(*params, slots=8, max_retries=1)
+    assert {r.num for r in results if r.status == "failed"} == set(bad)
+    assert {(r.num in bad, r.attempts) for r in results} == {(True, 2), (False, 1)}
+    over = [e.job for e in run.recorder.all(JobFinished, JobFailed)]
+    assert sorted(over) == list(range(200))
     started = [e.name for e in run.recorder.all(JobStarted)]
-    assert len(set(started)) == len(started) == 105
+    assert len(set(started)) == len(started) == 210
+    by_kernel = [num for num, kind in bad.items() if kind == "killed"]
+    last = [e.job for e in run.recorder.all(JobStarted)][-len(by_kernel) :]
+    assert sorted(last) == by_kernel  # again last
+
+
+@pytest.fixture
+def pids(tmp_path):
+    """A file for the number of a process, which ends after the test."""
+    path = tmp_path / "pids"
+    yield path
+    if path.exists():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(path.read_text()), signal.SIGKILL)
+
+
+def when_noted(path, then):
+    """Call ``then(pid)`` once a job has noted the number of a process, in another thread."""
+
+    def work():
+        end = time.monotonic() + 60
+        while not path.exists():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        then(int(path.read_text()))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def test_an_end_amid_a_message_is_seen_though_a_child_holds_the_connection(run, pids):
+    results = run({"do": "die_in_message", "pids": str(pids)}, {"do": "pid"}, max_retries=0)
+    assert [r.status for r in results] == ["failed", "finished"]
+    assert "exit status 3" in results[0].error
+
+
+@pytest.mark.parametrize(
+    ("do", "how"),
+    [("close_connection", "exit status 1"), ("run_another_program", "closed its connection")],
+)
+def test_a_process_that_left_the_sweep_has_crashed(run, do, how, monkeypatch):
+    monkeypatch.setattr(worker_process, "LEAVES_WITHIN_S", 0.2)
+    results = run({"do": do}, {"do": "pid"}, max_retries=0)
+    assert [r.status for r in results] == ["failed", "finished"]
+    assert how in results[0].error
+    assert [(e.kind, e.retry) for e in run.failures()] == [("crashed", False)]
+
+
+def test_a_process_that_moved_to_another_group_is_killed(run, pids):
+    results = run({"do": "move_to_another_group", "pids": str(pids)}, job_timeout_s=0.3)
+    assert [r.status for r in results] == ["failed"]
+    assert "time limit" in results[0].error
+
+
+def test_what_a_job_left_in_a_session_of_its_own_goes_on(run, pids):
+    (result,) = run({"do": "leave_daemon", "pids": str(pids)})
+    run.sweeps[-1].close()
+    assert result.status == "finished"
+    assert not is_gone(int(pids.read_text()), 0.05)
+
+
+def test_a_signal_to_all_processes_of_the_sweep_stops_it(run, pids):
+    """Batch systems send it to all: workers may end before the driver has noticed its own."""
+
+    def terminate(pid):
+        os.kill(SERVER.pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGTERM)
+        interrupt()
+
+    thread = when_noted(pids, terminate)
+    with pytest.raises(SweepInterrupted) as caught:
+        run({"do": "note_and_loop", "pids": str(pids)}, {"do": "pid"})
+    thread.join()
+    assert [r.status for r in caught.value.result] == ["stopped"]
+    assert [e.kind for e in run.failures()] == ["interrupted"]
+
+
+def test_ctrl_c_ends_a_slot_whose_loaders_are_being_built(run, pids):
+    thread = when_noted(pids, interrupt)
+    with pytest.raises(SweepInterrupted):
+        run({}, {}, runner=FaultRunner("hang", pids))
+    began = time.monotonic()
+    run.sweeps[-1].close()
+    assert time.monotonic() - began < 4  # it is not asked to end, for it could not hear that
+    thread.join()
+    assert is_gone(int(pids.read_text()))
+
+
+def test_closing_ends_an_attempt_that_is_executed(tmp_path, pids, monkeypatch):
+    monkeypatch.setattr(process_worker, "_CLOSES_WITHIN_S", 0.2)
+
+    class Link:
+        best = BestModel(tmp_path / "model.pt")
+
+        def emit(self, event):
+            pass
+
+        warn = open_slot = close_slot = emit
+
+    slot = SlotSpec(1, "cpu")
+    executor = make_executor([slot], FaultRunner(), AttemptSettings(), Link())
+    job = Job(0, {"do": "note_and_loop", "pids": str(pids)})
+    with executor.running(1):
+        worker = executor.worker(slot)
+        assert worker.open() == ""
+        closing = when_noted(pids, lambda _pid: executor.close())
+        end = worker.execute(Attempt(job, 1, "a"))
+        closing.join()
+        after = worker.execute(Attempt(job, 1, "b"))
+    assert (end.kind, after.kind) == ("interrupted", "lost")
+    assert "the sweep was closed" in end.error
+    assert is_gone(int(pids.read_text()))
+
+
+def test_loaders_that_crash_their_process_close_their_slot_and_others_go_on(run, tmp_path):
+    runner = FaultRunner("segfault", tmp_path / "count", slot=2)
+    results = run(*[{"do": "pid"}] * 6, slots=2, runner=runner)
+    assert [r.status for r in results] == ["finished"] * 6
+    assert {r.slot for r in results} == {1}
+    (closed,) = run.recorder.all(SlotClosed)
+    assert closed.slot == 2
+    assert "died 3 times before it had a job: killed by SIGSEGV" in closed.reason
+
+
+def test_a_model_that_does_not_arrive_has_turned_no_other_away(run, tmp_path):
+    run({"do": "save_and_die", "score": 0.9}, {"do": "save", "scores": [0.5]}, max_retries=0)
+    assert (run.best.saved.job, run.best.saved.score) == (1, 0.5)
+
+
+def test_a_large_model_delays_training_little(run, tmp_path):
+    (result,) = run({"do": "save_large"})
+    copy_s, save_s = result.value
+    assert save_s < copy_s + 0.3
+    assert (tmp_path / "model.pt").stat().st_size > 100_000_000
+
+
+def test_output_is_restored_after_a_job_that_closed_or_redirected_it(run, tmp_path, capfd):
+    redirect = {"do": "redirect_output", "file": str(tmp_path / "file")}
+    results = run({"do": "close_outputs"}, {"do": "write"}, redirect, {"do": "write"})
+    assert [r.status for r in results] == ["finished"] * 4
+    written = capfd.readouterr()
+    assert written.out == "".join(
+        f"Thread-1_{n}: from C\nThread-1_{n}: from Python\n" for n in (1, 3)
+    )
+    assert (tmp_path / "file").read_text() == "to the file\n"
+
+
+def test_a_job_that_closes_the_streams_harms_no_other(run):
+    results = run({"do": "close_streams"}, {"do": "pid"})
+    assert [(r.status, r.attempts) for r in results] == [("finished", 1)] * 2
+
+
+def test_output_of_commands_and_of_threads_of_earlier_jobs_arrives(run, tmp_path, capfd):
+    flags = [str(tmp_path / name) for name in ("print", "printed")]
+    run({"do": "run_commands"}, {"do": "print_later", "flags": flags},
+        {"do": "let_it_print", "flags": flags})  # fmt: skip
+    out = capfd.readouterr().out
+    assert "Thread-1_0: from a shell\nThread-1_0: from a command\n" in out
+    assert "from a thread of an earlier job\n" in out
+
+
+def test_bytes_that_are_no_text_and_very_long_lines_arrive(run, capfd):
+    run({"do": "write_bytes"}, {"do": "write_long_line"})
+    out = capfd.readouterr().out
+    assert "ABC" in out
+    assert "�" in out
+    assert out.count("x") == (3 << 20) + 1  # one is among the bytes

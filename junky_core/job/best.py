@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import math
+import mmap
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -377,7 +378,7 @@ def _of(best: Best, *, small: bool = False) -> str:
 
 
 def _write_weights(weights: Weights, file: IO[bytes]) -> None:
-    if isinstance(weights, bytes):
+    if isinstance(weights, mmap.mmap):
         file.write(weights)
     else:
         torch.save(weights, file)

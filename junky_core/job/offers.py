@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -9,8 +10,8 @@ from junky_core.jobs import Direction
 
 __all__ = ["Best", "Offers", "Standing", "Weights"]
 
-# A copy of a state dict; or bytes, what torch.save made of one in another process.
-Weights: TypeAlias = dict[str, Any] | bytes
+# A copy of a state dict; or memory with what torch.save made of one in another process.
+Weights: TypeAlias = dict[str, Any] | mmap.mmap
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,6 +190,9 @@ class ForkServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _end(self) -> None:
+        starting = self._process
+        if starting is not None and not self._ready:
+            starting.kill()  # imports take seconds, and whoever waits for them holds the lock
         with self._lock:
             process, self._process = self._process, None
             if self._socket is not None:

@@ -87,7 +87,7 @@ def dumps(value: Any) -> bytes:
     return file.getvalue()
 
 
-def loads(data: bytes) -> Any:
+def loads(data: bytes | bytearray) -> Any:
     """Return what :func:`dumps` pickled, in this process or another."""
     return pickle.loads(data)  # noqa: S301 - it comes from the process at the other end
 

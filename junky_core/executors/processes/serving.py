@@ -48,6 +48,7 @@ _LATE_IMPORTS = (
 )
 _LOOK_EVERY_MS = 500  # for a driver that is gone, where children it forked keep its socket open
 _MOST_DESCRIPTORS = 16
+_SESSION_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def main(told: Mapping[str, Any]) -> None:
@@ -58,6 +59,8 @@ def main(told: Mapping[str, Any]) -> None:
             ``folder``, to be removed at the end.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for signum in _SESSION_SIGNALS:  # it must be there to end the workers: the driver decides
+        signal.signal(signum, signal.SIG_IGN)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.close(null)
@@ -191,7 +194,8 @@ class _Server:
         with contextlib.suppress(OSError):  # the server does it as well: who is first
             os.setpgid(0, 0)
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for signum in (signal.SIGCHLD, *_SESSION_SIGNALS):
+            signal.signal(signum, signal.SIG_DFL)
         self._channel.close()
         for status in self._workers.values():
             status.close()
@@ -217,11 +221,13 @@ class _Server:
 
 
 def _kill_group(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
+    for kill in (os.killpg, os.kill):  # a job may have moved its process to another group
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
 
 
 def _call(target: str, given: object, descriptors: Sequence[int]) -> None:
     module, _, name = target.partition(":")
     getattr(importlib.import_module(module), name)(given, *descriptors)
-    sys.stdout.flush()
+    with contextlib.suppress(Exception):  # a job may have closed it
+        sys.stdout.flush()

@@ -9,30 +9,36 @@
       events, warnings           <───
       would this score lead?     <───
       yes or no                  ───>
-      the weights                <───
+      the weights, in memory     <───
+      .. that both share
       how they stand             ───>
     stop                         ───> reading thread: asks the attempt to end
                                  <─── how the attempt ended
     close                        ───> ends, as a script ends
     nothing more: it is gone          kills its own group (the fork server does so as well)
 
-A message is a tuple: a kind and what belongs to it.
+A message is a tuple: a kind and what belongs to it. Weights are written once, to a
+file that is only memory where the system has such files; the driver gets the open
+file. So training waits for no disk and no copy through the socket, and once the
+driver has the file it no longer matters whether the worker lives.
 """
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import io
 import os
 import queue
 import signal
+import socket
 import sys
+import tempfile
 import threading
 import traceback
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -42,6 +48,7 @@ from junky_core.errors import ConfigError
 from junky_core.events import Event
 from junky_core.executors.contract import AttemptEnd, AttemptSettings, Worker
 from junky_core.executors.messages import attempt_of, plain_end
+from junky_core.executors.processes.channel import Channel
 from junky_core.executors.processes.machine_data import MachineData
 from junky_core.executors.processes.main_module import import_main
 from junky_core.executors.processes.sending import dumps, loads
@@ -84,11 +91,11 @@ class ProcessSetup:
 
 def main(_given: object, connection: int, stdout: int, stderr: int) -> None:
     """Do what the driver says until it says that it is enough."""
-    _take_output(stdout, stderr)
+    output = _Output(stdout, stderr)
     faulthandler.enable()  # after a segfault, the driver's user sees where it came from
-    channel = Connection(connection)
-    setup: ProcessSetup = loads(channel.recv_bytes())
-    link = _Link(channel, setup.direction)
+    channel = Channel(socket.socket(fileno=connection))
+    setup: ProcessSetup = loads(channel.receive() or b"")
+    link = _Link(channel, setup.direction, output)
     os.environ.clear()
     os.environ.update(setup.prepared["environment"] | setup.environment)
     trouble = _start_device(setup)
@@ -176,20 +183,31 @@ def _executed(worker: Worker, plain: dict[str, Any]) -> AttemptEnd:
     return worker.execute(attempt)
 
 
-def _take_output(stdout: int, stderr: int) -> None:
-    for given, standard in ((stdout, 1), (stderr, 2)):
-        os.dup2(given, standard)
-        os.close(given)
-    for name, descriptor in (("stdout", 1), ("stderr", 2)):
-        stream = io.TextIOWrapper(
-            io.FileIO(descriptor, "w", closefd=False),
-            encoding="utf-8",
-            errors="backslashreplace",
-            line_buffering=True,
-            write_through=True,
-        )
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
+class _Output:
+    """The worker's standard output and error: descriptors 1 and 2, and the streams on them."""
+
+    def __init__(self, stdout: int, stderr: int) -> None:
+        self._given = {1: stdout, 2: stderr}
+        self.restore()
+        for name, descriptor in (("stdout", 1), ("stderr", 2)):
+            stream = io.TextIOWrapper(
+                io.FileIO(descriptor, "w", closefd=False),
+                encoding="utf-8",
+                errors="backslashreplace",
+                line_buffering=True,
+                write_through=True,
+            )
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+
+    def restore(self) -> None:
+        """Undo what a job did to the descriptors: it may have closed or redirected them."""
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):  # the job's own stream, or none
+                stream.flush()
+        for descriptor, given in self._given.items():
+            with contextlib.suppress(OSError):  # it has closed these as well
+                os.dup2(given, descriptor)
 
 
 def _why_not(error: BaseException) -> str:
@@ -218,21 +236,19 @@ class _Offers:
 class _Link:
     """The way up to the driver."""
 
-    def __init__(self, connection: Connection, direction: Direction) -> None:
+    def __init__(self, channel: Channel, direction: Direction, output: _Output) -> None:
         self.best = _Offers(self, direction)
-        self._connection = connection
+        self._channel = channel
+        self._output = output
         self._own = OwnProcess()
-        self._sending = threading.Lock()  # guards writing to the connection
         self._asking = threading.Lock()  # held from a question to its answer
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._inbox: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
 
-    def send(self, kind: str, *content: Any) -> None:
-        """Tell the driver; nothing happens in a forked child."""
+    def send(self, kind: str, *content: Any, file: int | None = None) -> None:
+        """Tell the driver, and send it an open file; nothing happens in a forked child."""
         if self._own:
-            data = dumps((kind, *content))
-            with self._sending:
-                self._connection.send_bytes(data)
+            self._channel.send(dumps((kind, *content)), file)
 
     def start(self, worker: Worker) -> None:
         """Read what the driver says, in a thread."""
@@ -248,9 +264,9 @@ class _Link:
                 self.send("ready", worker.open())
             else:
                 self.send("begun")
-                end = _executed(worker, content[0])
-                sys.stdout.flush()
-                self.send("end", plain_end(end, dumps, loads))
+                plain = plain_end(_executed(worker, content[0]), dumps, loads)
+                self._output.restore()
+                self.send("end", plain)
 
     def emit(self, event: Event) -> None:
         """Let the driver hear of an event."""
@@ -281,26 +297,21 @@ class _Link:
 
     def take(self, job: int, name: str, score: float, weights: dict[str, Any]) -> Standing:
         """Send a copy of a model's weights; return how it stands once they have arrived."""
-        file = io.BytesIO()
-        torch.save(weights, file)
-        standing: Standing = self._ask("take", job, name, score, file.getbuffer())
+        with _memory_file() as file:
+            torch.save(weights, file)
+            file.flush()
+            standing: Standing = self._ask("take", job, name, score, file=file.fileno())
         return standing
 
-    def _ask(self, *question: Any) -> Any:
+    def _ask(self, *question: Any, file: int | None = None) -> Any:
         with self._asking:
-            if question[0] == "take":
-                *rest, data = question
-                with self._sending:  # so that nothing comes between the two
-                    self._connection.send_bytes(dumps(tuple(rest)))
-                    self._connection.send_bytes(data)
-            else:
-                self.send(*question)
+            self.send(*question, file=file)
             return self._answers.get()
 
     def _read(self, worker: Worker) -> None:
         try:
             while True:
-                kind, *content = loads(self._connection.recv_bytes())
+                kind, *content = loads(self._channel.receive() or b"")
                 if kind == "answer":
                     self._answers.put(content[0])
                 elif kind == "stop":
@@ -308,7 +319,14 @@ class _Link:
                     worker.stop(name, EndKind(end), message)
                 else:
                     self._inbox.put((kind, *content))
-                    if kind == "close":
-                        return
         except (EOFError, OSError):  # the driver is gone
-            os.killpg(os.getpid(), signal.SIGKILL)
+            with contextlib.suppress(OSError):
+                os.killpg(os.getpid(), signal.SIGKILL)
+            os._exit(1)
+
+
+def _memory_file() -> IO[bytes]:
+    """Return an open file without a name, in memory if the system has such files."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("weights"), "w+b")
+    return tempfile.TemporaryFile()
