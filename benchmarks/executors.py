@@ -68,7 +68,7 @@ def of_digits(options):
             note="The 24 trainings of the table above on 2 slots, five rounds (Ray Tune: one). "
             f"{digits.SECONDS}",
         ),
-        ("autotrain", "processes", "threads", "optuna", "joblib", "ray"),
+        ("autotrain", "processes", "optuna", "joblib", "ray"),
         1 if options.quick else max(options.rounds, 5),
         once=("ray",),
     )
