@@ -16,7 +16,7 @@ from collections.abc import Hashable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from junky_core.devices import SlotSpec
 from junky_core.events import Event
@@ -34,7 +34,9 @@ __all__ = [
     "AttemptSettings",
     "Executor",
     "ExecutorFactory",
+    "HearingRunner",
     "Link",
+    "ReportingRunner",
     "Worker",
 ]
 
@@ -77,6 +79,8 @@ class AttemptEnd:
         host_memory: An out-of-memory error of the host, not of a GPU.
         loaders_elsewhere: Another slot has built the loaders that failed here.
         closes_slot: Why the slot takes no more jobs, ``""`` if it continues.
+        report: What a runner in a worker process says to the one in the driver, see
+            :class:`ReportingRunner`; ``None`` if nothing.
     """
 
     kind: EndKind
@@ -92,6 +96,7 @@ class AttemptEnd:
     host_memory: bool = False
     loaders_elsewhere: bool = False
     closes_slot: str = ""
+    report: bytes | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kind", EndKind(self.kind))
@@ -112,6 +117,26 @@ class AttemptRunner(Protocol):
         It is a copy that holds nothing of the job. The runner must not go on
         holding the exception itself.
         """
+
+
+@runtime_checkable
+class ReportingRunner(Protocol):
+    """A runner that says more than the end of an attempt does, to the runner that was sent.
+
+    The driver's runner is pickled for worker processes; what arrives there may be
+    of another class.
+    """
+
+    def report(self, attempt: Attempt) -> bytes | None:
+        """Return what the driver's runner is to hear of an attempt; called where it has ended."""
+
+
+@runtime_checkable
+class HearingRunner(Protocol):
+    """A runner in the driver that hears how each attempt in a worker process ended."""
+
+    def hear(self, attempt: Attempt, end: AttemptEnd) -> None:
+        """Hear it, with the report; there is none if the worker ended with the attempt."""
 
 
 class Link(Protocol):

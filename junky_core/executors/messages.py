@@ -8,7 +8,8 @@ payload, returned value, exception) are pickled to ``bytes``:
                "number", "name", "score"}
     end       {"kind": text of an EndKind, "duration_s", "score", "serial", "error", "traceback",
                "host_memory", "loaders_elsewhere", "closes_slot", "location": lists for tuples,
-               "value": bytes, "value_is_repr", "exception": bytes or None}
+               "value": bytes, "value_is_repr", "exception": bytes or None,
+               "report": bytes or None}
 
 An attempt that cannot be pickled is an error, before anything is sent. An end
 always gets through: a value that cannot be pickled arrives as its ``repr``, an
@@ -116,6 +117,7 @@ def plain_end(end: AttemptEnd, dumps: Dumps = pickle.dumps, loads: Loads = pickl
         "value": value,
         "value_is_repr": is_repr,
         "exception": exception,
+        "report": end.report,
     }
 
 

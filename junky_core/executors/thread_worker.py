@@ -7,12 +7,18 @@ import gc
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from junky_core.executors.contract import AttemptEnd, AttemptRunner, AttemptSettings, Link
+from junky_core.executors.contract import (
+    AttemptEnd,
+    AttemptRunner,
+    AttemptSettings,
+    Link,
+    ReportingRunner,
+)
 from junky_core.executors.lock_waits import LockWaits
 from junky_core.executors.slots import Slot
 from junky_core.job.context import JobContext
@@ -89,6 +95,7 @@ class ThreadWorker:
         self._script_context = ScriptContext()
         self._asked: tuple[str, EndKind, str] | None = None  # the last stop: of what, and why
         self._runner = runner
+        self._reports = runner if isinstance(runner, ReportingRunner) else None
         self._settings = settings
         self._link = link
         self._shared = shared
@@ -147,6 +154,8 @@ class ThreadWorker:
         try:
             with self.surroundings.lock_waits.job():
                 end: AttemptEnd = self._script_context.run(self._run, attempt, context, scope)
+            if self._reports is not None:
+                end = replace(end, report=self._reports.report(attempt))
             return end
         finally:
             self._running = None

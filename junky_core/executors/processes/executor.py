@@ -10,7 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from junky_core.devices import SlotSpec
-from junky_core.executors.contract import AttemptRunner, AttemptSettings, Link
+from junky_core.executors.contract import (
+    AttemptRunner,
+    AttemptSettings,
+    HearingRunner,
+    Link,
+)
 from junky_core.executors.kinds import KILL_AFTER_S
 from junky_core.executors.processes.built_loaders import BuiltLoaders
 from junky_core.executors.processes.fork_server import ForkServer
@@ -68,6 +73,7 @@ class ProcessExecutor:
         self.kill_after_s = kill_after_s if math.isfinite(kill_after_s) else None
         self._kill_after_s = kill_after_s
         self._built = BuiltLoaders()
+        self._hears = runner if isinstance(runner, HearingRunner) else None
         self._here = ThreadExecutor(slots[:1], runner, settings, link)  # for scope_of
         self._server = server or ForkServer(preload)
         self._owns_server = server is None
@@ -98,7 +104,12 @@ class ProcessExecutor:
             worker = self._workers.get(slot.index)
             if worker is None:
                 worker = self._workers[slot.index] = ProcessWorker(
-                    self._setup_of(slot), self._link, self._server, self._kill_after_s, self._built
+                    self._setup_of(slot),
+                    self._link,
+                    self._server,
+                    self._kill_after_s,
+                    self._built,
+                    self._hears,
                 )
             return worker
 

@@ -29,7 +29,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from junky_core.errors import ConfigError
-from junky_core.executors.contract import AttemptEnd, Link
+from junky_core.executors.contract import AttemptEnd, HearingRunner, Link
 from junky_core.executors.messages import plain_attempt
 from junky_core.executors.processes.built_loaders import BuiltLoaders
 from junky_core.executors.processes.fork_server import ForkServer, ForkServerError
@@ -59,6 +59,7 @@ class ProcessWorker:
         server: Starts the process.
         kill_after_s: Seconds after which an attempt that was asked to end is killed.
         built: The loaders that the workers of the sweep have built.
+        hears: The runner in this process, if it hears how attempts end.
     """
 
     def __init__(
@@ -68,12 +69,14 @@ class ProcessWorker:
         server: ForkServer,
         kill_after_s: float,
         built: BuiltLoaders,
+        hears: HearingRunner | None = None,
     ) -> None:
         self._setup = setup
         self._built = built
         self._link = link
         self._server = server
         self._kill_after_s = kill_after_s
+        self._hears = hears
         self._working = threading.RLock()  # held while a thread waits for the process
         self._changed = threading.Condition()  # guards all below, and flags of the process
         self._process: WorkerProcess | None = None
@@ -98,7 +101,10 @@ class ProcessWorker:
     def execute(self, attempt: Attempt) -> AttemptEnd:
         """Run an attempt to its end; never raise what the job raises."""
         with self._working:
-            return self._execute(attempt)
+            end = self._execute(attempt)
+        if self._hears is not None:
+            self._hears.hear(attempt, end)
+        return end
 
     def stop(self, name: str, kind: EndKind, message: str) -> None:
         """Ask an attempt to end at its next cancellation point; from any thread."""
