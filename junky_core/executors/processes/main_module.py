@@ -15,6 +15,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import logging
 import multiprocessing.spawn
 import os
 import sys
@@ -55,6 +56,8 @@ def import_main(prepared: Mapping[str, Any]) -> None:
         BaseException: What the script raises.
     """
     global _importing, _refused
+    # So that the script's logger has the name that users configure and read.
+    logging.Logger.manager.loggerDict["__mp_main__"] = logging.getLogger("__main__")
     _importing, _refused = True, False
     try:
         multiprocessing.spawn.prepare(prepared["process"])
