@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import logging
 import weakref
 from collections.abc import Sequence
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING
 from hydra.core.utils import (
     JobReturn,
     JobStatus,
-    configure_log,
     filter_overrides,
     setup_globals,
 )
@@ -26,16 +24,23 @@ from hydra_plugins.hydra_junky_launcher._errors import (
     HydraBestModelError,
     hydra_error,
 )
-from hydra_plugins.hydra_junky_launcher._isolation import isolated_launch, private_log_config
-from hydra_plugins.hydra_junky_launcher._job import JobRunner
+from hydra_plugins.hydra_junky_launcher._isolation import private_log_config
+from hydra_plugins.hydra_junky_launcher._job import HydraJobs
+from hydra_plugins.hydra_junky_launcher._job_logging import configure_hydra_log
+from hydra_plugins.hydra_junky_launcher._job_processes import JobSender
+from hydra_plugins.hydra_junky_launcher._job_returns import JobReturns
+from hydra_plugins.hydra_junky_launcher._job_threads import ThreadJobs
 from hydra_plugins.hydra_junky_launcher._jobs import hydra_jobs
 from hydra_plugins.hydra_junky_launcher._preflight import check_output_folder, shared_environment
 from junky_core.devices import SlotSpec
 from junky_core.engine.settings import SweepSettings
 from junky_core.engine.signals import noted_until_here
 from junky_core.engine.sweep import Sweep
-from junky_core.errors import JunkyError, SweepFailed
+from junky_core.errors import ConfigError, JunkyError, SweepFailed
 from junky_core.events import Notice, NoticeLevel, Observer, SweepKind
+from junky_core.executors.contract import AttemptRunner
+from junky_core.executors.factory import executor_factory
+from junky_core.executors.kinds import ExecutorKind
 from junky_core.job.best import BestModel
 from junky_core.job.failures import showable
 from junky_core.job.offers import Best
@@ -59,6 +64,8 @@ __all__ = ["HOW_TO_RESUME", "HydraSweep", "HydraSweepSpec"]
 log = logging.getLogger(__name__)
 
 _COMPARED = 100  # jobs compared to find the keys in which another sweep differs
+# What worker processes need for any Hydra job.
+_PRELOADED = ("hydra_plugins.hydra_junky_launcher._job_processes",)
 HOW_TO_RESUME = "hydra.launcher.resume=true"
 
 
@@ -78,6 +85,7 @@ class HydraSweepSpec:
         report: As ``hydra.launcher.report``.
         best_model_path: The best model's file.
         device_key: Key of a job's config that gets the slot's device, if any.
+        preload: Modules that worker processes find imported.
     """
 
     config: DictConfig
@@ -91,6 +99,7 @@ class HydraSweepSpec:
     report: bool
     best_model_path: Path
     device_key: str | None = None
+    preload: Sequence[str] = ()
 
 
 class HydraSweep:
@@ -102,13 +111,11 @@ class HydraSweep:
     def __init__(self, spec: HydraSweepSpec) -> None:
         self._spec = spec
         self._composer = composer_of(spec.hydra_context.config_loader, spec.config)
-        self._runner = JobRunner(
-            spec.hydra_context,
-            spec.task_function,
-            self._composer,
-            spec.device_key,
-            chdir=bool(spec.config.hydra.job.chdir),
+        self._returns = JobReturns(
+            self._composer, spec.device_key, chdir=bool(spec.config.hydra.job.chdir)
         )
+        self._runner: ThreadJobs | JobSender | None = None
+        self._on_threads = spec.settings.executor is ExecutorKind.THREADS
         self._sweep: Sweep | None = None
         self._record: SweepRecord | None = None
         self._log: SweepLog | None = None
@@ -166,21 +173,21 @@ class HydraSweep:
         slots = min(len(spec.slots), len(job_overrides))
         if not slots:
             return []
+        runner = self._runner = self._runner or self._make_runner()
         with private_log_config(self._configure_log):
             env = shared_environment(
                 self._composer,
                 job_overrides,
                 first_num,
-                slots,
+                slots if self._on_threads else 1,
                 spec.device_key,
             )
             if self._record is None:
                 check_output_folder(self._composer, job_overrides[0], first_num)
             record = self._open_record()
-            with isolated_launch(slots, env) as launch:
-                self._runner.begin(launch)
+            with runner.launching(slots, env):
                 plan = self._plan(record, job_overrides, first_num)
-                sweep = self._open_sweep(record, job_overrides[0])
+                sweep = self._open_sweep(record, job_overrides[0], runner)
                 log.info(
                     "Launching %s on %s: %s",
                     count(len(job_overrides), "job"),
@@ -189,7 +196,7 @@ class HydraSweep:
                 )
                 try:
                     sweep.run(plan.source, already_finished=len(plan.done))
-                except SweepFailed as error:  # its message has the job's traceback
+                except (SweepFailed, ConfigError) as error:  # the message has what is needed
                     raise hydra_error(error) from error.__cause__
                 finally:
                     self._conclude(sweep, plan.done)
@@ -198,6 +205,24 @@ class HydraSweep:
                 self._return(num, overrides)
                 for num, overrides in zip(nums, job_overrides, strict=True)
             ]
+
+    def _make_runner(self) -> ThreadJobs | JobSender:
+        """Return what runs the jobs of all launches.
+
+        Raises:
+            HydraConfigError: Something that jobs need cannot be sent to processes.
+        """
+        spec = self._spec
+        if not self._on_threads:
+            return JobSender(
+                spec.config,
+                spec.hydra_context,
+                spec.task_function,
+                spec.device_key,
+                self._returns,
+            )
+        jobs = HydraJobs(spec.hydra_context, spec.task_function, self._composer, spec.device_key)
+        return ThreadJobs(jobs, self._returns)
 
     def _open_record(self) -> SweepRecord:
         """Lock the sweep's folder and read its journal."""
@@ -226,7 +251,9 @@ class HydraSweep:
             self._record = record
         return self._record
 
-    def _open_sweep(self, record: SweepRecord, first_job: Sequence[str]) -> Sweep:
+    def _open_sweep(
+        self, record: SweepRecord, first_job: Sequence[str], runner: AttemptRunner
+    ) -> Sweep:
         if self._sweep is None:
             spec = self._spec
             self._log = SweepLog(FileWriter(record.path / LOG_NAME))
@@ -237,12 +264,17 @@ class HydraSweep:
                 settings = replace(settings, spec={**settings.spec, "config": config})
             self._sweep = Sweep(
                 spec.slots,
-                self._runner,
+                runner,
                 self._best,
                 observers,
                 settings,
                 kind=SweepKind.HYDRA,
                 recorder=record.open_journal(),
+                make_executor=executor_factory(
+                    settings.executor,
+                    kill_after_s=settings.kill_after_s,
+                    preload=(*_PRELOADED, *spec.preload),
+                ),
             )
             record.hand_over(self._sweep.emit)
             weakref.finalize(self, _close, self._sweep, record)
@@ -252,12 +284,11 @@ class HydraSweep:
         self, record: SweepRecord, job_overrides: Sequence[Sequence[str]], first_num: int
     ) -> Plan:
         loader = self._spec.hydra_context.config_loader
-        jobs = hydra_jobs(
-            job_overrides, first_num, self._composer, loader, keep_config=record.state is None
-        )
+        keep_config = record.state is None and self._on_threads
+        jobs = hydra_jobs(job_overrides, first_num, self._composer, loader, keep_config=keep_config)
         try:
             return record.plan(
-                jobs, len(job_overrides), self._best, self._what_differs, self._runner.what_changed
+                jobs, len(job_overrides), self._best, self._what_differs, self._returns.what_changed
             )
         except JunkyError as error:
             record.close()
@@ -300,15 +331,10 @@ class HydraSweep:
             publish_report(self._record.path)
 
     def _configure_log(self) -> None:
-        hydra_config = self._spec.config.hydra
-        extra = {}
-        if "execution_whitelist" in inspect.signature(configure_log).parameters:  # Hydra 1.4
-            whitelist = self._spec.hydra_context.execution_whitelist  # type: ignore[attr-defined]
-            extra["execution_whitelist"] = whitelist
-        configure_log(hydra_config.hydra_logging, hydra_config.verbose, **extra)
+        configure_hydra_log(self._spec.config, self._spec.hydra_context)
 
     def _return(self, num: int, overrides: Sequence[str]) -> JobReturn:
-        ret = self._runner.take_return(num)
+        ret = self._returns.take(num)
         result = self._results.get(num)
         if ret is None:
             ret = self._return_without_attempt(num, overrides, result)
@@ -327,7 +353,7 @@ class HydraSweep:
     ) -> JobReturn:
         """Return the result of a job that this process did not run or did not finish."""
         if result is not None and result.status == "finished":  # in an earlier run, by the journal
-            return self._runner.earlier_return(num, overrides, result.value)
+            return self._returns.earlier(num, overrides, result.value)
         ret = JobReturn(overrides=filter_overrides(list(overrides)), status=JobStatus.FAILED)
         ret.return_value = (result and result.exception) or _not_run(num, self)
         return ret

@@ -63,9 +63,9 @@ from hydra_plugins.hydra_junky_launcher._folders import (
     unshare_folder,
 )
 from hydra_plugins.hydra_junky_launcher._job_state import JobState, set_job_state
-from hydra_plugins.hydra_junky_launcher._quick import patches
+from hydra_plugins.hydra_junky_launcher._quick import quick_hydra
 from junky_core.job.first_imports import first_imports_in_turn
-from junky_core.job.patches import replaced, shared
+from junky_core.job.patches import shared
 from junky_core.job.scopes import JobScope, current_scope, enter_scope
 
 __all__ = [
@@ -95,8 +95,7 @@ def _patched() -> Iterator[None]:
         stack.enter_context(job_singletons.singletons_per_job())
         stack.enter_context(job_logging.logging_per_job())
         stack.enter_context(environment_per_launch())
-        for owner, name, new in patches():
-            stack.enter_context(replaced(owner, name, new))
+        stack.enter_context(quick_hydra())
         yield
 
 

@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import logging
 import logging.config
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.utils import configure_log
 
 from hydra_plugins.hydra_junky_launcher._errors import HydraIsolationError
 from hydra_plugins.hydra_junky_launcher._job_state import (
@@ -32,7 +35,17 @@ from junky_core.job.first_imports import importing
 from junky_core.job.patches import replaced
 from junky_core.job.scopes import JobScope, enter_scope
 
-__all__ = ["close_handlers", "loggers_are_separate", "logging_per_job", "private_log_config"]
+if TYPE_CHECKING:
+    from hydra.types import HydraContext
+    from omegaconf import DictConfig
+
+__all__ = [
+    "close_handlers",
+    "configure_hydra_log",
+    "loggers_are_separate",
+    "logging_per_job",
+    "private_log_config",
+]
 
 # State of a logger, and how a job gets its own copy of what is changed in place.
 LOGGER_STATE: dict[str, Callable[[Any], Any] | None] = {
@@ -121,6 +134,14 @@ def _add_to_both(plain: Callable[..., None]) -> Callable[..., None]:
                 handlers.append(hdlr)
 
     return add_handler
+
+
+def configure_hydra_log(config: DictConfig, hydra_context: HydraContext) -> None:
+    """Log as ``hydra.hydra_logging`` says, as Hydra's own launchers do before their jobs."""
+    extra = {}
+    if "execution_whitelist" in inspect.signature(configure_log).parameters:  # Hydra 1.4
+        extra["execution_whitelist"] = hydra_context.execution_whitelist  # type: ignore[attr-defined]
+    configure_log(config.hydra.hydra_logging, config.hydra.verbose, **extra)
 
 
 @contextlib.contextmanager

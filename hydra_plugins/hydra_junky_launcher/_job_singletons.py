@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -18,23 +18,31 @@ import hydra.core.utils as hydra_utils
 import hydra.utils
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobRuntime, setup_globals
 from omegaconf import OmegaConf
 from omegaconf.basecontainer import BaseContainer
 
 from hydra_plugins.hydra_junky_launcher._environment import env_before_sweep
-from hydra_plugins.hydra_junky_launcher._job_state import LayeredMapping
+from hydra_plugins.hydra_junky_launcher._job_state import (
+    JobState,
+    LayeredMapping,
+    set_job_state,
+)
 from hydra_plugins.hydra_junky_launcher._quick import copy_config
 from junky_core.job.patches import replaced
-from junky_core.job.scopes import JobScope, enter_scope
+from junky_core.job.scopes import JobScope, current_scope, enter_scope
 
 __all__ = [
     "configs_are_separate",
     "other_singletons_are_separate",
+    "process_state",
+    "put_back_after_job",
     "resolvers_are_separate",
     "run_job_is_known",
     "singletons_per_job",
+    "take_over_state",
 ]
 
 _SINGLETONS = {"GlobalHydra", "HydraConfig", "JobRuntime", "VersionBase"}
@@ -57,6 +65,55 @@ def singletons_per_job() -> Iterator[None]:
     finally:
         if resolvers.get("oc.env") is ours:  # else other code has replaced it: it stays
             resolvers["oc.env"] = plain
+
+
+def process_state() -> tuple[dict[type, Any], dict[str, Any]]:
+    """Return the singletons of Hydra, and the resolvers of OmegaConf, as they are now.
+
+    But for ``Plugins``, which each process finds by itself.
+    """
+    instances = Singleton._instances  # noqa: SLF001 - see above
+    resolvers = BaseContainer._resolvers  # noqa: SLF001 - see above
+    singletons = {kind: instances[kind] for kind in instances if kind is not Plugins}
+    return singletons, {name: resolvers[name] for name in resolvers}
+
+
+def take_over_state(singletons: Mapping[type, Any], resolvers: Mapping[str, Any]) -> None:
+    """Let this process have what :func:`process_state` found in another.
+
+    Modules may hold singletons of this process already, so these are changed in place.
+    """
+    instances: dict[Any, Any] = Singleton._instances  # noqa: SLF001 - see above
+    for kind, sent in singletons.items():
+        if kind in instances:
+            instances[kind].__dict__.clear()
+            instances[kind].__dict__.update(vars(sent))
+        else:
+            instances[kind] = sent
+    BaseContainer._resolvers.update(resolvers)  # noqa: SLF001 - see above
+
+
+@contextlib.contextmanager
+def put_back_after_job() -> Iterator[None]:
+    """Put Hydra's singletons and OmegaConf's resolvers back when a job is over.
+
+    For a process that runs one job at a time. As on threads, a resolver stays if a module
+    registered it that was imported in the job. Enter it within the job's scope.
+    """
+    scope = current_scope()
+    assert scope is not None
+    set_job_state(scope, JobState())
+    instances: dict[Any, Any] = Singleton._instances  # noqa: SLF001 - see above
+    own = [instances[kind] for kind in instances if _is_hydra_singleton(kind)]
+    before = [(one, vars(_copy_singleton(one))) for one in own]
+    resolvers = LayeredMapping(BaseContainer._resolvers)  # noqa: SLF001 - see above
+    try:
+        with replaced(BaseContainer, "_resolvers", resolvers):
+            yield
+    finally:
+        for one, state in before:
+            one.__dict__.clear()
+            one.__dict__.update(state)
 
 
 def _is_hydra_singleton(key: Any) -> bool:

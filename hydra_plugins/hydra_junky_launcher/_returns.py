@@ -8,7 +8,8 @@ first read, as they were when the job started.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import hydra
@@ -18,9 +19,28 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from hydra_plugins.hydra_junky_launcher._isolation import scratch_job
 
-__all__ = ["CompactReturn", "outcome_of", "split_config", "taken_from_process"]
+__all__ = ["CompactReturn", "ConfigRecipe", "outcome_of", "split_config", "taken_from_process"]
 
 _Configs = tuple[DictConfig, DictConfig]
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigRecipe:
+    """How the configs of a job are composed again, as they were when it started.
+
+    Attributes:
+        overrides: The job's.
+        num: Its number.
+        device: The device of its slot.
+        taken: See :func:`taken_from_process`.
+    """
+
+    overrides: Sequence[str]
+    num: int
+    device: str
+    taken: Mapping[str, Any]
+
+
 _CONFIGS = ("cfg", "hydra_cfg")
 
 # Hydra 1.4 keeps the variables of a job as they were resolved for it, 1.3 as they are written.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shlex
 import sys
 from collections.abc import Mapping
@@ -23,14 +24,21 @@ from hydra_plugins.hydra_junky_launcher._errors import (
     HydraSweepFolderError,
     hydra_error,
 )
-from hydra_plugins.hydra_junky_launcher._reading import usable_folder
+from hydra_plugins.hydra_junky_launcher._reading import reading, usable_folder
 from junky_core.engine.settings import SweepSettings
 from junky_core.errors import ConfigError, SweepFolderError
+from junky_core.executors.kinds import ExecutorKind
+from junky_core.executors.processes.fork_server import is_supported
+from junky_core.executors.processes.main_module import (
+    refuse_unguarded_script,
+    refuse_while_main_is_imported,
+)
 from junky_core.job.best import BestModel
 from junky_core.jobs import Direction
 from junky_core.record.best_path import best_model_path
 from junky_core.record.folder import SweepFolder
 from junky_core.record.sweep_record import REPAIR, is_spent, refusal
+from junky_core.values.user_text import shown
 
 if TYPE_CHECKING:
     from hydra.types import HydraContext, TaskFunction
@@ -47,6 +55,8 @@ _ENGINE_KEYS = (
     "fail_fast",
     "job_timeout_s",
     "sweep_timeout_s",
+    "executor",
+    "kill_after_s",
 )
 
 
@@ -69,6 +79,10 @@ def make_sweep(
     Raises:
         DeviceError, ConfigError: A setting cannot be used; the message names it.
     """
+    try:
+        refuse_while_main_is_imported()
+    except ConfigError as error:
+        raise HydraConfigError(str(error)) from error
     unknown = sorted(set(options) - set(defaults))
     if unknown:
         raise HydraConfigError(
@@ -93,6 +107,8 @@ def make_sweep(
         raise
     except ConfigError as error:
         raise HydraConfigError(f"hydra.launcher: {error}") from error
+    if settings.executor is ExecutorKind.PROCESSES:
+        _check_processes()
     resume = _read_resume(given["resume"])
     _check_folder(folder, resume, config)
     best_path = _best_model_path(folder, given["best_model_file_name"], settings.direction)
@@ -109,8 +125,27 @@ def make_sweep(
             report=bool(given["report"]),
             best_model_path=best_path,
             device_key=_read_device_key(given["device_key"]),
+            preload=_read_preload(given["preload"]),
         )
     )
+
+
+def _check_processes() -> None:
+    """Check that jobs can run in worker processes.
+
+    Raises:
+        ConfigError: This system cannot start them, or the script would start the sweep again
+            in each of them.
+    """
+    if not is_supported():
+        raise HydraConfigError(
+            f"hydra.launcher.executor=processes needs Linux, and this is {sys.platform}; use "
+            "hydra.launcher.executor=threads"
+        )
+    try:
+        refuse_unguarded_script()
+    except ConfigError as error:
+        raise HydraConfigError(f"hydra.launcher.executor=processes: {error}") from error
 
 
 def _read_device_key(key: str | None) -> str | None:
@@ -120,6 +155,27 @@ def _read_device_key(key: str | None) -> str | None:
             "for example trainer.device, not one of Hydra's"
         )
     return key
+
+
+def _read_preload(given: Any) -> list[str]:
+    """Return the modules that ``hydra.launcher.preload`` names.
+
+    Raises:
+        ConfigError: It is neither a name nor a list of names, or there is no such module.
+    """
+    if OmegaConf.is_config(given):
+        with reading("hydra.launcher.preload"):
+            given = OmegaConf.to_container(given, resolve=True)
+    names = [] if given is None else given if isinstance(given, list) else [given]
+    for name in names:
+        if not isinstance(name, str) or not name.replace(".", "_").isidentifier():
+            raise HydraConfigError(
+                f"hydra.launcher.preload: {shown(name)} is not the name of a module; write a list "
+                "of names, such as [lightning]"
+            )
+        if importlib.util.find_spec(name.partition(".")[0]) is None:
+            raise HydraConfigError(f"hydra.launcher.preload: there is no module named {name}")
+    return names
 
 
 def _read_resume(given: Any) -> bool | str:

@@ -27,7 +27,7 @@ __all__ = ["JunkyLauncher", "JunkyLauncherConf"]
 
 
 class JunkyLauncher(Launcher):
-    """Run jobs on device-slot threads of this process, each as if it ran alone.
+    """Run jobs on device slots, threads of this process or processes, each as if it ran alone.
 
     Args:
         options: The keys of :class:`JunkyLauncherConf`.
@@ -88,7 +88,7 @@ class JunkyLauncherConf:
     _target_: str = "hydra_plugins.hydra_junky_launcher.junky_launcher.JunkyLauncher"
     _recursive_: bool = False
 
-    # Slots, each a thread that runs one job at a time: cpu | cuda:0 | cuda:0*3 |
+    # Slots, each of which runs one job at a time: cpu | cuda:0 | cuda:0*3 |
     # [cuda:0*3,cuda:1] | a mapping device -> slots | auto (each visible GPU once, else the CPU).
     # A scalar by default, so that the command line can replace it by any form.
     devices: Any = "cpu"
@@ -121,6 +121,15 @@ class JunkyLauncherConf:
     # false | true | repair: continue the sweep in the sweep's folder; repair: also if its journal
     # is damaged, from the intact lines.
     resume: Any = False
+
+    # threads | processes: where jobs run: in threads of this process, or each slot's in a process.
+    executor: str = "threads"
+
+    # With processes: seconds after which a job that was asked to end, and has not, is killed.
+    kill_after_s: float = 10.0
+
+    # With processes: modules that are imported once for all of them, such as [lightning].
+    preload: Any = None
 
     # Key of the job's config that gets the device of its slot, such as trainer.device; must exist.
     device_key: Optional[str] = None  # noqa: UP045

@@ -22,8 +22,12 @@ from hydra.core.utils import JobStatus
 from hydra.experimental.callback import Callback
 from launching import ON_1_4, multirun
 from omegaconf import OmegaConf
+from sizes import LONG
 
-SLOTS = 4
+from junky_core.executors.processes.fork_server import is_supported
+
+SLOTS = {"threads": 4, "processes": 2}
+LINUX = pytest.mark.skipif(not is_supported(), reason="the fork server is for Linux")
 OWN_FILES = re.compile(
     r"^(autotrain\.log|journal\.jsonl|leaderboard.*|model\.pt|\.junky\.lock|.*\.junky.*)$"
 )
@@ -305,6 +309,20 @@ APPS = {
 }
 
 
+# The others need a minute. Each of these shows something that worker processes do differently.
+ON_PROCESSES = (
+    "groups",
+    "structured",
+    "chdir",
+    "callbacks",
+    "env_set",
+    "file handler of its own",
+    "no logging",
+    "one fails",
+    "batches",
+)
+
+
 def tree(folder):
     """Return what a sweep left: text by path, without times and the launcher's own entries."""
     found = {}
@@ -357,9 +375,19 @@ def facts(ret):
     }
 
 
+@pytest.mark.usefixtures("shared_server")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Hydra's, for what the apps still use
-@pytest.mark.parametrize("name", APPS)
-def test_same_as_basic(name, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("name", "executor"),
+    [
+        *((name, "threads") for name in APPS),
+        *(
+            pytest.param(name, "processes", marks=LINUX)
+            for name in (APPS if LONG else ON_PROCESSES)
+        ),
+    ],
+)
+def test_same_as_basic(name, executor, tmp_path, monkeypatch, capsys):
     task, config, overrides, options = APPS[name]
     monkeypatch.setenv("JUNKY_OLD", "old")
     monkeypatch.setenv("JUNKY_COPY", "copied")
@@ -374,7 +402,14 @@ def test_same_as_basic(name, tmp_path, monkeypatch, capsys):
     trees = []
     for launcher, extra in (
         ("basic", []),
-        ("junky", [f"hydra.launcher.devices=cpu*{SLOTS}", "hydra.launcher.max_retries=0"]),
+        (
+            "junky",
+            [
+                f"hydra.launcher.devices=cpu*{SLOTS[executor]}",
+                "hydra.launcher.max_retries=0",
+                f"hydra.launcher.executor={executor}",
+            ],
+        ),
     ):
         environment = dict(os.environ)
         kwargs = {"launcher": launcher, "before_sweep": options.get("before_sweep", lambda: None)}
@@ -395,12 +430,17 @@ def test_same_as_basic(name, tmp_path, monkeypatch, capsys):
         del sys.modules[module]
     assert trees[0].keys() == trees[1].keys()
     for path, content in trees[0].items():
+        if executor == "processes" and path == "multirun.txt":
+            continue  # each worker has its own copy of the callback, as under Hydra's joblib
         assert trees[1][path] == content, path
     assert both[0] == both[1]
     assert job_lines(consoles[0]) == job_lines(consoles[1])
 
 
 def job_lines(console):
-    """Return the lines that jobs logged, without times, in any order: jobs run side by side."""
-    lines = TIME.sub("TIME", console).splitlines()
+    """Return the lines that jobs logged, without times, in any order: jobs run side by side.
+
+    Those of worker processes begin with the job's name.
+    """
+    lines = re.sub(r"(?m)^Thread-\d+_\d+: ", "", TIME.sub("TIME", console)).splitlines()
     return sorted(line for line in lines if line.startswith("[TIME]") and "[HYDRA]" not in line)
