@@ -10,10 +10,9 @@ from __future__ import annotations
 import time as _time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any, Protocol
 
-from junky_core.jobs import Direction
+from junky_core.jobs import Direction, TextEnum
 
 __all__ = [
     "AttemptFailed",
@@ -35,29 +34,23 @@ __all__ = [
 ]
 
 
-class SweepKind(str, Enum):
+class SweepKind(TextEnum):
     """Which door a sweep came in by; each member equals its text."""
 
     PYTHON = "python"
     HYDRA = "hydra"
     UNKNOWN = ""  # the start of a damaged journal is lost
 
-    def __str__(self) -> str:
-        return self.value
 
-
-class NoticeLevel(str, Enum):
+class NoticeLevel(TextEnum):
     """How serious a notice is; each member equals its text."""
 
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
 
-    def __str__(self) -> str:
-        return self.value
 
-
-class EndReason(str, Enum):
+class EndReason(TextEnum):
     """Why a sweep ended; each member equals its text."""
 
     COMPLETED = "completed"
@@ -67,9 +60,6 @@ class EndReason(str, Enum):
     NO_SLOTS = "no_slots"  # every slot is closed
     BEST_NOT_SAVED = "best_not_saved"
     ERROR = "error"  # of the source of jobs, or one that every job would have
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

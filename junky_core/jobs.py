@@ -27,6 +27,7 @@ __all__ = [
     "JobSource",
     "JobStatus",
     "NotNow",
+    "TextEnum",
     "rank_key",
 ]
 
@@ -69,7 +70,14 @@ class Attempt:
     score: float | None = None
 
 
-class Direction(str, Enum):
+class TextEnum(str, Enum):
+    """An enum whose members equal their texts, as those of ``enum.StrEnum`` from Python 3.11 on."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+class Direction(TextEnum):
     """Whether higher or lower scores are better; each member equals its text.
 
     >>> Direction.MINIMIZE == "minimize", f"{Direction.MINIMIZE}"
@@ -79,11 +87,8 @@ class Direction(str, Enum):
     MAXIMIZE = "maximize"
     MINIMIZE = "minimize"
 
-    def __str__(self) -> str:
-        return self.value
 
-
-class EndKind(str, Enum):
+class EndKind(TextEnum):
     """How an attempt ended; each member equals its text.
 
     What follows for the job is in the table of :mod:`junky_core.engine.scheduler`.
@@ -100,11 +105,8 @@ class EndKind(str, Enum):
     LOST = "lost"  # the machine or the connection went away: not the job's fault
     FATAL = "fatal"  # every job would end so
 
-    def __str__(self) -> str:
-        return self.value
 
-
-class JobStatus(str, Enum):
+class JobStatus(TextEnum):
     """The state of a job; each member equals its text.
 
     >>> JobStatus.FINISHED == "finished", f"{JobStatus.FINISHED}", JobStatus.STOPPED.is_over
@@ -116,9 +118,6 @@ class JobStatus(str, Enum):
     FINISHED = "finished"
     FAILED = "failed"  # for good
     STOPPED = "stopped"  # the sweep ended first; a resumed sweep runs it again
-
-    def __str__(self) -> str:
-        return self.value
 
     @property
     def is_over(self) -> bool:
