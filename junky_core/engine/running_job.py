@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 
 from junky_core.devices import SlotSpec
 from junky_core.executors.contract import AttemptEnd
 from junky_core.jobs import EndKind, Job, JobResult, JobStatus
 
-__all__ = ["RunningJob"]
+__all__ = ["Alone", "RunningJob"]
+
+
+class Alone(Enum):
+    """Where a job must be the only one that runs, after it ran out of memory."""
+
+    ON_DEVICE = "on its device"
+    IN_PROCESS = "in the process"
 
 
 @dataclass(slots=True)
@@ -21,6 +29,7 @@ class RunningJob:
         score: The best score of all its attempts.
         name: Name of its last attempt.
         serial: Number of its last save that led.
+        alone: Where no other job may run at the same time, ``None`` if others may.
         slot: Where its last attempt ran.
         losses: How many attempts were lost with their worker's machine.
     """
@@ -30,7 +39,7 @@ class RunningJob:
     score: float | None = None
     name: str = ""
     serial: int = 0
-    alone: str = ""  # "", "device" or "process": what must be idle while it runs
+    alone: Alone | None = None
     slot: SlotSpec | None = None
     losses: int = 0
     unfit_slots: set[int] = field(default_factory=set)

@@ -40,7 +40,7 @@ from dataclasses import dataclass, replace
 
 from junky_core.devices import SlotSpec
 from junky_core.engine.intake import Intake, News, SourceState
-from junky_core.engine.running_job import RunningJob
+from junky_core.engine.running_job import Alone, RunningJob
 from junky_core.errors import SourceError
 from junky_core.events import ScoreReported
 from junky_core.executors.contract import AttemptEnd
@@ -226,7 +226,7 @@ class Scheduler:
     def _must_be_idle(self, slot: SlotSpec) -> bool:
         """Tell whether a job runs that ``slot`` must leave alone. Under the lock."""
         return any(
-            job.alone == "process"
+            job.alone is Alone.IN_PROCESS
             or (job.alone and job.slot is not None and job.slot.device == slot.device)
             for job in self._running.values()
         )
@@ -270,7 +270,9 @@ class Scheduler:
     def _next_alone(self, slot: SlotSpec) -> RunningJob | None:
         """Pick a job that must run alone, if ``slot`` can give it that. Under the lock."""
         for index, job in enumerate(self._alone):
-            if slot.index not in job.unfit_slots and (job.alone == "device" or not self._running):
+            if slot.index not in job.unfit_slots and (
+                job.alone is Alone.ON_DEVICE or not self._running
+            ):
                 del self._alone[index]
                 return job
         return None
@@ -312,7 +314,8 @@ class Scheduler:
         if end.kind in _NOT_RETRIED or job.attempts > self._max_retries:
             return failed
         if end.kind is EndKind.OOM or end.host_memory:
-            job.alone = "process" if end.host_memory or job.alone == "process" else "device"
+            in_process = end.host_memory or job.alone is Alone.IN_PROCESS
+            job.alone = Alone.IN_PROCESS if in_process else Alone.ON_DEVICE
         (self._alone if job.alone else self._next_round).append(job)
         return Decision(None, retry=True, closed=closed)
 

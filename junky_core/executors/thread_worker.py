@@ -150,7 +150,7 @@ class ThreadWorker:
             scope.thread_setups.append(streams.thread)
         self._running = context
         if self._asked is not None and self._asked[0] == attempt.name:  # just before it began
-            context.stop(self._asked[1].value, self._asked[2])
+            context.stop(self._asked[1], self._asked[2])
         try:
             with self.surroundings.lock_waits.job():
                 end: AttemptEnd = self._script_context.run(self._run, attempt, context, scope)
@@ -167,7 +167,7 @@ class ThreadWorker:
         self._arm()
         running = self._running
         if running is not None and running.name == name:
-            running.stop(kind.value, message)
+            running.stop(kind, message)
 
     def scope_of(self, result: JobResult) -> JobScope:
         """Return a scope like that of a job which is over, to do something for it once more."""
@@ -246,7 +246,7 @@ class ThreadWorker:
         del value
         self._runner.keep(attempt, failure.exception)
         failure.keep_whole(context.folder, attempt.name)
-        kind = EndKind(failure.kind)
+        kind = failure.kind
         if issubclass(type(failure.exception), KeyboardInterrupt):
             kind = EndKind.INTERRUPTED
         if kind in (EndKind.OOM, EndKind.POISONED):

@@ -27,7 +27,7 @@ from junky_core.job.loaders import LoaderSets, SharedData
 from junky_core.job.offers import Offers, Standing
 from junky_core.job.scopes import current_scope
 from junky_core.job.seeding import reproducibility_warnings
-from junky_core.jobs import Direction, rank_key
+from junky_core.jobs import Direction, EndKind, rank_key
 from junky_core.values.calls import Call
 from junky_core.values.user_text import class_name, repr_of
 
@@ -101,7 +101,7 @@ class JobContext:
         self._on_device = on_device
         self._serial = 0
         self._saved_once = False
-        self._stop: tuple[str, str] | None = None
+        self._stop: tuple[EndKind, str] | None = None
         self._loader_failure: tuple[BaseException, Call] | None = None
 
     @property
@@ -209,15 +209,17 @@ class JobContext:
         if self._stop is None:
             if self._timeout_s is None or time.monotonic() - self._started < self._timeout_s:
                 return
-            self.stop("timeout", f"job {self.num} exceeded its time limit of {self._timeout_s:g} s")
+            self.stop(
+                EndKind.TIMEOUT, f"job {self.num} exceeded its time limit of {self._timeout_s:g} s"
+            )
         assert self._stop is not None
-        reason, message = self._stop
-        raise JobStopped(message, reason)
+        kind, message = self._stop
+        raise JobStopped(message, kind.value)
 
-    def stop(self, reason: str, message: str) -> None:
+    def stop(self, kind: EndKind, message: str) -> None:
         """Ask this job to end at its next cancellation point; from any thread."""
         if self._stop is None:
-            self._stop = (reason, message)
+            self._stop = (kind, message)
 
     def release_data(self) -> None:
         """End the workers of its loaders, and hold no loaders and shared data; for its end.

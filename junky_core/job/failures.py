@@ -27,6 +27,7 @@ from junky_core.job.exception_links import (
     stand_in,
     traceback_of,
 )
+from junky_core.jobs import EndKind
 from junky_core.values.texts import MAX_ERROR, cut, excerpt, visible
 from junky_core.values.user_text import class_name, error_line, is_ctrl_c, str_of
 
@@ -74,7 +75,7 @@ _POISONED = re.compile(
 # A library's kernel did not run, because of an earlier fault on the device or its own error.
 _PERHAPS_POISONED = re.compile(r"(CU|HIP)[A-Z]+_STATUS_EXECUTION_FAILED")
 
-_ENDS = frozenset({"interrupted", "timeout"})  # what JobStopped may be raised for
+_ENDS = (EndKind.INTERRUPTED, EndKind.TIMEOUT)  # what JobStopped may be raised for
 
 
 class FatalJobError(Exception):
@@ -85,15 +86,14 @@ class Failure:
     """An exception, described while its frames were still there.
 
     Attributes:
-        kind: ``"error"``, ``"oom"``, ``"poisoned"``, ``"timeout"``,
-            ``"interrupted"`` or ``"fatal"``.
+        kind: ``ERROR``, ``OOM``, ``POISONED``, ``TIMEOUT``, ``INTERRUPTED`` or ``FATAL``.
         exception: A copy of it that holds nothing of the job (:mod:`junky_core.job.detached`).
         error: Its last line, ``"ValueError: bad"``.
         traceback: All of it as text, without this package's outer frames; of a long one both
             ends, see :meth:`keep_whole`.
         location: Class, and file and line of each frame, to recognize the same error.
         host_memory: Out of the host's memory, not of a GPU's.
-        certain: ``False`` if ``"poisoned"`` must be confirmed by the device, see :func:`settle`.
+        certain: ``False`` if ``POISONED`` must be confirmed by the device, see :func:`settle`.
     """
 
     __slots__ = (
@@ -164,17 +164,17 @@ def settle(failure: Failure, synchronize: Callable[[], bool]) -> Failure:
     for _ in range(2):
         try:
             if synchronize() and not failure.certain:
-                failure.kind = "error"  # the device works: only the library's call failed
+                failure.kind = EndKind.ERROR  # the device works: only the library's call failed
         except Exception as error:  # noqa: BLE001 - a backend may raise its own
             unanswered = error
         else:
             return failure
-    is_over = failure.kind in ("poisoned", "interrupted", "fatal")
+    is_over = failure.kind in (EndKind.POISONED, EndKind.INTERRUPTED, EndKind.FATAL)
     if is_over or issubclass(type(failure.exception), KeyboardInterrupt):
         return failure
     unanswered.__context__ = failure.exception
     late = Failure(unanswered)
-    late.kind = "poisoned"
+    late.kind = EndKind.POISONED
     return late
 
 
@@ -252,34 +252,35 @@ def traceback_text(exception: BaseException) -> str:
     )
 
 
-def _kind(exception: BaseException) -> tuple[str, bool]:
+def _kind(exception: BaseException) -> tuple[EndKind, bool]:
     """Return the kind and whether it is certain. Class and code go before the text."""
     if issubclass(type(exception), JobStopped):
         reason = attributes_of(exception).get("reason")
-        return (reason if type(reason) is str and reason in _ENDS else "error"), True
+        asked = type(reason) is str and reason in _ENDS
+        return (EndKind(reason) if asked else EndKind.ERROR), True
     if type(exception) is FatalJobError:
-        return "fatal", True
+        return EndKind.FATAL, True
     for link in causes(exception):
         kind = type(link)
         if issubclass(kind, (MemoryError, torch.OutOfMemoryError)):
-            return "oom", True
+            return EndKind.OOM, True
         if not issubclass(kind, RuntimeError):
             continue
         code: Any = None
         if issubclass(kind, _ACCELERATOR_ERROR):
             code = attributes_of(link).get("error_code")
         if type(code) is int and code in _POISONED_CODES:
-            return "poisoned", True
+            return EndKind.POISONED, True
         if type(code) is int and code == _OUT_OF_MEMORY_CODE:
-            return "oom", True
+            return EndKind.OOM, True
         text = cut(str_of(link) or "")
         if _POISONED.search(text):
-            return "poisoned", True
+            return EndKind.POISONED, True
         if _OUT_OF_MEMORY.search(text):
-            return "oom", True
+            return EndKind.OOM, True
         if _PERHAPS_POISONED.search(text):
-            return "poisoned", False
-    return "error", True
+            return EndKind.POISONED, False
+    return EndKind.ERROR, True
 
 
 def _is_host_memory(exception: BaseException) -> bool:
