@@ -11,7 +11,7 @@ from pathlib import Path
 
 from junky_core.errors import JournalError, LogError, LogNotFoundError
 from junky_core.jobs import JobStatus, rank_key
-from junky_core.logs.lines import Entry, LogReader, Row
+from junky_core.logs.lines import LogReader, Row
 from junky_core.paths import user_path
 from junky_core.record.folder import JOURNAL_NAME
 from junky_core.record.reader import load_state
@@ -19,7 +19,7 @@ from junky_core.record.regular_files import open_regular
 from junky_core.record.state import SweepState
 from junky_core.values.texts import visible
 
-__all__ = ["parse_autotrain_log", "read_log"]
+__all__ = ["find_log", "parse_autotrain_log"]
 
 
 def parse_autotrain_log(log_fn: str | os.PathLike[str], silent: bool = False) -> list[Row]:
@@ -56,7 +56,7 @@ def parse_autotrain_log(log_fn: str | os.PathLike[str], silent: bool = False) ->
     path = user_path("log_fn", log_fn, LogError)
     if not path.exists():
         raise LogNotFoundError(f"there is no log at {str(path)!r}")
-    found = _find(path)
+    found = find_log(path)
     rows = found.rows() if isinstance(found, LogReader) else _journal_rows(found)
     if not silent:
         for name, score, params, finished in rows:
@@ -65,32 +65,12 @@ def parse_autotrain_log(log_fn: str | os.PathLike[str], silent: bool = False) ->
     return rows
 
 
-def read_log(path: str | os.PathLike[str]) -> tuple[list[Entry], str | None]:
-    """Return each job of a log, by number, and how the sweep ended.
-
-    Args:
-        path: As for :func:`parse_autotrain_log`.
-
-    Returns:
-        ``(direction, number, name, score, params, finished)`` of each job; the
-        number is ``None`` in a log of the old tool. Then why the last sweep of the
-        log ended, ``None`` if it has not.
+def find_log(path: Path) -> LogReader | SweepState:
+    """Read a log, a journal, or the one that a sweep folder has.
 
     Raises:
-        LogNotFoundError: There is no such file or folder.
         LogError: As for :func:`parse_autotrain_log`.
     """
-    found = _find(user_path("the log", path, LogError))
-    if isinstance(found, LogReader):
-        return found.jobs(), found.ended
-    jobs: list[Entry] = [
-        (found.direction, j.num, j.name, j.score, j.params, j.status is JobStatus.FINISHED)
-        for j in found.counting()
-    ]
-    return jobs, found.ended
-
-
-def _find(path: Path) -> LogReader | SweepState:
     return _read_folder(path) if path.is_dir() else _read_file(path)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from junky_core.errors import LogError, LogNotFoundError
 from junky_core.jobs import JobStatus
 from junky_core.logs.literals import read_loosely
-from junky_core.logs.parser import read_log
+from junky_core.logs.parser import find_log
 from junky_core.paths import user_path
 from junky_core.record.folder import JOURNAL_NAME
 from junky_core.record.reader import load_state
@@ -47,9 +47,12 @@ def is_journal(path: Path) -> bool:
 
 
 def _from_log(path: Path) -> SweepState:
+    found = find_log(path)
+    if isinstance(found, SweepState):
+        return found
     state = SweepState()
-    state.has_times, state.source = False, str(path)
-    entries, state.ended = read_log(path)
+    state.has_times, state.source, state.ended = False, str(path), found.ended
+    entries = found.jobs()
     free = 1 + max((num for _, num, *_ in entries if num is not None), default=-1)
     for direction, num, name, score, params, finished in entries:
         state.direction = direction
