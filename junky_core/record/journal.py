@@ -27,11 +27,11 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from junky_core.errors import SweepFolderError
 from junky_core.events import BestSaving, Event, SweepStarted
-from junky_core.files import fsync_folder
+from junky_core.files import fsync_folder, write_atomically
 from junky_core.job.forks import OwnProcess
 from junky_core.record.codec import encode_event
 from junky_core.record.lines import seal, whole_length
@@ -290,22 +290,17 @@ class Journal:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if is_taken:
             self.path.replace(self.path.with_name(f"{self.path.name}.other"))
-        # Copied under another name first, so that a kill leaves a complete journal or none.
-        copy = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        copy.unlink(missing_ok=True)
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL
-        flags |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(copy, flags, 0o666)
-        try:
-            size = _copy(self._descriptor, descriptor, self._size)
-            copy.replace(self.path)
-        except BaseException:
-            os.close(descriptor)
-            with contextlib.suppress(OSError):
-                copy.unlink()
-            raise
+        write_atomically(self.path, self._copy_to)
+        descriptor = self._open()
         os.close(self._descriptor)
-        self._descriptor, self._size, self._in_write = descriptor, size, False
+        self._descriptor, self._in_write = descriptor, False
+        self._size = os.fstat(descriptor).st_size
+
+    def _copy_to(self, file: BinaryIO) -> None:
+        """Copy our file, which may have no name any more, without a part of a line at its end."""
+        for start in range(0, self._size, _COPY_CHUNK):
+            size = min(_COPY_CHUNK, self._size - start)
+            file.write(os.pread(self._descriptor, size, start))
 
     def _failure(self, exc: Exception) -> str | None:
         now = time.monotonic()
@@ -366,17 +361,3 @@ def _late_line(event: Event) -> bytes:
         raise
     except Exception:  # noqa: BLE001 - trying again would not help
         return b""
-
-
-def _copy(source: int, target: int, size: int) -> int:
-    """Copy the first ``size`` bytes; return how many were copied."""
-    done = 0
-    while done < size:
-        chunk = os.pread(source, min(_COPY_CHUNK, size - done), done)
-        if not chunk:
-            break
-        view = memoryview(chunk)
-        while view:
-            view = view[os.write(target, view) :]
-        done += len(chunk)
-    return done
