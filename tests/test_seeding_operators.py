@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from junky_core.job.seeding import JobStreams
-from junky_core.job.seeding._operators import drawing_operators, treatment
+from junky_core.job.seeding._operators import OWN, drawing_operators, treatment
 
 PARAMS = [
     torch.full(shape, 0.1) for shape in [(8, 3), (8, 2), (8,), (8,), (8, 2), (8, 2), (8,), (8,)]
@@ -237,8 +237,8 @@ def test_lent_operator_leaves_the_default_generator_as_it_was(monkeypatch):
         assert treatment(operator) == "lent"
         library.impl(
             operator,
-            _kernels.lent_kernel(operator),
-            _kernels.DISPATCH_KEY_NAME,
+            _kernels.lent_kernel(operator, torch._C._dispatch_key_parse(OWN)),
+            OWN,
         )
         torch.manual_seed(3)
         expected = [operator(torch.zeros(4)), torch.rand(2)]

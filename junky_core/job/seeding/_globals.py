@@ -74,9 +74,10 @@ def installed_streams(*, seeded: bool = True) -> Iterator[None]:
 def _installed() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with _as_config_error():
-            from junky_core.job.seeding._operators import register_fallback
+            from junky_core.job.seeding import _operators
 
-            register_fallback()
+            _operators.register_fallback()
+            stack.enter_context(_operators.key_lasts_beyond_inference_mode())
             stack.enter_context(methods_per_job())
             stack.enter_context(_python_functions())
             stack.enter_context(_replaced_by_name(_replacements()))
@@ -100,9 +101,9 @@ def intercept_operators() -> None:
     if _checked:
         return
     with _as_config_error():
-        from junky_core.job.seeding._operators import check, register
+        from junky_core.job.seeding._operators import OWN, check, register
 
-        register()
+        register(OWN)
         check()
     _checked = True
 

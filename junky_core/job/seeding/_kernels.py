@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from junky_core.job.seeding._streams import JobStreams
 
 __all__ = [
-    "DISPATCH_KEY",
-    "DISPATCH_KEY_NAME",
+    "at_lending",
     "generator_position",
     "given_kernel",
     "hold_default_generators",
@@ -39,20 +38,22 @@ __all__ = [
     "release_default_generators",
 ]
 
-DISPATCH_KEY_NAME = "TESTING_ONLY_GenericMode"
-DISPATCH_KEY: Any = _C._dispatch_key_parse(DISPATCH_KEY_NAME)
 # Module globals, because they are looked up for each draw.
-_key = DISPATCH_KEY
 _exclude: Any = _C._dispatch_tls_set_dispatch_key_excluded
 _get_streams: Any = _C._get_obj_in_tls
 _mode_count: Any = _C._len_torch_dispatch_stack
 _tracing_state: Any = _C._get_tracing_state
 _Tensor = torch.Tensor
-_after_key: Any = _C._dispatch_keyset_full_after(DISPATCH_KEY)
 _default: torch.Generator = torch.default_generator
 
 # Guards the states of torch's default generators while lent.
 _lend_lock = free_in_children(threading.RLock())
+_at_lending: list[Callable[[], None]] = []
+
+
+def at_lending(call: Callable[[], None]) -> None:
+    """Have ``call`` called each time before a state is lent."""
+    _at_lending.append(call)
 
 
 def hold_default_generators() -> None:
@@ -82,8 +83,8 @@ def generator_position(schema: Any) -> int | None:
     return None
 
 
-def given_kernel(operator: Any) -> Callable[..., Any]:
-    """Return a kernel that hands the job's generator to ``operator``."""
+def given_kernel(operator: Any, key: Any) -> Callable[..., Any]:
+    """Return a kernel for ``key`` that hands the job's generator to ``operator``."""
     schema = operator._schema
     position = generator_position(schema)
     assert position is not None
@@ -91,7 +92,7 @@ def given_kernel(operator: Any) -> Callable[..., Any]:
     call = operator._op  # without the Python layer of OpOverload.__call__: half the price
 
     def kernel(*args: Any, **kwargs: Any) -> Any:
-        _exclude(_key, True)
+        _exclude(key, True)
         try:
             streams = current_streams()
             if streams is None:
@@ -113,14 +114,14 @@ def given_kernel(operator: Any) -> Callable[..., Any]:
                 kwargs[keyword] = chosen
             return call(*args, **kwargs)
         finally:
-            _exclude(_key, False)
+            _exclude(key, False)
 
     name = schema.name.split("::")[1]
     method = getattr(torch.Tensor, name, None) if name.endswith("_") else None
-    return kernel if method is None else _fast(method, kernel)
+    return kernel if method is None else _fast(method, key, kernel)
 
 
-def _fast(method: Any, kernel: Callable[..., Any]) -> Callable[..., Any]:
+def _fast(method: Any, key: Any, kernel: Callable[..., Any]) -> Callable[..., Any]:
     """Return ``kernel`` with a short way for what all dropouts and initialisations come down to.
 
     That is: an in-place draw without a generator on a plain CPU tensor. Tensor methods parse
@@ -138,24 +139,24 @@ def _fast(method: Any, kernel: Callable[..., Any]) -> Callable[..., Any]:
             return kernel(tensor, *args, **kwargs)
         streams = _get_streams(KEY)
         generator = None if streams is None else streams.cpu
-        _exclude(_key, True)
+        _exclude(key, True)
         try:
             if generator is not None:
                 return method(tensor, *args, generator=generator)
             with _lend_lock:
                 return method(tensor, *args)
         finally:
-            _exclude(_key, False)
+            _exclude(key, False)
 
     return fast_kernel
 
 
-def lent_kernel(operator: Any) -> Callable[..., Any]:
-    """Return a kernel that calls ``operator`` with the job's state in the default generators."""
+def lent_kernel(operator: Any, key: Any) -> Callable[..., Any]:
+    """Return a kernel for ``key`` that calls ``operator`` with the job's state lent."""
     call = operator._op
 
     def kernel(*args: Any, **kwargs: Any) -> Any:
-        _exclude(_key, True)
+        _exclude(key, True)
         try:
             streams = current_streams()
             if streams is None:
@@ -163,18 +164,19 @@ def lent_kernel(operator: Any) -> Callable[..., Any]:
             with _lent(streams, _first_tensor(args, kwargs)):
                 return call(*args, **kwargs)
         finally:
-            _exclude(_key, False)
+            _exclude(key, False)
 
     return kernel
 
 
-def passed_kernel(operator: Any) -> Callable[..., Any]:
-    """Return a kernel for an ``operator`` that draws through operators with kernels of their own.
+def passed_kernel(operator: Any, key: Any) -> Callable[..., Any]:
+    """Return a kernel for ``key`` and an ``operator`` that draws through other operators here.
 
     Its own CPU kernel does; on CUDA it may draw by itself (``native_dropout``), so there the
     state is lent.
     """
-    lent = lent_kernel(operator)
+    lent = lent_kernel(operator, key)
+    after_key = _C._dispatch_keyset_full_after(key)
     redispatch = operator.redispatch
     has_cuda_kernel = _C._dispatch_has_kernel_for_dispatch_key(operator.name(), "CUDA")
 
@@ -184,7 +186,7 @@ def passed_kernel(operator: Any) -> Callable[..., Any]:
         if on_cuda or _python_looks_on(args, kwargs):
             return lent(*args, **kwargs)
         # Our key stays in the thread's set, so that the calls below find our kernels.
-        return redispatch(keyset & _after_key, *args, **kwargs)
+        return redispatch(keyset & after_key, *args, **kwargs)
 
     return kernel
 
@@ -218,6 +220,8 @@ def _lent(streams: JobStreams, tensor: torch.Tensor | None) -> Iterator[None]:
     During that time the thread has no streams: a dispatch mode that is called below repeats the
     call, which must then draw from the default generator.
     """
+    for call in _at_lending:
+        call()
     with _lend_lock, hidden_streams(), contextlib.ExitStack() as stack:
         stack.enter_context(_lent_state(streams.cpu, _default))
         if torch.cuda.is_initialized() and not torch.cuda.is_current_stream_capturing():

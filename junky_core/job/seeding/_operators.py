@@ -3,11 +3,18 @@
 Every operator call goes through torch's dispatcher, no matter where it comes from: Python,
 C++ below an LSTM, autograd, TorchScript. The dispatcher walks a set of keys, most of
 which belong to a backend or a feature; each thread can add keys to its set. We
-take a key that torch leaves to its own C++ tests, and give it a kernel for
+take two keys that torch leaves to its own C++ tests, and give them kernels for
 operators that draw and a fall-through for all others. A fall-through is resolved
-when the table is built, not when the operator is called: so a thread with the key
-pays for draws only, and a thread without it for nothing. The kernels come when a job first
-has its own stream: until then all operators fall through.
+when the table is built, not when the operator is called: so a thread with a key
+pays for draws only, and a thread without one for nothing.
+
+| Key | In threads of jobs | Has kernels once a job |
+| --- | --- | --- |
+| ``OWN`` | with a torch stream of their own | has such a stream |
+| ``SHARED`` | without | lends, or forks beside others: draws must wait for that |
+
+In a few places a job that seeds itself cannot have ``OWN`` (:func:`use_own_key`). It then keeps
+``SHARED``, which gets its kernels at that time.
 
     x.uniform_()  in a job's thread
       -> our kernel: the same call, generator=<the job's>, our key left out
@@ -32,22 +39,23 @@ What is done depends on the operator (:func:`treatment`):
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import os
 import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.library
 from torch import _C
 
+from junky_core.job.patches import replaced
 from junky_core.job.scopes import outside_scopes
-from junky_core.job.seeding._current import entered, several_inside
+from junky_core.job.seeding._current import current_streams, entered, several_inside
 from junky_core.job.seeding._kernels import (
-    DISPATCH_KEY,
-    DISPATCH_KEY_NAME,
+    at_lending,
     generator_position,
     given_kernel,
     hold_default_generators,
@@ -56,17 +64,32 @@ from junky_core.job.seeding._kernels import (
     release_default_generators,
 )
 
+if TYPE_CHECKING:
+    from junky_core.job.seeding._streams import JobStreams
+
 __all__ = [
+    "OWN",
+    "SHARED",
     "check",
     "drawing_operators",
     "intercepted",
+    "key_lasts_beyond_inference_mode",
     "register",
     "register_fallback",
     "treatment",
+    "use_own_key",
 ]
+
+OWN = "TESTING_ONLY_GenericMode"
+SHARED = "TESTING_ONLY_GenericWrapper"
+_KEYS: dict[str, Any] = {name: _C._dispatch_key_parse(name) for name in (OWN, SHARED)}
 
 _include: Any = _C._dispatch_tls_set_dispatch_key_included
 _is_included: Any = _C._dispatch_tls_is_dispatch_key_included
+_backward_pass: Any = _C._current_graph_task_id  # -1: the calling thread is in none
+_included: Any = _C._dispatch_tls_local_include_set
+_excluded: Any = _C._dispatch_tls_local_exclude_set
+_as_number: Any = _C.DispatchKeySet.raw_repr
 
 # Tagged as drawing and with a CPU kernel of their own, but that kernel draws through other
 # operators (bernoulli_), or takes no dropout at all. To lend would be right too, and slower.
@@ -85,10 +108,11 @@ _IMPL_TAKES_KEYSET = "with_keyset" in inspect.signature(torch.library.Library.im
 _draw_nothing: set[str] = set()
 
 _register_lock = threading.Lock()  # guards _libraries
-# By what they hold: the fall-through, or kernels. Kept for the life of the process: a thread that
-# outlives a sweep still has the key in its set, and every operator it calls needs the
+# Of each key: the fall-through, and then the kernels. Kept for the life of the process: a thread
+# that outlives a sweep still has a key in its set, and every operator it calls needs the
 # fall-through. To a thread without the key it is nothing.
-_libraries: dict[str, torch.library.Library] = {}
+_libraries: dict[str, list[torch.library.Library]] = {}
+_at_entry = threading.local()  # ``keys``: what _keys() returned when the thread entered a job
 
 
 def _before_fork() -> None:
@@ -99,7 +123,7 @@ def _before_fork() -> None:
     known to our kernels only.
     """
     if several_inside():
-        register()
+        register(SHARED)
     _register_lock.acquire()
     hold_default_generators()
 
@@ -164,15 +188,17 @@ def treatment(operator: Any) -> str:
     return "passed" if name in _CPU_DRAWS_THROUGH_OTHERS else "lent"
 
 
-def register() -> None:
-    """Give torch's dispatcher our kernels, once for the process.
+def register(key: str) -> None:
+    """Give torch's dispatcher our kernels for a key, once for the process.
 
     May be called while other threads draw: an operator's kernel is in the dispatcher's table
     before the key leads there.
     """
     register_fallback()
+    if len(_libraries[key]) > 1:
+        return
     with _register_lock:
-        if len(_libraries) > 1:
+        if len(_libraries[key]) > 1:
             return
         made: dict[str, torch.library.Library] = {}
         for operator in drawing_operators():
@@ -181,36 +207,41 @@ def register() -> None:
                 continue
             namespace = operator.namespace
             if namespace not in made:
-                made[namespace] = torch.library.Library(namespace, "IMPL", DISPATCH_KEY_NAME)
+                made[namespace] = torch.library.Library(namespace, "IMPL", key)
             if how == "passed" and _IMPL_TAKES_KEYSET:
-                made[namespace].impl(operator, passed_kernel(operator), with_keyset=True)
+                kernel = passed_kernel(operator, _KEYS[key])
+                made[namespace].impl(operator, kernel, with_keyset=True)
             else:
-                made[namespace].impl(operator, _KERNELS[how](operator))
-        _libraries.update(made)
+                made[namespace].impl(operator, _KERNELS[how](operator, _KEYS[key]))
+        _libraries[key] += made.values()
+
+
+at_lending(lambda: register(SHARED))
 
 
 def register_fallback() -> None:
-    """Let all operators fall through our key; once for the process."""
-    if "_" in _libraries:
+    """Let all operators fall through our keys; once for the process."""
+    if len(_libraries) == len(_KEYS):
         return
     with _register_lock:
-        if "_" not in _libraries:
-            fallback = torch.library.Library("_", "IMPL", DISPATCH_KEY_NAME)
-            fallback.m.fallback_fallthrough("")  # type: ignore[union-attr]
-            _libraries["_"] = fallback
-            _let_higher_order_operators_fall_through()
+        for name, key in _KEYS.items():
+            if name not in _libraries:
+                fallback = torch.library.Library("_", "IMPL", name)
+                fallback.m.fallback_fallthrough("")  # type: ignore[union-attr]
+                _let_higher_order_operators_fall_through(key)
+                _libraries[name] = [fallback]
 
 
-def _let_higher_order_operators_fall_through() -> None:
+def _let_higher_order_operators_fall_through(key: Any) -> None:
     """Hide our key from ``torch.cond``, flex attention and others that Python dispatches.
 
     They know no fall-backs. Those that torch imports later take it from the list.
     """
     keys = getattr(torch._ops, "_HIGHER_ORDER_OP_DEFAULT_FALLTHROUGH_DISPATCH_KEYS", None)
     if keys is not None:
-        keys.append(DISPATCH_KEY)
+        keys.append(key)
     for operator in tuple(getattr(torch._ops, "_higher_order_ops", {}).values()):
-        operator.fallthrough(DISPATCH_KEY)
+        operator.fallthrough(key)
 
 
 def check() -> None:
@@ -221,10 +252,10 @@ def check() -> None:
     """
     # Other threads may draw at the same time, so the process-wide state proves nothing.
     own, expected = torch.Generator().manual_seed(0), torch.Generator().manual_seed(0)
-    streams: Any = SimpleNamespace(cpu=own, cuda=lambda _index: None)
+    streams: Any = SimpleNamespace(cpu=own, cuda=lambda _index: None, apart=True, threads=set())
 
     def draw() -> None:
-        with intercepted(), entered(streams):
+        with intercepted(streams), entered(streams):
             torch.rand(2)
             torch.nn.functional.dropout(torch.ones(9), 0.5)
         torch.rand(2, generator=expected)
@@ -246,19 +277,65 @@ _KERNELS = {"given": given_kernel, "lent": lent_kernel, "passed": lent_kernel}
 
 
 @contextlib.contextmanager
-def intercepted() -> Iterator[None]:
-    """Let draws of the calling thread reach our kernels, once there are any, in the block.
-
-    The key must be there from a job's start: torch forgets one that was included inside
-    ``torch.inference_mode()`` when that block ends.
-    """
+def intercepted(streams: JobStreams) -> Iterator[None]:
+    """Let draws of the calling thread reach our kernels inside the ``with`` block."""
     register_fallback()
-    before = _is_included(DISPATCH_KEY)
-    _include(DISPATCH_KEY, True)
+    outer, me = current_streams(), threading.get_ident()
+    streams.threads.add(me)  # before asking whether they are apart, see use_own_key()
+    _use_key_of(streams)
+    if outer is None:
+        _at_entry.keys = _keys()
     try:
         yield
     finally:
-        _include(DISPATCH_KEY, before)
+        _use_key_of(outer)
+        if outer is None:
+            streams.threads.discard(me)
+
+
+def use_own_key(streams: JobStreams) -> None:
+    """Turn the calling thread's draws to ``streams``, which are apart from now on.
+
+    Another thread cannot be given the key, and where torch has changed this thread's keys, or runs
+    a backward pass, it will put the former ones back. Then the kernels for ``SHARED`` do it,
+    at a cost to jobs that never seed.
+    """
+    if _is_included(_KEYS[OWN]):
+        return
+    lasts = _backward_pass() == -1 and _keys() == getattr(_at_entry, "keys", None)
+    if lasts and streams.threads == {threading.get_ident()}:
+        _use_key_of(streams)
+    else:
+        register(SHARED)
+
+
+@contextlib.contextmanager
+def key_lasts_beyond_inference_mode() -> Iterator[None]:
+    """Let a key that a job gets inside ``torch.inference_mode(False)`` stay, in the ``with`` block.
+
+    That mode changes nothing in :func:`_keys`, and puts the former ones back all the same.
+    """
+    leave = torch.inference_mode.__exit__
+
+    @functools.wraps(leave)
+    def left(self: Any, *error: Any) -> None:
+        leave(self, *error)
+        streams = current_streams()
+        if streams is not None and streams.apart:
+            _use_key_of(streams)
+
+    with replaced(torch.inference_mode, "__exit__", left):
+        yield
+
+
+def _use_key_of(streams: JobStreams | None) -> None:
+    _include(_KEYS[OWN], streams is not None and streams.apart)
+    _include(_KEYS[SHARED], streams is not None and not streams.apart)
+
+
+def _keys() -> tuple[int, int]:
+    """Return what the calling thread adds to each call's keys, and what it takes from them."""
+    return _as_number(_included()), _as_number(_excluded())
 
 
 def _has_kernel(name: str, key: str) -> bool:

@@ -56,6 +56,8 @@ class JobStreams:
         python: What the functions of ``random`` draw from; ``None`` as above.
         numpy: What NumPy's global functions draw from; ``None`` as above.
         copied: By the keys of :meth:`states`, where streams began that are copies.
+        apart: Whether a stream of torch's is the job's own, or about to be.
+        threads: Those that draw from these streams, or from those of a sweep around or inside.
 
     Example:
         >>> with JobStreams(7).thread():
@@ -80,6 +82,8 @@ class JobStreams:
         self._cuda_seeds: dict[int | None, int] = {}  # None: each device not named
         self._rng: random.Random | None = None
         self.copied: dict[str, Any] = {}
+        self.apart: bool = seed is not None or (outer is not None and outer.apart)
+        self.threads: set[int] = set() if self._outer is None else self._outer.threads
         if seed is not None:
             self.cpu = torch.Generator().manual_seed(seed)
             self.python = random.Random(seed)  # noqa: S311
@@ -138,7 +142,7 @@ class JobStreams:
             seed: As for ``torch.cuda.manual_seed``.
             index: The device; ``None`` for all.
         """
-        intercept_operators()
+        self._part()
         if index is None:
             self._cuda_seeds = {None: seed}
         else:
@@ -147,13 +151,21 @@ class JobStreams:
             if index is None or index == at:
                 generator.manual_seed(seed)
 
+    def _part(self) -> None:
+        """Turn the calling thread's torch operators to these streams, one of which begins."""
+        intercept_operators()
+        from junky_core.job.seeding._operators import use_own_key  # not every torch loads it
+
+        self.apart = True  # before asking which threads there are, see intercepted()
+        use_own_key(self)
+
     # A stream that begins without a seed continues where the process-wide one is, so that
     # get_rng_state() and set_rng_state() fit together even if other threads draw in between.
 
     def own_cpu(self) -> torch.Generator:
         """Return :attr:`cpu`, begun as a copy of the process-wide generator if there is none."""
         if self.cpu is None or "cpu" in self._shared:
-            intercept_operators()
+            self._part()
             with _begin_lock, hidden_streams():
                 if self.cpu is None or "cpu" in self._shared:
                     made = _copy_of(self.cpu or torch.default_generator, torch.Generator())
@@ -166,7 +178,7 @@ class JobStreams:
         """Return the same for CUDA device ``index``; starts CUDA."""
         generator = self._own_cuda(index)
         if generator is None:
-            intercept_operators()
+            self._part()
             torch.cuda.init()
             default = self.cuda(index) or torch.cuda.default_generators[index]
             with _begin_lock, hidden_streams():
@@ -237,7 +249,7 @@ class JobStreams:
         elif kind == "numpy":
             self.own_numpy().set_state(state)
         elif kind == "cuda":
-            intercept_operators()
+            self._part()
             self._cuda_seeds = dict(state)
         else:
             self.own_cuda(int(kind.partition(":")[2])).set_state(torch.from_numpy(state))
@@ -272,7 +284,7 @@ def _drawing_from(streams: JobStreams) -> Iterator[None]:
     with installed_streams(seeded=streams.seed is not None):
         from junky_core.job.seeding._operators import intercepted  # not every torch loads it
 
-        with intercepted(), entered(streams):
+        with intercepted(streams), entered(streams):
             yield
 
 
