@@ -55,3 +55,33 @@ def test_a_child_forked_while_another_job_seeds_or_draws_can_seed(lock):
         assert lock.acquire(timeout=20)
     """
     warm_start.checked(["-c", textwrap.dedent(script)])
+
+
+def test_a_child_forked_while_another_job_is_in_a_long_draw_can_seed():
+    script = """
+        import os, signal, threading, warnings
+        import torch
+        from junky_core.job.seeding import JobStreams, installed_streams
+
+        warnings.simplefilter("ignore", DeprecationWarning)
+        drawing = threading.Event()
+
+        def other_job():
+            x = torch.ones(50_000_000, dtype=torch.bool)
+            with JobStreams().thread():
+                drawing.set()
+                x.bernoulli_()  # takes longer than the fork needs to get ready
+
+        with installed_streams(seeded=False), JobStreams().thread():
+            thread = threading.Thread(target=other_job)
+            thread.start()
+            drawing.wait(60)
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(20)
+                torch.manual_seed(3)
+                os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0  # else it was ended
+            thread.join()
+    """
+    warm_start.checked(["-c", textwrap.dedent(script)])

@@ -53,7 +53,12 @@ from torch import _C
 
 from junky_core.job.patches import replaced
 from junky_core.job.scopes import outside_scopes
-from junky_core.job.seeding._current import current_streams, entered, several_inside
+from junky_core.job.seeding._current import (
+    current_streams,
+    entered,
+    hidden_streams,
+    several_inside,
+)
 from junky_core.job.seeding._kernels import (
     at_lending,
     generator_position,
@@ -122,10 +127,14 @@ def _before_fork() -> None:
     DataLoader worker, which seeds it first of all, would wait for ever. Which job draws from it is
     known to our kernels only.
     """
-    if several_inside():
+    beside_others = several_inside()
+    if beside_others:
         register(SHARED)
     _register_lock.acquire()
     hold_default_generators()
+    if beside_others:
+        with hidden_streams():
+            torch.default_generator.get_state()  # waits for a draw that began before those kernels
 
 
 def _after_fork_in_parent() -> None:
