@@ -164,6 +164,67 @@ def test_seeds_give_the_same_on_threads_on_processes_and_in_a_plain_script(tmp_p
     assert done.stdout.splitlines()[-1:] == ["same"], done.stdout + done.stderr
 
 
+GLOBALS = """
+import argparse, sys, threading
+import torch
+from junky_core import torch_autotrain
+
+LR = 0.1
+SETTINGS = {"scales": [1]}
+LOCK = threading.Lock()  # each worker has its own
+
+class Net(torch.nn.Linear):
+    def scaled(self):
+        return args.scale * self.in_features
+
+def helper():
+    with LOCK:
+        return late()
+
+def train(device, loaders, model, save_best, log_prefix):
+    if args.lock:
+        lock.acquire()
+    return LR, SETTINGS, model.scaled(), helper(), weights.tolist()
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--scale", type=int, default=1)
+    parser.add_argument("--lock", action="store_true")
+    args = parser.parse_args(sys.argv[2:] or ["--scale", "3"])
+    LR = 0.3
+    SETTINGS["scales"].append(2)
+    weights = torch.ones(2)
+    if args.lock or not args.scale:
+        lock = threading.Lock()
+
+    def late():
+        return "late", weights.numel()
+
+    result = torch_autotrain(
+        Net, train, make_model_kwargs={"in_features": 2, "out_features": 1},
+        executor="processes", sweep_dir="SWEEP",
+    )
+    print(result.stats[0][3])
+"""
+
+
+def test_jobs_see_the_script_s_variables_as_they_are_when_the_sweep_begins(tmp_path):
+    done = run_script(tmp_path / "script.py", GLOBALS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = done.stdout.splitlines()[-1]
+    assert told == "(0.3, {'scales': [1, 2]}, 6, ('late', 2), [1.0, 1.0])"
+
+
+def test_a_variable_that_jobs_use_and_that_cannot_be_sent_is_named(tmp_path):
+    text = GLOBALS.replace("sys.argv[2:] or", '["--lock"] or')
+    done = run_script(tmp_path / "script.py", text)
+    assert done.returncode == 1
+    assert (
+        "ConfigError: the script's variable 'lock', which jobs use, cannot be sent" in done.stderr
+    )
+    assert not (tmp_path / "SWEEP").exists()
+
+
 FAULTY = """
 import sys
 import torch

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from junky_core.errors import ConfigError, FitParamsError, ModelError
+from junky_core.executors.processes.main_globals import packed_globals
 from junky_core.executors.processes.sending import check_loadable, packed
 from junky_core.executors.slots import Slot
 from junky_core.job.context import JobContext
@@ -92,13 +93,15 @@ class UserFunctions:
         Raises:
             ConfigError: Names what cannot be sent, and says what to do.
         """
+        found_by_name: list[Any] = []
         methods = {
             "make_model_method": self.make_model,
             "train_method": self.train,
             "create_loaders_method": self.create_loaders,
         }
         for name, value in {**methods, **named_arguments(**self._arguments())}.items():
-            packed(value, name)
+            packed(value, name, found_by_name)
+        packed_globals(found_by_name)
         for key, value in _values(grid):
             if type(value) is not int:
                 check_loadable(value, f"make_model_fit_params: value of {shown(key)}")

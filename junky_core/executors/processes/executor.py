@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from junky_core.devices import SlotSpec
 from junky_core.executors.contract import (
@@ -19,6 +20,7 @@ from junky_core.executors.contract import (
 from junky_core.executors.kinds import KILL_AFTER_S
 from junky_core.executors.processes.built_loaders import BuiltLoaders
 from junky_core.executors.processes.fork_server import ForkServer
+from junky_core.executors.processes.main_globals import packed_globals
 from junky_core.executors.processes.main_module import preparation
 from junky_core.executors.processes.process_worker import ProcessWorker
 from junky_core.executors.processes.sending import packed
@@ -77,11 +79,14 @@ class ProcessExecutor:
         self._here = ThreadExecutor(slots[:1], runner, settings, link)  # for scope_of
         self._server = server or ForkServer(preload)
         self._owns_server = server is None
+        found_by_name: list[Any] = []
+        packed_runner = packed(runner, "what jobs run", found_by_name)
         self._setup = ProcessSetup(
             prepared=preparation(),
             environment={},
             slot=slots[0],
-            runner=packed(runner, "what jobs run"),
+            runner=packed_runner,
+            main_globals=packed_globals(found_by_name),
             settings=replace(settings, threads_per_slot=self.threads),
             direction=link.best.direction,
             torch_state=torch_state(),

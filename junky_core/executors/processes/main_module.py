@@ -28,6 +28,7 @@ from junky_core.errors import ConfigError
 __all__ = [
     "import_main",
     "is_found_in_main",
+    "names_set_under_guard",
     "preparation",
     "refuse_unguarded_script",
     "refuse_while_main_is_imported",
@@ -127,6 +128,28 @@ def _always_runs(path: str, line: int) -> bool:
         if statement.lineno <= line <= (statement.end_lineno or line):
             return not any(isinstance(node, _CONDITIONS) for node in ast.walk(statement))
     return False
+
+
+def names_set_under_guard() -> frozenset[str]:
+    """Return the names that the script sets under its ``__main__`` guard."""
+    path = _script()
+    return frozenset() if path is None else _names_under_guard(path)
+
+
+@functools.lru_cache(maxsize=4)
+def _names_under_guard(path: str) -> frozenset[str]:
+    guards = [
+        statement
+        for statement in _parsed(path).body
+        if isinstance(statement, ast.If) and _is_guard(statement.test)
+    ]
+    stored = {
+        node.id
+        for guard in guards
+        for node in ast.walk(guard)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+    return frozenset(stored.union(*(_names(guard.body) for guard in guards)))
 
 
 @functools.lru_cache(maxsize=4)

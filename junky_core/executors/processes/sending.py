@@ -35,18 +35,19 @@ _MAX_DEPTH = 6
 _MAX_WRAPPED = 20
 
 
-def packed(value: Any, name: str) -> bytes:
+def packed(value: Any, name: str, found_by_name: list[Any] | None = None) -> bytes:
     """Return ``value`` pickled.
 
     Args:
         value: Anything of the user's.
         name: What the user calls it, for the error.
+        found_by_name: Gets the functions and classes of the script that are sent by name.
 
     Raises:
         ConfigError: It cannot be; says what part of it, and what to do.
     """
     try:
-        return dumps(value)
+        return dumps(value, found_by_name)
     except BaseException as error:
         if is_ctrl_c(error):
             raise
@@ -80,10 +81,12 @@ def check_loadable(value: Any, name: str) -> None:
         ) from error
 
 
-def dumps(value: Any) -> bytes:
-    """Pickle ``value`` for a worker process, or for the driver."""
+def dumps(value: Any, found_by_name: list[Any] | None = None) -> bytes:
+    """Pickle ``value`` for a worker process, or for the driver; see :func:`packed`."""
     file = io.BytesIO()
-    Pickler(file, protocol=pickle.HIGHEST_PROTOCOL).dump(value)
+    pickler = Pickler(file, protocol=pickle.HIGHEST_PROTOCOL)
+    pickler.found_by_name = found_by_name
+    pickler.dump(value)
     return file.getvalue()
 
 
@@ -93,13 +96,21 @@ def loads(data: bytes | bytearray) -> Any:
 
 
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc] # it has no types
-    """Finds more names than cloudpickle, which sends all of ``__main__`` by value."""
+    """Finds more names than cloudpickle, which sends all of ``__main__`` by value.
+
+    Attributes:
+        found_by_name: Gets the functions and classes of the script that are sent by name.
+    """
+
+    found_by_name: list[Any] | None = None
 
     def reducer_override(self, obj: Any) -> Any:
         """Return how to find it by its name, if cloudpickle would not."""
         if isinstance(obj, (types.FunctionType, type)):
             found = _reference(obj)
             if found is not None:
+                if self.found_by_name is not None and found[0] == "__main__":
+                    self.found_by_name.append(obj)
                 return _look_up, found
         elif isinstance(obj, types.ModuleType) and sys.modules.get(obj.__name__) is obj:
             # Of a class of its own, as torch.backends.cudnn is.

@@ -50,6 +50,7 @@ from junky_core.executors.contract import AttemptEnd, AttemptSettings, Worker
 from junky_core.executors.messages import attempt_of, plain_end
 from junky_core.executors.processes.channel import Channel
 from junky_core.executors.processes.machine_data import MachineData
+from junky_core.executors.processes.main_globals import set_globals
 from junky_core.executors.processes.main_module import import_main
 from junky_core.executors.processes.sending import dumps, loads
 from junky_core.executors.threads import ThreadExecutor
@@ -73,6 +74,7 @@ class ProcessSetup:
         environment: Variables for this worker alone.
         slot: Its slot; the device is the one that it has in this process.
         runner: What an attempt does, pickled: it may need the script.
+        main_globals: See :func:`~junky_core.executors.processes.main_globals.packed_globals`.
         settings: What all attempts share.
         direction: Of scores.
         torch_state: See :func:`torch_state`.
@@ -83,6 +85,7 @@ class ProcessSetup:
     environment: dict[str, str]
     slot: SlotSpec
     runner: bytes
+    main_globals: bytes
     settings: AttemptSettings
     direction: Direction
     torch_state: dict[str, Any]
@@ -106,6 +109,7 @@ def main(_given: object, connection: int, stdout: int, stderr: int) -> None:
         import_main(setup.prepared)
         os.environ.update(setup.environment)
         set_torch_state(setup.torch_state)
+        set_globals(setup.main_globals)
         runner = loads(setup.runner)
     except BaseException as error:  # noqa: BLE001 - the script's own
         link.send("refused", _why_not(error))
