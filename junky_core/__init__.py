@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from junky_core.autotrain import torch_autotrain
     from junky_core.errors import BestModelError, JunkyError, SweepFailed, SweepInterrupted
-    from junky_core.job.context import JobContext, current_job
+    from junky_core.job.context import JobContext
+    from junky_core.job.standalone import current_job
     from junky_core.logs.parser import parse_autotrain_log
     from junky_core.space.grammar import expand_fit_params
     from junky_core.views.results import AutotrainResult
@@ -41,7 +42,7 @@ _HOMES = {
     "JunkyError": "errors",
     "SweepFailed": "errors",
     "SweepInterrupted": "errors",
-    "current_job": "job.context",
+    "current_job": "job.standalone",
     "expand_fit_params": "space.grammar",
     "parse_autotrain_log": "logs.parser",
     "torch_autotrain": "autotrain",

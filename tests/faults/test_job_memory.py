@@ -10,7 +10,7 @@ import torch
 from sizes import LONG
 
 from junky_core.autotrain import torch_autotrain
-from junky_core.job.context import current_job
+from junky_core.job.standalone import current_job
 
 JOBS = 2_000 if LONG else 24
 MIB = 1 << 20

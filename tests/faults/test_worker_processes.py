@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from junky_core.autotrain import torch_autotrain
 from junky_core.errors import SweepFailed, SweepInterrupted
-from junky_core.job.context import current_job
+from junky_core.job.standalone import current_job
 
 WORKERS = 2
 JOBS = 6

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from hydra_plugins.hydra_junky_launcher._direction import one_direction
 from junky_core import current_job
 from junky_core.errors import ConfigError
-from junky_core.job import context
+from junky_core.job import standalone
 
 
 class Direction(enum.Enum):  # as Optuna's sweeper has it
@@ -94,7 +94,7 @@ def test_the_launchers_own_direction_counts_under_a_sweeper_without_one(tmp_path
 
 
 def test_jobs_under_another_launcher_save_by_the_sweepers_direction(tmp_path, monkeypatch):
-    monkeypatch.setattr(context, "_standalone_jobs", {})
+    monkeypatch.setattr(standalone, "_standalone_jobs", {})
 
     def task(_cfg):
         job = current_job()
@@ -107,7 +107,7 @@ def test_jobs_under_another_launcher_save_by_the_sweepers_direction(tmp_path, mo
 
 def test_a_single_run_has_the_direction_of_a_sweep(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(context, "_standalone_jobs", {})
+    monkeypatch.setattr(standalone, "_standalone_jobs", {})
     base = {} if ON_1_4 else {"version_base": None}
     with as_before():
         with initialize(config_path=None, **base):

@@ -12,7 +12,7 @@ from launching import ON_1_4, multirun
 from omegaconf import OmegaConf
 
 from junky_core import current_job
-from junky_core.job import context
+from junky_core.job import standalone
 
 Plugins.instance()  # what it registers is part of the state that is put back
 
@@ -21,7 +21,7 @@ Plugins.instance()  # what it registers is part of the state that is put back
 def composed(tmp_path, monkeypatch, hydra_restore_singletons):
     """Make the config of an app the one of this process, as a notebook does."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(context, "_standalone_jobs", {})
+    monkeypatch.setattr(standalone, "_standalone_jobs", {})
 
     def make(*overrides):
         base = {} if ON_1_4 else {"version_base": None}
@@ -75,7 +75,7 @@ def writers():
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no /proc")
 def test_jobs_of_another_launcher_leave_no_thread_and_no_open_file(tmp_path, monkeypatch, writers):
-    monkeypatch.setattr(context, "_standalone_jobs", {})
+    monkeypatch.setattr(standalone, "_standalone_jobs", {})
     counts = []
 
     def task(cfg):
@@ -113,5 +113,5 @@ def test_entry_points_are_read_once(composed, monkeypatch):
     def read(**_):
         raise AssertionError("read again")
 
-    monkeypatch.setattr(context.metadata, "entry_points", read)
+    monkeypatch.setattr(standalone.metadata, "entry_points", read)
     assert current_job() is current_job()
