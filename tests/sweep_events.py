@@ -78,7 +78,7 @@ def attempt_failed(job, time=1002.0, slot=1, attempt=1, retry=True, kind="error"
     )
 
 
-def fail(job, time=1002.0, params=None, slot=1, attempt=1):
+def fail(job, time=1002.0, params=None, slot=1, attempt=1, error=ERROR):
     return JobFailed(
         time=time,
         job=job,
@@ -88,8 +88,8 @@ def fail(job, time=1002.0, params=None, slot=1, attempt=1):
         device="cpu",
         attempt=attempt,
         score=None,
-        error=ERROR,
-        traceback=f"Traceback\n{ERROR}",
+        error=error,
+        traceback=f"Traceback\n{error}",
         duration_s=2.0,
     )
 

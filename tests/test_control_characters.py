@@ -2,28 +2,18 @@
 
 import csv
 import io
-import unicodedata
 
 import pytest
 import torch
 from sweep_events import begin, ended, fail, finish, started, write_journal
+from view_contract import EVIL, Evil, raw
 
 from junky_core import parse_autotrain_log, torch_autotrain
 from junky_core.__main__ import main
 from junky_core.events import SlotClosed
 from junky_core.jobs import JobResult
-from junky_core.record.live_state import LiveState
 from junky_core.views.leaderboard import leaderboard_text, write_leaderboard_csv
-from junky_core.views.live_view import plain_line, render
 from junky_core.views.preview import preview_text
-from junky_core.views.results import AutotrainResult
-
-EVIL = "a\x1b[2Jb\0c\rd\x9b31me\u202ef\x07g\x08"
-
-
-class Evil:
-    def __repr__(self):
-        return EVIL
 
 
 def evil_function():
@@ -33,15 +23,6 @@ def evil_function():
 evil_function.__qualname__ = EVIL
 
 
-def raw(text, allowed="\n"):
-    """The control characters in a text, those that turn its direction among them."""
-    return {
-        char
-        for char in text
-        if (unicodedata.category(char) == "Cc" and char not in allowed) or char == "\u202e"
-    }
-
-
 def results():
     params = {EVIL: EVIL, "b": Evil(), "c": evil_function, "d": 0.5}
     return [
@@ -49,10 +30,6 @@ def results():
         JobResult(1, EVIL, {**params, "d": 1}, "failed", error=f"{EVIL}\n{EVIL}", device="cpu"),
         JobResult(2, EVIL, {**params, EVIL: 1}, "stopped"),
     ]
-
-
-def test_raw_finds_them():
-    assert len(raw(EVIL)) == 7
 
 
 @pytest.mark.parametrize("width", [40, 200])
@@ -72,19 +49,6 @@ def test_csv(tmp_path):
     assert rows[1][4] == r"a\x1b[2Jb\x00c\rd\x9b31me\u202ef\x07g\x08"
 
 
-def test_result_in_a_terminal_and_in_a_notebook():
-    result = AutotrainResult(
-        best_model=None,
-        best_model_name=EVIL,
-        best_model_score=0.5,
-        best_model_params={EVIL: Evil()},
-        stats=[],
-        jobs=results(),
-    )
-    assert not raw(repr(result))
-    assert not raw(result._repr_html_())
-
-
 def test_preview():
     text = preview_text(1, [EVIL], lambda _num: {EVIL: Evil(), "b": EVIL})
     assert not raw(text)
@@ -100,18 +64,6 @@ def events():
         begin(2, params=params, name=EVIL),
         SlotClosed(slot=3, device=EVIL, reason=EVIL),
     ]
-
-
-def test_progress():
-    from rich.console import Console
-
-    state = LiveState()
-    for event in events():
-        state.on_event(event)
-    console = Console(file=io.StringIO(), width=200, color_system=None)
-    console.print(render(state, 1005.0, 200))
-    assert not raw(console.file.getvalue())
-    assert not raw(plain_line(state, 1005.0))
 
 
 def test_commands(tmp_path, capsys):

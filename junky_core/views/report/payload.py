@@ -135,9 +135,10 @@ def _fixed(jobs: Sequence[JobRecord], varying: Sequence[str]) -> list[list[str]]
 
 def _number(value: Any) -> int | float | None:
     """Return ``value`` if it is a number that JSON and JavaScript represent exactly."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    kind = type(value)  # isinstance() would ask the value
+    if kind is bool or not issubclass(kind, (int, float)):
         return None
-    if isinstance(value, int):
+    if issubclass(kind, int):
         return int(value) if abs(value) <= _MAX_EXACT else None
     return float(value) if math.isfinite(value) else None
 
