@@ -1,4 +1,4 @@
-"""Run the scripts of this folder in processes of their own."""
+"""Run the scripts of this folder in separate processes."""
 
 import json
 import os

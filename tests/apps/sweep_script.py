@@ -1,4 +1,4 @@
-"""Sweep over a plain script of this folder in a process of its own.
+"""Sweep over a plain script of this folder.
 
 ``sweep_script.py SCRIPT SLOTS ARGUMENTS...``: the arguments of each job, as JSON lists. What
 the script imports is imported by the jobs, all at the same time.

@@ -6,7 +6,7 @@ from fault_harness import Child
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory):
-    """Results of sweeps that nobody disturbed, by size."""
+    """Results of undisturbed sweeps, by size."""
     known = {}
 
     def get(**options):
@@ -20,7 +20,7 @@ def undisturbed(tmp_path_factory):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of its own of 400 KiB, where this test may mount one."""
+    """A separate file system of 400 KiB, if this test may mount one."""
     disk = tmp_path / "disk"
     disk.mkdir()
     made = subprocess.run(

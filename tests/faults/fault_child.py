@@ -1,4 +1,4 @@
-"""A sweep in a process of its own, for tests that kill it, signal it or take its disk away.
+"""A sweep in a separate process, for tests that kill it, signal it or break its disk.
 
 Run as ``python fault_child.py OPTIONS.json``. Its jobs do as the options say; a job's model
 holds its score as weight, so that whoever finds the best model's file can tell which score it
@@ -26,7 +26,7 @@ from junky_core.events import JobStarted, SweepStarted
 OPTIONS = json.loads(Path(sys.argv[1]).read_text())
 FOLDER = Path(OPTIONS["folder"])
 STARTS = Path(OPTIONS["starts"])
-PLAIN_WRITE = os.write  # these notes are the test's own: no fault is aimed at them
+PLAIN_WRITE = os.write  # for the test's own records, which no fault may hit
 
 
 def note_start(params):
@@ -36,7 +36,7 @@ def note_start(params):
 
 
 def score_of(a, b, epoch):
-    """A score that climbs with the epochs; no two jobs alike."""
+    """A score that increases with the epochs, and differs between jobs."""
     return (((a * 7919 + b * 104729) % 1009) + epoch / 10) / 1009
 
 
@@ -103,7 +103,7 @@ def read_only_folder(a, b, epoch):
 
 
 def set_read_only(folder, on):
-    """Let nobody make or rename files there; root needs the file system's own mark for that."""
+    """Allow no new or renamed files there; for root this needs the file system's own flag."""
     if os.geteuid() == 0:
         subprocess.run(["chattr", "+i" if on else "-i", str(folder)], check=True)
     else:
@@ -119,7 +119,7 @@ FAULTS = {
 
 
 def kill_at_call(number):
-    """Kill this process at the ``number``-th call that changes a file; a write is left half done."""
+    """Kill this process at the ``number``-th call that changes a file; a write is left incomplete."""
     count = 0
     lock = threading.Lock()
 
@@ -158,7 +158,7 @@ def kill_at_call(number):
 
 
 class Announcer:
-    """Tells the test, on a stream of its own, that the sweep has come so far."""
+    """Tells the test, on stderr, how far the sweep is."""
 
     def __init__(self):
         self.started = 0

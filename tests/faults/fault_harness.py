@@ -1,4 +1,4 @@
-"""Start, kill and resume sweeps of ``fault_child.py``, and check what they leave."""
+"""Start, kill and resume sweeps of ``fault_child.py``, and check their files."""
 
 import json
 import os
@@ -86,7 +86,7 @@ class Child:
     def kill_after(self, seconds):
         """Kill it some time after its sweep began; return whether it was still running."""
         self.wait_until("READY")
-        time.sleep(seconds)  # the instant is what the test is about
+        time.sleep(seconds)  # the test is about this instant
         self.process.kill()
         return self.wait() == -9
 
@@ -116,12 +116,12 @@ class Child:
 
 
 def ranking(result):
-    """What must not depend on how often a sweep was interrupted: all but the names."""
+    """Return the part of a result that does not depend on interruptions: all but the names."""
     return [(score, params, value) for _name, score, params, value in result["stats"]]
 
 
 def check_best_file(child):
-    """The best model's file is whole, and its weights are those of the score on record."""
+    """Check that the best model's file is complete, with the weights of the recorded score."""
     path = child.folder / "model.pt"
     if not path.exists():
         return None
@@ -134,7 +134,7 @@ def check_best_file(child):
 
 
 def check_complete(child, undisturbed):
-    """The last session finished: nothing is lost, nothing ran twice, the ranking is the same."""
+    """Check that the last session finished, lost nothing, ran nothing twice, and ranks the same."""
     result = child.result()
     state = child.state()
     assert ranking(result) == ranking(undisturbed)

@@ -1,4 +1,4 @@
-"""The best model that is told is the one on disk, whatever keeps a model from getting there."""
+"""The reported best model is always the one on disk, whatever prevents a model from being written."""
 
 import errno
 import os
@@ -18,7 +18,7 @@ SCORES = [0.1, 0.2, 0.3, 0.25]  # by job; the third is the best
 
 
 class Tagged(nn.Module):
-    """A model whose one weight is the score of its job."""
+    """A model whose only weight is the score of its job."""
 
     def __init__(self, tag=0.0):
         super().__init__()
@@ -55,7 +55,7 @@ def train(device, loaders, model, save_best, log_prefix):
 
 
 class Disk:
-    """Lets the writing of some best models fail, by the number of the write."""
+    """Makes some writes of the best model fail, by their number."""
 
     def __init__(self, monkeypatch, fault, writes):
         self.count = 0
@@ -106,7 +106,7 @@ def sweep(folder, **kwargs):
 
 
 def one_write_a_job(monkeypatch):
-    """Let each job wait until its save was tried, so that the writes can be counted."""
+    """Make each job wait until its save was tried, so that the writes can be counted."""
     from junky_core.job.context import JobContext
 
     plain = JobContext.save_best
@@ -124,7 +124,7 @@ def last_record(folder):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_result_journal_log_and_file_tell_of_the_model_on_disk(tmp_path, monkeypatch, fault):
+def test_result_journal_and_log_name_the_model_on_disk(tmp_path, monkeypatch, fault):
     one_write_a_job(monkeypatch)
     Disk(monkeypatch, fault, FROM_THE_THIRD)
     with pytest.raises(BestModelError, match=r"job 1 with the score 0\.2") as caught:
@@ -145,7 +145,7 @@ def test_result_journal_log_and_file_tell_of_the_model_on_disk(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_no_model_is_told_of_where_none_could_be_written(tmp_path, monkeypatch, fault):
+def test_no_model_is_reported_if_none_could_be_written(tmp_path, monkeypatch, fault):
     Disk(monkeypatch, fault, ALL)
     with pytest.raises(BestModelError, match="no model of this sweep is") as caught:
         sweep(tmp_path)
@@ -179,7 +179,7 @@ def test_without_a_folder_too(tmp_path, monkeypatch):
     assert isinstance(caught.value.result, AutotrainResult)
 
 
-def test_a_write_that_works_in_the_end_is_no_error(tmp_path, monkeypatch):
+def test_a_write_that_succeeds_in_the_end_is_not_an_error(tmp_path, monkeypatch):
     one_write_a_job(monkeypatch)
     Disk(monkeypatch, full_disk, range(2, 4))
     result = sweep(tmp_path)
@@ -187,7 +187,7 @@ def test_a_write_that_works_in_the_end_is_no_error(tmp_path, monkeypatch):
     assert last_record(tmp_path)["reason"] == "completed"
 
 
-def test_every_save_tries_again_what_could_not_be_written(tmp_path, monkeypatch):
+def test_every_save_retries_an_earlier_failed_write(tmp_path, monkeypatch):
     disk = Disk(monkeypatch, full_disk, ALL)
     best = best_module.BestModel(tmp_path / "model.pt")
     best.offer(0, "n", 0.5, Tagged(0.5))
@@ -208,8 +208,8 @@ def wait_for(condition, timeout_s=20):
     return False
 
 
-def test_a_folder_that_cannot_be_flushed_has_the_new_model_all_the_same(tmp_path, monkeypatch):
-    """The file has taken its place then: it is the one told of, and the sweep still ends badly."""
+def test_a_folder_that_cannot_be_flushed_still_gets_the_new_model(tmp_path, monkeypatch):
+    """The new file is in place then: it is reported, and the sweep still ends with an error."""
 
     def only_folders(patch):
         import junky_core.files
@@ -226,7 +226,7 @@ def test_a_folder_that_cannot_be_flushed_has_the_new_model_all_the_same(tmp_path
 
 
 @pytest.mark.parametrize("how", ["overwritten", "replaced", "emptied"])
-def test_a_file_that_another_program_changed_is_not_told_of(tmp_path, how):
+def test_a_file_that_another_program_changed_is_not_reported_as_the_best(tmp_path, how):
     path = tmp_path / "model.pt"
 
     def change(device, loaders, model, save_best, log_prefix):
@@ -256,8 +256,8 @@ def test_a_file_that_another_program_changed_is_not_told_of(tmp_path, how):
     assert last_record(tmp_path)["best_job"] is None
 
 
-def test_a_file_that_was_changed_stays_lost_until_the_next_save(tmp_path):
-    """Each batch of a sweep asks; the last answer counts."""
+def test_a_changed_file_is_reported_as_lost_until_the_next_save(tmp_path):
+    """Each batch of a sweep checks the file; the last check counts."""
     best = best_module.BestModel(tmp_path / "model.pt")
     best.offer(0, "n", 0.5, Tagged(0.5))
     assert best.flush()
@@ -272,8 +272,8 @@ def test_a_file_that_was_changed_stays_lost_until_the_next_save(tmp_path):
 
 
 @pytest.mark.parametrize("what", ["file", "folder"])
-def test_a_file_that_is_gone_is_not_told_of_where_a_better_one_cannot_be_written(tmp_path, what):
-    """Something else lies where the folder, or the file, of the model was."""
+def test_a_deleted_file_is_not_reported_if_a_better_model_cannot_be_written(tmp_path, what):
+    """Something else has the name of the model's folder or file."""
 
     def replace_it(device, loaders, model, save_best, log_prefix):
         from junky_core import current_job
@@ -335,7 +335,7 @@ def test_a_model_that_could_not_be_loaded_fails_its_own_job_alone(tmp_path, kind
     assert last_record(tmp_path)["best_job"] == 3
 
 
-def test_a_refused_model_whose_job_goes_on_is_not_ranked_by_its_score(tmp_path):
+def test_a_job_that_continues_after_a_refused_model_is_not_ranked_by_its_score(tmp_path):
     def make_some(x):
         return (Unpicklable if x == 2 else Tagged)(SCORES[x])
 
@@ -393,8 +393,8 @@ def test_ctrl_c_gives_the_best_that_is_on_disk(tmp_path, monkeypatch):
     assert caught.value.result.best_model_params == {"x": 1}
 
 
-def test_models_of_many_jobs_on_a_disk_that_fails_now_and_then(tmp_path, monkeypatch):
-    """4 slots, each second write fails: whatever is told is what the file holds."""
+def test_models_of_many_jobs_on_a_disk_that_fails_sometimes(tmp_path, monkeypatch):
+    """4 slots, every second write fails: the reported model is always that of the file."""
     for seed in range(5):
         folder = tmp_path / str(seed)
         failing = {n for n in range(1000) if (n * 7919 + seed) % 3}

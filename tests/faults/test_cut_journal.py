@@ -1,4 +1,4 @@
-"""A journal cut anywhere in its last record: the job it lacks runs again, and no other."""
+"""A journal cut anywhere in its last record: only the missing job runs again."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Errors whose text has no end, or holds control characters: log, journal and console stay small."""
+"""Errors with endless text or control characters: log, journal and console stay small."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def run(folder, text, ok=1):
     )
 
 
-def test_an_endless_error_is_cut_and_whole_in_the_sweeps_folder(tmp_path, capsys):
+def test_an_endless_error_is_cut_and_kept_whole_in_the_sweeps_folder(tmp_path, capsys):
     result = run(tmp_path, LONG)
     out = capsys.readouterr().out
     assert len(out) < 100_000
@@ -45,7 +45,7 @@ def test_an_endless_error_is_cut_and_whole_in_the_sweeps_folder(tmp_path, capsys
     assert str(files[-1]) in failed["traceback"]
 
 
-def test_what_is_raised_shows_no_endless_cause(tmp_path):
+def test_the_raised_error_shows_no_endless_cause(tmp_path):
     with pytest.raises(SweepFailed) as caught:
         run(tmp_path, LONG, ok=0)
     assert len(str(caught.value)) < 25_000

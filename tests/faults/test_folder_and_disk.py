@@ -1,4 +1,4 @@
-"""A disk that fills, a folder that goes read-only or away, two sweeps in one folder."""
+"""A full disk, a folder that is read-only or deleted, two sweeps in one folder."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ SIZE = {"a": 3, "b": 6}
 
 
 def set_read_only(folder, on):
-    """Let nobody make or rename files there; root needs the file system's own mark for that."""
+    """Allow no new or renamed files there; for root this needs the file system's own flag."""
     if os.geteuid() == 0:
         subprocess.run(["chattr", "+i" if on else "-i", str(folder)], check=True)
     else:
@@ -20,7 +20,7 @@ def set_read_only(folder, on):
 
 
 def said_once(text, words):
-    """Return how many lines say it; each channel (log to console) says it once."""
+    """Return how many lines contain it; log and console each have it once."""
     return sum(words in line for line in text.splitlines())
 
 
@@ -59,7 +59,7 @@ def make_good(bad_disk):
         set_read_only(bad_disk["folder"], False)
 
 
-def test_disk_that_refuses_for_a_while_costs_nothing(tmp_path, bad_disk, undisturbed):
+def test_a_disk_that_fails_for_a_while_loses_nothing(tmp_path, bad_disk, undisturbed):
     child = Child(tmp_path, **SIZE, **bad_disk, slots=1, width=200, recover=True)
     child.run()
     check_complete(child, undisturbed(**SIZE))
@@ -68,7 +68,7 @@ def test_disk_that_refuses_for_a_while_costs_nothing(tmp_path, bad_disk, undistu
     assert said_once(text, "cannot write the journal") <= 1
 
 
-def test_disk_that_refuses_to_the_end_lets_training_finish(tmp_path, bad_disk, undisturbed):
+def test_training_finishes_on_a_disk_that_fails_to_the_end(tmp_path, bad_disk, undisturbed):
     child = Child(tmp_path, **SIZE, **bad_disk, slots=1, width=200)
     child.start()
     status = child.wait()
@@ -77,11 +77,11 @@ def test_disk_that_refuses_to_the_end_lets_training_finish(tmp_path, bad_disk, u
     assert "BestModelError" in text
     assert ranking(child.result()) == ranking(undisturbed(**SIZE))
     assert len(child.starts()) == 18
-    record = check_best_file(child)  # the old one, whole
+    record = check_best_file(child)  # the old one, intact
     name, score, _ = child.result()["best"]
     assert (name, score) == (record.name, record.score)
     assert said_once(text, "COULD NOT BE SAVED") == 1
-    # With room again, what is on record is not run again, and all comes out as it should.
+    # With room again, recorded jobs do not run again, and the result is complete.
     make_good(bad_disk)
     before, seen = child.finished(), len(child.starts())
     resumed = Child(tmp_path, **SIZE, folder=bad_disk["folder"], width=200, resume=True)
@@ -92,7 +92,7 @@ def test_disk_that_refuses_to_the_end_lets_training_finish(tmp_path, bad_disk, u
 
 @pytest.mark.parametrize("recover", [True, False])
 def test_limit_on_file_size(tmp_path, undisturbed, recover):
-    """As a full disk, on machines where nothing may be mounted."""
+    """Like a full disk, on machines where nothing may be mounted."""
     child = Child(tmp_path, **SIZE, slots=1, width=20_000, fault="limit_files", recover=recover)
     if recover:
         child.run()
@@ -107,7 +107,7 @@ def test_limit_on_file_size(tmp_path, undisturbed, recover):
         assert record["event"]
 
 
-def test_deleted_folder_is_made_anew(tmp_path, undisturbed):
+def test_a_deleted_folder_is_created_again(tmp_path, undisturbed):
     child = Child(tmp_path, **SIZE, slots=1, fault="delete_folder", best_model_device="cpu")
     child.run()
     assert ranking(child.result()) == ranking(undisturbed(**SIZE))
@@ -136,7 +136,7 @@ def test_second_sweep_in_a_folder_is_refused(tmp_path, undisturbed):
         assert f"process {first.process.pid}" in second.output()
     first.process.kill()
     assert first.wait() == -9
-    third = Child(tmp_path, **SIZE, resume=True)  # the lock of the killed one refuses nobody
+    third = Child(tmp_path, **SIZE, resume=True)  # the lock of the killed one blocks nothing
     third.run()
     check_complete(third, undisturbed(**SIZE))
 

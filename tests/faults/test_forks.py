@@ -170,7 +170,7 @@ def test_child_of_a_loader_factory_ends(tmp_path):
     check_one_writer(tmp_path)
 
 
-def test_child_cannot_save_and_is_told_so(tmp_path):
+def test_a_child_that_saves_gets_an_error(tmp_path):
     train = """
     def train(device, loaders, model, job, save_best, log_prefix):
         def child():
@@ -234,13 +234,13 @@ def test_processes_and_pools_that_fork_work_in_jobs(tmp_path):
         assert sum(len(batch) for batch in loader) == 8
         save_best(model, job / 10)
     """
-    tail = TAIL.replace('{"cpu": 2}', '"cpu"')  # forks of two threads at once are not our matter
+    tail = TAIL.replace('{"cpu": 2}', '"cpu"')  # not with two threads that fork at the same time
     (statuses, finished, failed), _ = run(tmp_path, train, tail)
     assert (statuses, finished, failed) == ([3] * JOBS, JOBS, 0)
     check_one_writer(tmp_path)
 
 
-def test_child_may_run_a_sweep_of_its_own(tmp_path):
+def test_a_child_may_run_its_own_sweep(tmp_path):
     train = """
     def inner(device, loaders, model, job, save_best, log_prefix):
         save_best(model, job / 10)

@@ -201,7 +201,7 @@ if __name__ == "__main__":
 """
 
 
-def test_training_goes_on_when_the_disk_is_full(tmp_path, small_disk):
+def test_training_continues_when_the_disk_is_full(tmp_path, small_disk):
     """No job fails for its config files; the end says what is not on disk."""
     app = tmp_path / "app.py"
     app.write_text(FULL_DISK_APP)

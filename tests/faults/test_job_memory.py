@@ -1,4 +1,4 @@
-"""After a job that failed, nothing of it is held: no tensor, by whatever way it was."""
+"""After a job has failed, nothing of it is held in memory."""
 
 import gc
 import os
@@ -110,7 +110,7 @@ def resident_mib():
 
 
 @pytest.mark.parametrize("fail", WAYS)
-def test_failed_jobs_let_go_of_their_tensors(tmp_path, fail):
+def test_failed_jobs_free_their_tensors(tmp_path, fail):
     held = []
 
     def make_model(job):

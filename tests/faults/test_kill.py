@@ -1,4 +1,4 @@
-"""``kill -9`` at any instant loses no finished job, repeats none, and leaves a whole best model."""
+"""``kill -9`` at any instant loses no finished job, repeats none, and leaves a complete best model."""
 
 import random
 
@@ -11,7 +11,7 @@ AIMED_KILLS = 40 if LONG else 6
 
 
 def kill_and_resume(tmp_path, kill, size, kills):
-    """Kill and resume so often, then let it finish; return the last child and the figures."""
+    """Kill and resume several times, then let it finish; return the last child and the counts."""
     figures = {"killed": 0, "repeated": 0, "lost": 0}
     resume = False
     for number in range(kills):
@@ -74,7 +74,7 @@ def test_kill_at_random_instants(tmp_path, undisturbed, slots):
 
 
 @pytest.mark.long
-def test_kill_amid_a_write_or_a_rename(tmp_path, undisturbed):
+def test_a_kill_during_a_write_or_a_rename(tmp_path, undisturbed):
     size = {"a": 4 * AIMED_KILLS // 2, "b": 5}
     child, figures = kill_and_resume(
         tmp_path, KillAtCall(random.Random(0)), {**size, "epoch_s": 0.001}, AIMED_KILLS

@@ -21,7 +21,7 @@ model = torch.nn.Linear(2, 1)
 
 def train(device, loaders, model, job, save_best, log_prefix):
     attempt = attempts[job] = attempts.get(job, 0) + 1
-    ballast = bytearray(100_000)  # held by a traceback, it would show
+    ballast = bytearray(100_000)  # its memory would show if a traceback held it
     if random.Random(f"{job} {attempt}").random() < 0.05:
         raise ValueError(f"by the test, job {job}")
     save_best(model, random.Random(job).random())

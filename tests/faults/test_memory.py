@@ -1,4 +1,4 @@
-"""Out of memory, for real: the job that died of it runs alone at the end, and then fits."""
+"""Real out-of-memory errors: the job runs alone at the end, and then fits."""
 
 import sys
 
@@ -37,14 +37,14 @@ def train(device, loaders, model, job, save_best, log_prefix):
     if first:
         both.wait(30)
         limit_memory()
-        # The one that comes first gets it and keeps it until the other has failed.
+        # The first one gets the memory and keeps it until the other has failed.
         with lock:
             held = take(600)
             order.append(job)
         if len(order) == 1:
             failed.wait(30)
     elif job < 2:
-        held = take(600)  # alone now: it fits, if the first attempt's memory was let go of
+        held = take(600)  # alone now: it fits if the first attempt's memory was freed
         alone.append(sorted(ended))
     save_best(model, job / 10)
     ended.add(job)

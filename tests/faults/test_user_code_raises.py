@@ -1,4 +1,4 @@
-"""A user's callback, loader factory, model or training that raises costs no finished work."""
+"""An observer, loader factory, model or training that raises loses no finished work."""
 
 import threading
 
@@ -22,7 +22,7 @@ def train(device, loaders, model, a, save_best, log_prefix):
 
 
 class Once:
-    """Raises at the calls that it is told to."""
+    """Raises at the given calls."""
 
     def __init__(self, when, error=ValueError):
         self.when, self.error, self.count = when, error, 0
@@ -46,7 +46,7 @@ def statuses(folder):
 
 
 def resumed_is_whole(folder, **kwargs):
-    """Resume with everything mended: what was finished stays, the rest is made up for."""
+    """Resume without the fault: finished jobs stay, the others run."""
     state = load_state(folder)
     finished = {num for num, job in state.by_num.items() if job.status == "finished"}
     ran = []
@@ -64,7 +64,7 @@ def resumed_is_whole(folder, **kwargs):
     assert result.best_model_score == 0.7
 
 
-def test_observer_that_raises_is_said_once_and_harms_nothing(tmp_path, capsys):
+def test_an_observer_that_raises_is_reported_once_and_harmless(tmp_path, capsys):
     class Broken:
         def on_event(self, event):
             raise RuntimeError("broken observer")
@@ -116,14 +116,14 @@ def test_make_model_that_raises_fails_its_job_alone(tmp_path):
     resumed_is_whole(tmp_path)
 
 
-def test_make_model_that_returns_no_model_is_said_at_once_and_resumes(tmp_path):
+def test_make_model_that_returns_no_model_ends_the_sweep_and_it_resumes(tmp_path):
     with pytest.raises(ModelError):
         run(tmp_path, make=lambda a: "no model")
     assert "finished" not in statuses(tmp_path)
     resumed_is_whole(tmp_path)
 
 
-def test_all_dying_alike_stops_early_and_resumes(tmp_path):
+def test_identical_failures_stop_the_sweep_early_and_it_resumes(tmp_path):
     def broken(device, loaders, model, a, save_best, log_prefix):
         raise ValueError("by the test")
 
@@ -135,7 +135,7 @@ def test_all_dying_alike_stops_early_and_resumes(tmp_path):
     resumed_is_whole(tmp_path)
 
 
-def test_loader_factory_that_raises_on_one_slot_leaves_the_others(tmp_path):
+def test_a_loader_factory_that_raises_on_one_slot_keeps_the_others(tmp_path):
     fail = Once(lambda n: n == 1)
 
     def loaders():
@@ -157,7 +157,7 @@ def test_loader_factory_that_always_raises_ends_the_sweep_and_resumes(tmp_path):
     resumed_is_whole(tmp_path)
 
 
-def test_save_best_given_nonsense_fails_the_job_alone(tmp_path):
+def test_wrong_arguments_of_save_best_fail_only_the_job(tmp_path):
     def broken(device, loaders, model, a, save_best, log_prefix):
         save_best(model if a != 3 else None, a / 10)
         return a
@@ -177,14 +177,14 @@ def test_grid_that_is_extended_and_reordered(tmp_path):
     assert sorted(after.values()) == list(range(8))
 
 
-def test_grid_that_is_cut_down_keeps_the_best_with_its_row(tmp_path):
+def test_a_reduced_grid_keeps_the_best_with_its_row(tmp_path):
     run(tmp_path)
     result = run(tmp_path, make_model_fit_params=[("a", [0, 1])], resume=True)
     assert result.best_model_score == result.stats[0][1]
     assert result.best_model_name == result.stats[0][0]
 
 
-def test_values_and_params_of_resumed_jobs_are_as_they_were(tmp_path):
+def test_values_and_params_of_resumed_jobs_are_unchanged(tmp_path):
     def tell(device, loaders, model, a, save_best, log_prefix):
         return (float("nan"), {"t": (1, 2)}, a)
 
@@ -193,7 +193,7 @@ def test_values_and_params_of_resumed_jobs_are_as_they_were(tmp_path):
     assert repr(second.stats) == repr(first.stats)
 
 
-def test_resuming_removes_what_a_save_amid_a_kill_left(tmp_path):
+def test_resuming_removes_the_temporary_of_a_killed_save(tmp_path):
     run(tmp_path, make_model_fit_params=[("a", [7, 1])])
     (tmp_path / ".model.pt.0.tmp").write_bytes(b"half a model")
     resumed_is_whole(tmp_path)

@@ -78,7 +78,7 @@ def test_workers_end_with_the_sweep(tmp_path, end, of_the_sweep):
     check_that_none_is_left(running)
 
 
-def test_workers_end_though_a_thread_of_the_job_and_the_user_hold_the_loader(tmp_path):
+def test_workers_end_even_if_a_thread_and_the_user_hold_the_loader(tmp_path):
     held, stop = [], threading.Event()
 
     def train(device, loaders, model, job, save_best, log_prefix):
@@ -158,7 +158,7 @@ class Data:
     """What jobs share."""
 
 
-def test_shared_data_end_with_the_sweep_though_a_thread_goes_on(tmp_path):
+def test_shared_data_end_with_the_sweep_even_if_a_thread_continues(tmp_path):
     data, stop, threads = [], threading.Event(), []
 
     def train(device, loaders, model, job, save_best, log_prefix):
@@ -175,7 +175,7 @@ def test_shared_data_end_with_the_sweep_though_a_thread_goes_on(tmp_path):
         thread.join()
 
 
-def test_thread_that_outlives_its_job_gets_loaders_of_its_own(tmp_path):
+def test_a_thread_that_outlives_its_job_gets_its_own_loaders(tmp_path):
     go_on, late = threading.Event(), []
 
     def ask(job):

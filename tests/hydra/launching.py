@@ -19,7 +19,7 @@ ON_1_4 = hydra.__version__ >= "1.4"
 
 @contextlib.contextmanager
 def trusted():
-    """Let configs name any callable, as Hydra 1.3 does; 1.4 warns where nobody said so."""
+    """Let configs name any callable, as Hydra 1.3 does; 1.4 warns if this is not requested."""
     if not ON_1_4:
         yield
         return

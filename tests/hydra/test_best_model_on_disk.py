@@ -29,7 +29,7 @@ def job(cfg):
 
 @pytest.fixture
 def failing_disk(monkeypatch):
-    """Let the writes of the best model with these numbers fail."""
+    """Make the writes of the best model with these numbers fail."""
     failing, count = set(), 0
     plain = best_module.write_atomically
 
@@ -89,7 +89,7 @@ def test_all_batches_run_before_the_error(tmp_path, failing_disk):
     assert len(started) == 6
 
 
-def test_a_disk_that_is_whole_again_in_a_later_batch_is_no_error(tmp_path, failing_disk):
+def test_a_disk_that_works_again_in_a_later_batch_is_not_an_error(tmp_path, failing_disk):
     failing_disk.update(range(2, 1000))
 
     def last_one_frees_the_disk(cfg):
@@ -109,7 +109,7 @@ def test_another_sweeper_gets_the_error_too(tmp_path, failing_disk):
         multirun(job, ["x=1,2,4,3"], CONFIG, tmp_path)
 
 
-def test_failed_jobs_are_named_beside_the_lost_model(tmp_path, failing_disk, caplog):
+def test_failed_jobs_are_named_in_addition_to_the_lost_model(tmp_path, failing_disk, caplog):
     failing_disk.update(range(2, 1000))
 
     def some_fail(cfg):
@@ -139,7 +139,7 @@ def test_a_model_that_could_not_be_loaded_fails_its_job_alone(tmp_path):
     assert on_disk(tmp_path) == pytest.approx(0.3)
 
 
-def test_the_model_of_another_job_is_not_told_as_the_best_jobs(tmp_path, caplog):
+def test_the_model_of_another_job_is_not_reported_as_the_best_jobs(tmp_path, caplog):
     """A job that only returns a number leads: it has no model, and none is named."""
 
     def some_save(cfg):

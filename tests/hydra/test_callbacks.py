@@ -8,7 +8,7 @@ from junky_core.job.scopes import JobScope, enter_scope
 
 
 class Plain:
-    """What Hydra's own ``Callbacks`` does, for the two calls of a job."""
+    """Does what Hydra's own ``Callbacks`` does for the two calls of a job."""
 
     def __init__(self, *callbacks):
         self.callbacks = list(callbacks)
@@ -68,11 +68,11 @@ def test_counters_count_all_jobs():
     assert len(noting.ended) == 3
 
 
-def test_all_else_is_hydras():
+def test_all_other_attributes_are_hydras():
     assert SerialCallbacks(Plain()).on_multirun_end() == "its own"
 
 
-def test_a_callback_without_attributes_is_no_trouble():
+def test_a_callback_without_attributes_works():
     class Slotted:
         __slots__ = ()
 
@@ -99,7 +99,7 @@ def test_calls_from_many_threads_never_overlap():
             if not self.lock.acquire(blocking=False):
                 self.overlaps += 1
                 return
-            threading.Event().wait(0.001)  # lets the others try
+            threading.Event().wait(0.001)  # gives other threads time to enter
             self.calls += 1
             self.lock.release()
 

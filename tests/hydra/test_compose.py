@@ -181,7 +181,7 @@ CHOSEN = [["optimizer=sgd", "db@backup=mysql"], []]
 
 
 @pytest.mark.parametrize("choice", CHOSEN if LONG else CHOSEN[:1])
-def test_each_value_comes_out_of_a_template_as_from_hydra(app, monkeypatch, choice):
+def test_each_value_set_in_a_template_equals_hydras(app, monkeypatch, choice):
     master = app.master()
     composer = JobComposer(app.loader, master)
     for warm in ("seed=1", "seed=2"):
@@ -197,7 +197,7 @@ def test_each_value_comes_out_of_a_template_as_from_hydra(app, monkeypatch, choi
         assert_same(outcome(composer.compose, [*choice, value]), expected)
         if counting.count == before:
             quick.append(value)
-    # What sweeps are made of does not fall back on Hydra.
+    # Ordinary overrides of sweeps do not fall back on Hydra.
     assert {"seed=1", "text='${ref}'", "ref=1", "net.rate=1e-5", "net.height=HIGH", "+fresh=1"} <= {
         *quick
     }
@@ -245,7 +245,7 @@ def test_jobs_share_nothing(app):
 
 def test_resolved_values_of_the_sweep_are_kept(app):
     calls = []
-    register = OmegaConf.register_resolver  # OmegaConf 2.3 means another thing by it
+    register = OmegaConf.register_resolver  # in OmegaConf 2.3 it is something else
     if "use_cache" not in inspect.signature(register).parameters:
         register = OmegaConf.register_new_resolver
     register("counted", lambda: calls.append(1) or len(calls), use_cache=True, replace=True)
@@ -255,7 +255,7 @@ def test_resolved_values_of_the_sweep_are_kept(app):
     assert [composer.compose([f"seed={num}"]).hydra.job.name for num in range(4)] == ["1"] * 4
 
 
-def test_the_folder_of_the_moment_is_written_down(app, tmp_path, monkeypatch):
+def test_the_current_working_folder_is_recorded(app, tmp_path, monkeypatch):
     composer = JobComposer(app.loader, app.master())
     for num in range(3):
         composer.compose([f"seed={num}"])
@@ -272,7 +272,7 @@ def test_env_copy_is_read_for_each_job(app, monkeypatch):
 
 
 class Surprising:
-    """A config loader that makes more of values than Hydra does."""
+    """A config loader that changes values, unlike Hydra's."""
 
     def __init__(self, loader):
         self.loader = loader
@@ -294,7 +294,7 @@ def test_a_template_that_differs_is_not_used(app):
         assert composer.compose([f"seed={num}"]).surprise == 1
 
 
-def test_a_group_is_what_hydra_takes_for_one(app, tmp_path):
+def test_a_group_is_what_hydra_considers_one(app, tmp_path):
     (tmp_path / "conf" / "empty").mkdir()
     (tmp_path / "conf" / "only" / "below").mkdir(parents=True)
     (tmp_path / "conf" / "only" / "below" / "x.yaml").write_text("a: 1")

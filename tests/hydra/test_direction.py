@@ -1,4 +1,4 @@
-"""One direction for a sweep, whoever was given it: sweeper or launcher, ours or another's."""
+"""A sweep has one direction, given to the sweeper or the launcher, ours or others."""
 
 import csv
 import enum
@@ -168,7 +168,7 @@ def test_a_launcher_that_differs_from_any_sweeper_is_refused(sweeper):
 
 @pytest.mark.parametrize("value", ["sideways", 1, True, {"a": 1}, ["up"], "${nowhere}"])
 @pytest.mark.parametrize("whose", ["sweeper", "launcher"])
-def test_what_is_no_direction_is_named(value, whose):
+def test_a_wrong_direction_is_named(value, whose):
     nodes = {"sweeper": conf(), "launcher": conf(), whose: conf(direction=value)}
     with pytest.raises(ConfigError, match=rf"hydra\.{whose}\.direction"):
         one_direction(**nodes)

@@ -1,4 +1,4 @@
-"""Under Hydra too, what an object of a job does is that job's affair, and none is kept."""
+"""Under Hydra too, an object of a job affects only that job, and none is kept."""
 
 import gc
 import sys
@@ -50,7 +50,7 @@ def task_failing_by(raise_it):
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit])
 @pytest.mark.parametrize("base", [Exception, BaseException, RuntimeError, SystemExit])
-def test_exception_that_raises_wherever_it_is_looked_at_fails_its_job_alone(tmp_path, base, error):
+def test_an_exception_that_raises_on_any_access_fails_only_its_job(tmp_path, base, error):
     def raise_it():
         raise hostile_error(error, base)
 
@@ -60,7 +60,7 @@ def test_exception_that_raises_wherever_it_is_looked_at_fails_its_job_alone(tmp_
 
 
 @pytest.mark.parametrize("make", strange_exceptions())
-def test_exception_of_a_strange_make_fails_its_job_alone(tmp_path, make):
+def test_a_strange_exception_fails_only_its_job(tmp_path, make):
     def raise_it():
         raise make()
 
@@ -138,7 +138,7 @@ def by_local_class(model, loss):
     [by_args, by_attribute, by_exit, by_loaders, by_local_class, by_missing_attribute],
 )
 @pytest.mark.parametrize("sweeper", ["junky", "basic"])
-def test_failed_jobs_let_go_of_their_tensors(tmp_path, fail, sweeper):
+def test_failed_jobs_free_their_tensors(tmp_path, fail, sweeper):
     held, left, lock = [], [], threading.Lock()
 
     def task(cfg):

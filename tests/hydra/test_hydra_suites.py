@@ -1,4 +1,4 @@
-"""Hydra's own test suites for launchers, whole, with the junky launcher at 1 slot and at 4."""
+"""Hydra's own complete test suites for launchers, with the junky launcher on 1 slot and on 4."""
 
 import pytest
 import warm_start
@@ -17,7 +17,7 @@ SLOTS = [
     pytest.param(["hydra.launcher.devices=cpu*4"], id="4-slots"),
 ]
 
-# The suites' own doing: they give Hydra no version_base, and 1.3.8 warns of what 1.4 will change.
+# Caused by the suites: they pass no version_base, and 1.3.8 warns of changes in 1.4.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*Future Hydra versions:UserWarning"),
     pytest.mark.filterwarnings("ignore::hydra.errors.Hydra14MigrationWarning"),

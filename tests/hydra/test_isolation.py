@@ -1,4 +1,4 @@
-"""_isolation: what is process-global in Hydra is per job, on plain threads, without a sweep."""
+"""Hydra's process-wide state is separate for each job: ``_isolation`` on plain threads, without a sweep."""
 
 import concurrent.futures
 import importlib
@@ -50,7 +50,7 @@ def _globals():
 
 
 def on_thread(function, *args):
-    """Run it on a thread of its own; return its result or raise its exception."""
+    """Run it in a new thread; return its result or raise its exception."""
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         return pool.submit(function, *args).result(timeout=30)
 
@@ -194,7 +194,7 @@ def test_global_hydra_and_job_runtime_are_the_jobs_own():
     assert JobRuntime.instance().get("name") == before
 
 
-def test_a_replaced_singleton_instance_stays_with_the_job():
+def test_a_replaced_singleton_instance_is_seen_by_its_job_only():
     def work(number, meet):
         if number == 0:  # as hydra.initialize() does at its end
             del Singleton._instances[GlobalHydra]
@@ -265,7 +265,7 @@ def test_a_handler_that_a_job_adds_takes_that_jobs_lines_only():
 
     def work(number, meet):
         stream = io.StringIO()
-        if not log.handlers:  # the guard that many programs have
+        if not log.handlers:  # a common guard
             log.addHandler(logging.StreamHandler(stream))
         meet()
         log.error("from %d", number)
@@ -386,20 +386,20 @@ def test_a_thread_that_outlives_its_job_is_not_moved_by_the_next_one(tmp_path):
     assert answer == [os.getcwd()]
 
 
-def test_without_folders_per_thread_one_slot_comes_back_to_where_it_began(tmp_path, monkeypatch):
+def test_without_folders_per_thread_one_slot_returns_to_its_first_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(_folders, "_found", False)
     before = os.getcwd()
     in_jobs(lambda number, meet: os.chdir(tmp_path), 1)
     assert os.getcwd() == before
 
 
-def test_a_system_that_forbids_it_is_found_out(monkeypatch):
+def test_a_system_that_forbids_it_is_detected(monkeypatch):
     monkeypatch.setattr(_folders, "_found", None)
     monkeypatch.setattr(_folders, "unshare_folder", lambda: False)
     assert not folders_per_thread()
 
 
-def test_a_system_that_only_pretends_is_found_out(monkeypatch):
+def test_a_system_that_only_pretends_is_detected(monkeypatch):
     monkeypatch.setattr(_folders, "_found", None)
     monkeypatch.setattr(_folders, "unshare_folder", lambda: True)
     before = os.getcwd()
@@ -544,7 +544,7 @@ def test_a_private_log_config_is_undone_and_closes_nothing_of_the_process(tmp_pa
         outer.close()
 
 
-def test_a_private_log_config_leaves_what_others_changed():
+def test_a_private_log_config_keeps_changes_of_other_code():
     log = logging.getLogger("changed.by.others")
     with private_log_config(lambda: log.setLevel(10)):
         log.setLevel(20)
@@ -555,7 +555,7 @@ def test_a_private_log_config_leaves_what_others_changed():
 
 
 @pytest.mark.parametrize("broken", ["config", "loggers", "run_job"])
-def test_a_hydra_that_keeps_its_state_elsewhere_is_found_out(broken, monkeypatch):
+def test_a_hydra_that_keeps_its_state_elsewhere_is_detected(broken, monkeypatch):
     if broken == "config":
         elsewhere = HydraConfig.instance()
         monkeypatch.setattr(elsewhere, "cfg", None, raising=False)  # and put back
@@ -572,7 +572,7 @@ def test_a_hydra_that_keeps_its_state_elsewhere_is_found_out(broken, monkeypatch
         check_isolation()
 
 
-def test_the_check_passes_and_leaves_no_trace():
+def test_the_check_passes_and_changes_nothing():
     before = process_state()
     check_isolation()
     assert process_state() == before

@@ -81,7 +81,7 @@ def never(_cfg):
     ],
 )
 def test_every_form_of_devices_on_the_command_line(given, slots, tmp_path, capsys):
-    # Each job waits for others on all other slots, so that each slot runs one at least.
+    # Each job waits for jobs on all other slots, so that each slot runs at least one.
     together = threading.Barrier(slots, timeout=60)
 
     def task(_cfg):
@@ -168,7 +168,7 @@ def test_an_unknown_key_is_hydras_own_error(tmp_path):
 # --- Results -------------------------------------------------------------------------------------
 
 
-def test_returns_are_in_the_jobs_order_whatever_the_order_of_their_ends(tmp_path):
+def test_returns_are_in_the_order_of_the_jobs_not_of_their_ends(tmp_path):
     second_ended = threading.Event()
 
     def task(cfg):
@@ -191,7 +191,7 @@ def test_jobs_run_at_the_same_time(tmp_path):
 @pytest.mark.parametrize(
     ("given", "said"), [("a=1", "1 job on 1 slot"), ("a=1,2,3", "3 jobs on 2 slots")]
 )
-def test_what_is_launched_is_said(given, said, tmp_path, capsys):
+def test_the_launch_is_logged_with_jobs_and_slots(given, said, tmp_path, capsys):
     run(lambda cfg: cfg.a, [given, TWO], tmp_path)
     assert f"Launching {said}: cpu" in capsys.readouterr().out
 
@@ -202,7 +202,7 @@ def test_no_jobs_is_no_launch(tmp_path, capsys):
         return []
 
     def before_sweep():
-        # Hydra may import its plugins anew in each multirun.
+        # Hydra may import its plugins again in each multirun.
         from hydra._internal.core_plugins import basic_sweeper
 
         monkeypatch.setattr(basic_sweeper.BasicSweeper, "get_job_batch", no_batches)
@@ -219,7 +219,7 @@ def test_a_launcher_that_launched_nothing_has_no_results():
     assert launcher.best_model_path() is None
 
 
-def test_slots_the_best_and_names_live_on_between_launches(tmp_path):
+def test_slots_best_and_names_are_kept_between_launches(tmp_path):
     threads = set()
     launchers = []
     setup = junky_launcher.JunkyLauncher.setup
@@ -290,7 +290,7 @@ def test_device_key_gives_the_job_its_slots_device(tmp_path):
 
 
 @pytest.mark.parametrize("slots", ["cpu", "cpu*2"])
-def test_a_device_key_that_is_not_there_is_an_error_before_training(slots, tmp_path):
+def test_a_missing_device_key_is_an_error_before_training(slots, tmp_path):
     overrides = [
         f"hydra.launcher.devices={slots}",
         "hydra.launcher.device_key=trainer.dev",
@@ -303,7 +303,7 @@ def test_a_device_key_that_is_not_there_is_an_error_before_training(slots, tmp_p
 # --- Failures ------------------------------------------------------------------------------------
 
 
-def test_a_failed_job_stops_nobody_and_gives_its_own_error(tmp_path):
+def test_a_failed_job_stops_no_other_and_its_error_is_raised(tmp_path):
     def task(cfg):
         if cfg.a == 1:
             raise ValueError("bad one") from KeyError("cause")
@@ -341,13 +341,13 @@ def test_a_job_that_failed_runs_again_at_the_end_and_its_log_says_so(tmp_path):
 
 
 def test_a_job_that_cannot_be_composed_fails_alone(tmp_path, monkeypatch):
-    # Sweepers check jobs beforehand; one that does not is played here.
+    # Sweepers check jobs beforehand; this simulates one that does not.
     def jobs(self):
         self.batch_index += 1
         return [["a=1"], ["a=2", "nokey=1"], ["a=3"]]
 
     def play(name, method):
-        # Hydra may import its plugins anew in each multirun.
+        # Hydra may import its plugins again in each multirun.
         from hydra._internal.core_plugins import basic_sweeper
 
         monkeypatch.setattr(basic_sweeper.BasicSweeper, name, method)
@@ -395,7 +395,7 @@ def test_sys_exit_without_an_error_completes_the_job(code, tmp_path):
     assert [ret.return_value for ret in returns] == [0, None, 2]
 
 
-def test_callbacks_hear_of_the_end_of_a_job_that_exits(tmp_path):
+def test_callbacks_are_called_at_the_end_of_a_job_that_exits(tmp_path):
     Noting.events = []
 
     def task(cfg):
@@ -406,7 +406,7 @@ def test_callbacks_hear_of_the_end_of_a_job_that_exits(tmp_path):
     assert Noting.events == [("start", 0), ("end", 0, "FAILED", "JobExited")]
 
 
-def test_the_first_jobs_that_all_die_alike_end_the_sweep(tmp_path):
+def test_the_sweep_ends_if_the_first_jobs_all_fail_alike(tmp_path):
     def task(cfg):
         raise ValueError("always")
 
@@ -430,7 +430,7 @@ def test_an_interrupt_in_a_job_ends_the_sweep_and_leaves_the_process_as_it_was(t
 
 
 class Noting(Callback):
-    """Notes calls, and whether any came while another was running."""
+    """Records calls, and whether two overlapped."""
 
     events = []
     inside = 0
@@ -453,7 +453,7 @@ class Noting(Callback):
         cls = type(self)
         cls.inside += 1
         cls.overlaps += cls.inside > 1
-        threading.Event().wait(0.001)  # gives up the interpreter, so that others may come in
+        threading.Event().wait(0.001)  # gives other threads time to enter
 
     def __exit__(self, *exc):
         type(self).inside -= 1
@@ -465,7 +465,7 @@ def test_callbacks_are_never_called_from_two_threads_at_once(tmp_path):
     run(lambda cfg: cfg.a, [FOUR, "a=" + ",".join(map(str, range(12)))], tmp_path, config)
     assert Noting.overlaps == 0
     assert sorted(e[1] for e in Noting.events if e[0] == "start") == list(range(12))
-    # each end was given what its own start had noted
+    # each end got what its own start had set
     assert sorted(e[1] for e in Noting.events if e[0] == "end") == list(range(12))
 
 
@@ -506,13 +506,13 @@ def test_chdir_where_threads_share_a_folder_works_with_one_slot(tmp_path, monkey
     assert os.getcwd() == before
 
 
-def test_without_chdir_the_folder_of_all_is_the_processes(tmp_path, monkeypatch):
+def test_without_chdir_all_jobs_are_in_the_processs_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(_folders, "_found", False)
     returns = run(lambda _cfg: os.getcwd(), [TWO, "a=1,2"], tmp_path)
     assert {ret.return_value for ret in returns} == {os.getcwd()}
 
 
-def test_a_thread_that_outlives_its_job_stays_with_it(tmp_path):
+def test_a_thread_that_outlives_its_job_still_belongs_to_it(tmp_path):
     go = threading.Event()
     seen = []
     threads = []
@@ -560,7 +560,7 @@ def test_a_pool_made_in_one_job_works_for_each_that_uses_it(tmp_path, devices):
         assert pool.submit(current_scope).result() is None
 
 
-def test_print_arrives_whole_and_warnings_harm_nobody(tmp_path, capsys):
+def test_printed_lines_are_complete_and_warning_filters_are_restored(tmp_path, capsys):
     def task(cfg):
         print(f"printed by {cfg.a}\n", end="")
         with warnings.catch_warnings(record=True):

@@ -1,4 +1,4 @@
-"""Nothing crosses between jobs that run at once: many jobs on 16 slots, each looking repeatedly."""
+"""Jobs that run at the same time see only their own state: many jobs on 16 slots, each checking repeatedly."""
 
 import concurrent.futures
 import logging
@@ -52,7 +52,7 @@ class Mixups:
 
 
 def look(mixups, num, base, chdir, late):
-    """Look once at all that must be this job's own."""
+    """Check once everything that must be this job's own."""
     cfg = HydraConfig.get()
     folder = str(base / f"job-{num}")
     mixups.check(num, "num", cfg.job.num, num)
@@ -119,7 +119,7 @@ CUSTOM = {
 @pytest.mark.long
 @pytest.mark.parametrize("round_", range(ROUNDS))
 @pytest.mark.parametrize("logging_", LOGGING)
-def test_nothing_crosses(tmp_path, logging_, round_, capsys):
+def test_no_job_sees_state_of_another(tmp_path, logging_, round_, capsys):
     chdir = folders_per_thread() and (round_ + LOGGING.index(logging_)) % 2 == 0
     mixups = Mixups()
     config = OmegaConf.to_container(OmegaConf.create(CONFIG))

@@ -1,4 +1,4 @@
-"""Odd values on Hydra's command line and in config files end in one message, and leave nothing.
+"""Unusual values on Hydra's command line and in config files give one message, and leave no files.
 
 Hydra prints a ``CompactHydraException`` as a message, anything else as a traceback. What Hydra
 itself refuses before any plugin is asked (``@x=1``, a number of 5,000 digits) is not looked at,
@@ -23,7 +23,7 @@ def task(_cfg):
 
 
 def outcome(tmp_path, overrides, sweeper="", sweep_dir=None):
-    """Return the error of a sweep that must be refused with nothing left behind."""
+    """Return the error of a sweep that must be refused without leaving files."""
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "config.yaml").write_text(BASE % sweeper)
     with pytest.raises(CompactHydraException) as caught:
@@ -82,7 +82,7 @@ def sweeper_cases():
     [*launcher_cases(), *sweeper_cases()],
     ids=lambda value: ascii(value)[1:40].strip("'"),
 )
-def test_an_odd_override_is_one_message(override, named, tmp_path, monkeypatch):
+def test_an_unusual_override_gives_one_message(override, named, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert named in outcome(tmp_path, [override, "width=1,2"])
 
@@ -91,7 +91,7 @@ def test_an_odd_override_is_one_message(override, named, tmp_path, monkeypatch):
     "folder", [*NOWHERE, "'${hydra:job.num}'", "'${hydra.job.num}'", "'a\0b'", LONG, "x" * 5000, "/proc/x/y",
                "/sys/x", "/dev/null", "/dev/null/x"], ids=lambda value: ascii(value)[1:30]
 )  # fmt: skip
-def test_a_sweep_dir_that_cannot_be(folder, tmp_path, monkeypatch):
+def test_an_impossible_sweep_dir_is_an_error(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "hydra.sweep.dir" in outcome(tmp_path, ["lr=1,2"], sweep_dir=folder)
 
@@ -101,14 +101,14 @@ def test_a_sweep_dir_that_cannot_be(folder, tmp_path, monkeypatch):
     "folder", [*NOWHERE, "'${hydra:nope}'", "'a\0b'", LONG, "x" * 5000, "/proc/x/y", "/sys/x", "/dev/null",
                "/dev/null/x"], ids=lambda value: ascii(value)[1:30]
 )  # fmt: skip
-def test_a_sweep_subdir_that_cannot_be(folder, devices, tmp_path, monkeypatch):
+def test_an_impossible_sweep_subdir_is_an_error(folder, devices, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     overrides = [f"hydra.sweep.subdir={folder}", f"hydra.launcher.devices={devices}", "lr=1,2"]
     assert "hydra.sweep.subdir" in outcome(tmp_path, overrides)
 
 
 @pytest.mark.parametrize("launcher", ["basic", "junky"])
-def test_a_sweep_dir_that_cannot_be_under_any_launcher(launcher, tmp_path, monkeypatch):
+def test_an_impossible_sweep_dir_is_an_error_under_any_launcher(launcher, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     overrides = ["hydra/sweeper=junky", "lr=1,2"]
     with pytest.raises(CompactHydraException, match=r"hydra\.sweep\.dir"):
@@ -123,7 +123,7 @@ def test_a_sweep_dir_that_cannot_be_under_any_launcher(launcher, tmp_path, monke
      "fit_params: [%s]" % ",".join(f"[+k{num}, [1, 2]]" for num in range(70))],
     ids=lambda value: ascii(value)[1:40].strip("'"),
 )  # fmt: skip
-def test_an_odd_config_is_one_message(grid, tmp_path, monkeypatch):
+def test_an_unusual_config_gives_one_message(grid, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     outcome(tmp_path, [], sweeper=grid)
 
@@ -148,7 +148,7 @@ def test_params_can_be_given_on_the_command_line(form, jobs, sign, tmp_path):
      "seed='${nope}'"],
     ids=lambda value: ascii(value)[1:30],
 )  # fmt: skip
-def test_odd_settings_in_a_single_run_are_one_message(override, tmp_path, monkeypatch):
+def test_unusual_settings_in_a_single_run_give_one_message(override, tmp_path, monkeypatch):
     from hydra import compose, initialize_config_dir
     from hydra.core.hydra_config import HydraConfig
     from launching import ON_1_4, as_before

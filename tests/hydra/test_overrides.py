@@ -157,7 +157,7 @@ def test_text_of_values(value, text):
         b"bytes",
     ],
 )
-def test_what_no_override_can_carry_is_named_with_its_key(value):
+def test_a_value_that_no_override_can_carry_is_named_with_its_key(value):
     with pytest.raises(FitParamsError) as caught:
         override_text("model.odd", value)
     assert "'model.odd'" in str(caught.value)
@@ -169,7 +169,7 @@ def test_odd_mapping_keys_that_can_be_escaped_arrive(key):
     assert PARSER.parse_override(override_text("k", {key: 1})).value() == {key: 1}
 
 
-def test_equal_mapping_keys_of_different_types_stay_apart():
+def test_equal_mapping_keys_of_different_types_are_kept_apart():
     texts = [override_text("k", {key: 0}) for key in (1, True, 1.0)]
     assert texts == ["k={1:0}", "k={true:0}", "k={1.0:0}"]
 
@@ -202,7 +202,7 @@ def test_a_key_that_hydra_cannot_read_is_named(key):
     assert repr(key) in str(caught.value)
 
 
-def test_one_key_whatever_its_sign():
+def test_a_key_is_the_same_with_any_sign():
     assert {bare_key(k) for k in ("a.b", "+a.b", "++a.b", "~a.b")} == {"a.b"}
 
 

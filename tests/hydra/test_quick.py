@@ -1,4 +1,4 @@
-"""What is done quickly for a job leaves what Hydra and OmegaConf leave."""
+"""The fast path of a job leaves the same results as Hydra and OmegaConf."""
 
 import copy
 from collections import Counter
@@ -190,7 +190,7 @@ def found():
     return [(holder, name, getattr(holder, name)) for holder, name, _ in patches()]
 
 
-def test_patches_last_as_long_as_somebody_needs_them():
+def test_patches_stay_in_place_until_the_last_block_ends():
     before = found()
     assert {name for _, name, _ in before} == {"copy", "_save_config", "set_config", "parse"}
     with scratch_job(), scratch_job():
@@ -253,7 +253,7 @@ def test_other_objects_are_copied_by_deepcopy():
     assert other[0] is not value[0]
 
 
-def test_interpolations_resolve_anew_each_time():
+def test_interpolations_are_resolved_each_time():
     with scratch_job():
         config = OmegaConf.create({"a": 1, "b": "${a} and ${c.d}", "c": {"d": "${..a}"}})
         assert config.b == "1 and 1"
@@ -328,7 +328,7 @@ def test_yaml_is_omegaconfs_byte_for_byte(data, depth):
     assert yaml_text(config) == plain
 
 
-# What is slow, and which calls of it are.
+# Slow functions, and which of their calls are slow.
 SLOW_WAYS = [
     (ConfigLoaderImpl, "load_sweep_config", lambda *_, **__: True),
     (OmegaConf, "to_yaml", lambda *_, **__: True),
@@ -337,8 +337,8 @@ SLOW_WAYS = [
 ]
 
 
-def test_each_job_goes_the_quick_way(tmp_path, monkeypatch):
-    """A way back to the plain thing that every job takes would show in nothing but the time."""
+def test_each_job_uses_the_fast_path(tmp_path, monkeypatch):
+    """If every job fell back to the slow functions, only the time would show it."""
     taken = Counter()
 
     def counted(name, plain, is_slow):

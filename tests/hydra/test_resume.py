@@ -1,4 +1,4 @@
-"""Resuming under Hydra: a folder that holds another sweep is refused, and the message says why."""
+"""Resuming under Hydra: a folder with another sweep is refused, and the message says why."""
 
 import json
 
@@ -93,7 +93,7 @@ class Groups:
 
 @pytest.mark.parametrize("batch", ["null", "1"])
 def test_results_of_an_option_that_was_edited_are_not_mixed_with_those_of_now(tmp_path, batch):
-    """The best would be the old adam's, whose overrides give something else now."""
+    """The best would be that of the old adam, whose overrides now give another config."""
     groups = Groups(tmp_path)
     groups.run("opt=sgd,adam")
     groups.write("adam", 0.2)

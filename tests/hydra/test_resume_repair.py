@@ -1,4 +1,4 @@
-"""``hydra.launcher.resume=repair``: a damaged journal is refused, or goes on with what is whole."""
+"""``hydra.launcher.resume``: a damaged journal is refused, or repaired with ``repair``."""
 
 import io
 import json
@@ -31,7 +31,7 @@ class Sweep:
         multirun(task, ["width=1,2,3", *overrides], {"width": 0}, self.folder)
 
     def damage(self, job, event="job_finished"):
-        """Change a bit of the record of a job's end, say; return its line."""
+        """Change a bit of a record; return the number of its line."""
         lines = self.journal.read_bytes().splitlines(keepends=True)
         records = [json.loads(line) for line in lines]
         at = next(
@@ -97,7 +97,7 @@ def test_resume_must_be_one_of_three(sweep, resume):
 
 
 def test_batches_of_a_resumed_sweep_add_up(tmp_path, capsys):
-    """Four of six jobs are finished; the sweep goes on in batches of three."""
+    """Four of six jobs are finished; the sweep continues in batches of three."""
     folder = tmp_path / "sweep"
 
     def run(widths, *overrides):

@@ -1,4 +1,4 @@
-"""``JobReturn``s hold no configs, and give those that Hydra's own would hold."""
+"""``JobReturn``s hold no configs, but give the same ones as Hydra's."""
 
 import contextlib
 import gc
@@ -36,7 +36,7 @@ def change_and_fail(cfg):
 
 def returns_of(task, folder, launcher="junky", *more):
     returns = []
-    with contextlib.suppress(Exception):  # what the sweeper makes of failed jobs
+    with contextlib.suppress(Exception):  # the sweeper raises for failed jobs
         multirun(
             task,
             [*OVERRIDES, *(ALONE if launcher == "junky" else []), *more],
@@ -73,7 +73,7 @@ def test_returns_of_many_jobs_hold_no_configs(tmp_path, task):
         if type(found) is DictConfig
     ]
     assert len(returns) == JOBS
-    assert not {*held} & {*range(JOBS - 1)}  # of the last one a thread may still know it
+    assert not {*held} & {*range(JOBS - 1)}  # a thread may still hold that of the last one
 
 
 @pytest.mark.parametrize("task", [finish, fail, change_and_fail])

@@ -26,7 +26,7 @@ def seed_all(seed):
 
 
 class Augmented(Dataset):
-    """Draws from all three libraries, in whichever process it is asked."""
+    """Draws from all three libraries, in any process."""
 
     def __len__(self):
         return 24

@@ -1,4 +1,4 @@
-"""Under Hydra too, what a job does to the interpreter's settings is put right at its end."""
+"""Under Hydra too, changes that a job makes to the interpreter's settings are undone at its end."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""``current_job()`` where a Hydra config is there, and no sweep of this project."""
+"""``current_job()`` with a Hydra config, but without a sweep of this project."""
 
 import os
 import threading
@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from junky_core import current_job
 from junky_core.job import standalone
 
-Plugins.instance()  # what it registers is part of the state that is put back
+Plugins.instance()  # what it registers is part of the restored state
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_jobs_of_another_launcher_leave_no_thread_and_no_open_file(tmp_path, mon
     assert counts[0][0] == 1
 
 
-def test_a_job_that_somebody_held_on_to_still_saves_its_best(composed, tmp_path, writers):
+def test_a_job_that_is_still_referenced_after_its_run_saves_its_best(composed, tmp_path, writers):
     composed()
     first = current_job()
     assert first.save_best(torch.nn.Linear(1, 1), 1.0)

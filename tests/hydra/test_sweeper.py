@@ -1,4 +1,4 @@
-"""The junky sweeper over Hydra's own launcher, and over one that fails on purpose."""
+"""The junky sweeper with Hydra's own launcher, and with the junky launcher."""
 
 import itertools
 from pathlib import Path
@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from junky_core.errors import ConfigError, FitParamsError, ResumeError, SweepFailed
 
-# What plugins register must be there before the singletons are first put aside.
+# What plugins register must exist before the singletons are saved for the first time.
 Plugins.instance()
 pytestmark = pytest.mark.usefixtures("hydra_restore_singletons")
 
@@ -121,7 +121,7 @@ def test_the_sweeps_config_replaces_a_link(app):
     assert "fit_params" in (app.sweep_dir / "multirun.yaml").read_text()
 
 
-def test_the_examples_of_the_text_give_their_jobs_in_order(app):
+def test_the_documented_grid_gives_its_jobs_in_order(app):
     app.sweeper("fit_params: [[+a, [50, 100]], [[+b, [.1, .5]]], [[+b, null], [+c, [X, Y]]]]")
     app.run()
     assert app.overrides() == [
@@ -170,7 +170,7 @@ def test_params_are_ordinary_sweeps_and_the_command_line_wins(app):
     ]
 
 
-def test_choice_glob_and_sort_work_as_ever(app):
+def test_choice_glob_and_sort_work_as_in_hydra(app):
     app.run("optimizer=glob(*)", "width=sort(3,1,2)", "depth=choice(1)")
     assert app.overrides() == [
         [f"optimizer={o}", f"width={w}", "depth=1"] for o in ("adam", "sgd") for w in (1, 2, 3)
@@ -226,7 +226,7 @@ def test_an_interval_is_refused_before_anything_is_written(app, override):
     assert not app.sweep_dir.exists()
 
 
-def test_keys_of_hydra_are_refused_in_its_own_words(app):
+def test_keys_of_hydra_give_hydras_own_error(app):
     words = "Sweeping over Hydra's configuration is not supported"
     app.sweeper("fit_params: [[hydra.job.name, [a, b]]]")
     with pytest.raises(HydraException, match=words):
@@ -257,7 +257,7 @@ def test_a_bad_grid_is_named_before_anything_is_written(app, fit_params, named):
     assert not app.sweep_dir.exists()
 
 
-def test_what_the_launcher_refuses_leaves_nothing_behind(app):
+def test_a_refusal_by_the_launcher_leaves_no_files(app):
     if app.launcher != "junky":
         pytest.skip("a refusal of the junky launcher")
     with pytest.raises(ConfigError, match="no such key"):
@@ -359,7 +359,7 @@ def test_multirun_yaml_is_there_when_no_job_can_be_composed(app, overrides):
     assert [path.name for path in app.sweep_dir.iterdir()] == ["multirun.yaml"]
 
 
-def test_a_key_deleted_in_params_is_deleted_whatever_it_holds(app):
+def test_a_key_deleted_in_params_is_deleted_with_any_value(app):
     app.sweeper("{params: {~nested.a: null, width: '1,2'}}")
     app.run(task=lambda cfg: cfg.width)
     assert app.overrides() == [["~nested.a", "width=1"], ["~nested.a", "width=2"]]
@@ -456,7 +456,7 @@ def test_a_failed_job_runs_again_after_the_others_in_its_own_folder(app):
     assert app.results()["best_job_num"] == 2
 
 
-def test_a_job_that_stays_failed_stops_nobody_and_is_named_at_the_end(app):
+def test_a_job_that_fails_again_stops_no_other_and_is_named_at_the_end(app):
     calls = []
 
     def task(cfg):
@@ -477,7 +477,7 @@ def test_a_job_that_stays_failed_stops_nobody_and_is_named_at_the_end(app):
 
 
 @pytest.mark.parametrize("app", ["basic"], indirect=True)  # ours survives sys.exit() in a job
-def test_when_the_launcher_itself_dies_the_results_so_far_are_kept(app):
+def test_the_results_so_far_are_kept_when_the_launcher_fails(app):
     def task(cfg):
         if cfg.width == 3:
             raise SystemExit(5)

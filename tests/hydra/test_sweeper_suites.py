@@ -1,4 +1,4 @@
-"""Hydra's own suites, with this sweeper over Hydra's own launcher."""
+"""Hydra's own suites, with this sweeper and Hydra's own launcher."""
 
 import traceback
 
@@ -22,7 +22,7 @@ class TestJunkySweeper(LauncherTestSuite):
     def test_failure_preserves_task_traceback(
         self, launcher_name, overrides, hydra_sweep_runner, tmpdir
     ):
-        """1.4's own wants the job's exception itself; ours is the cause of one that names all jobs."""
+        """Hydra 1.4 expects the job's exception itself; here it is the cause of one that names all jobs."""
 
         def task(_):
             raise RuntimeError("launcher failure")

@@ -1,4 +1,4 @@
-"""Which jobs are composed to find out whether all can be."""
+"""Which jobs are composed in order to check all."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -52,7 +52,7 @@ def sampled():
     return sample
 
 
-def test_numbers_for_a_place_of_no_type_are_one_kind(sampled):
+def test_numbers_for_an_untyped_node_are_one_kind(sampled):
     assert sampled([["free", list(range(1000))]]) == [["free=0"]]
     assert sampled([["typed.rate", [0.5, 0.25]], ["typed.count", [1, 2]]]) == [
         ["typed.rate=0.5", "typed.count=1"]
@@ -67,7 +67,7 @@ def test_a_float_that_is_whole_is_another_kind(sampled):
     ]
 
 
-def test_strings_count_each_where_the_place_is_typed(sampled):
+def test_each_string_counts_if_the_node_is_typed(sampled):
     assert len(sampled([["typed.color", ["RED", "BLUE"]]])) == 2
     assert len(sampled([["typed.color", [1, 2]]])) == 2
     assert len(sampled([["free", ["RED", "BLUE", "${typed.count}"]]])) == 2
@@ -95,12 +95,12 @@ def test_values_of_the_command_line_count_too(sampled):
     ]
 
 
-def test_a_key_that_holds_another_is_part_of_the_choices(sampled):
+def test_a_key_that_contains_another_is_part_of_the_structure(sampled):
     grid = [["+m", [{"a": 1}, None, {"b": 2}]], ["+m.a", [3, 4]]]
     assert [job[0] for job in sampled(grid)] == ["+m={a:1}", "+m=null", "+m={b:2}"]
 
 
-def test_alternatives_with_other_keys_are_composed_each(sampled):
+def test_alternatives_with_different_keys_are_each_composed(sampled):
     assert sampled([["free", [1, 2]], {"+a": [1, 2]}, {"+b": [1, 2]}]) == [
         ["free=1", "+a=1"],
         ["free=1", "+b=1"],

@@ -1,6 +1,6 @@
-"""Apps that know nothing of this project run under it by two overrides, or two lines, alone.
+"""Unmodified apps run with just two overrides, or two lines.
 
-The apps stand in ``apps/``, each with its configs; they run in processes of their own.
+The apps are in ``apps/``, each with its configs; they run in separate processes.
 """
 
 import csv
@@ -94,7 +94,7 @@ def test_a_job_that_failed_runs_again(plain):
     assert {e["job"] for e in events(plain[0], "job_finished")} == {0, 1, 2}
 
 
-def test_what_the_app_returns_is_the_score(plain):
+def test_the_returned_number_is_the_score(plain):
     folder, out = plain
     for num, score in scores(folder).items():
         logged = (folder / f"sweep/{num}/app.log").read_text()
@@ -102,7 +102,7 @@ def test_what_the_app_returns_is_the_score(plain):
     assert "Best job: #" in out
 
 
-def test_each_job_has_a_log_and_a_folder_of_its_own(plain):
+def test_each_job_has_its_own_log_and_folder(plain):
     for num in range(3):
         log = (plain[0] / f"sweep/{num}/app.log").read_text()
         lines = [line for line in log.splitlines() if "] - epoch" in line]
@@ -155,7 +155,7 @@ def test_it_is_resumed(plain, tmp_path):
     assert set(after) == {0, 1, 2, 3}
 
 
-def test_two_lines_in_the_defaults_list_will_do(tmp_path):
+def test_two_lines_in_the_defaults_list_are_enough(tmp_path):
     folder = copied("plain", tmp_path)
     config = folder / "conf" / "config.yaml"
     text = config.read_text()
@@ -191,7 +191,7 @@ def test_two_lines_in_the_defaults_list_will_do(tmp_path):
         ("${as_list}", "cuda:1", "cuda:1"),
     ],
 )
-def test_what_a_device_key_gets(held, device, then):
+def test_the_value_of_a_device_key(held, device, then):
     config = OmegaConf.create({"trainer": {"devices": held}, "as_list": [0]})
     OmegaConf.set_readonly(config, True)
     set_device(config, "trainer.devices", device, 0)
@@ -268,7 +268,7 @@ def test_lightning_scores_of_an_app_that_seeds_itself_are_those_of_hydra_s_own_l
         assert (lightning[0] / metrics).read_text() == (folder / metrics).read_text()
 
 
-def test_lightning_ends_when_its_time_is_over(tmp_path):
+def test_lightning_ends_at_its_time_limit(tmp_path):
     if importlib.util.find_spec("lightning") is None:
         pytest.skip("needs the package lightning")
     folder = copied("lightning", tmp_path)
