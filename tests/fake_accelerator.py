@@ -1,4 +1,4 @@
-"""An accelerator that torch does not have: it notes what it is asked, in order."""
+"""A fake accelerator that records the calls it gets, in order."""
 
 import contextlib
 import threading
@@ -108,7 +108,7 @@ class FakeModule:
 
 
 def install(monkeypatch, module, kind="cuda"):
-    """Let ``module`` be what stands for devices of type ``kind``, the machine's accelerator."""
+    """Make ``module`` torch's module for devices of type ``kind``, and the machine's accelerator."""
     plain = accelerators.device_module
     monkeypatch.setattr(
         accelerators, "device_module", lambda name: module if name == kind else plain(name)

@@ -1,4 +1,4 @@
-"""A sampler for tests: it waits for scores, and hears them."""
+"""A sampler for tests, which waits for scores."""
 
 import random
 
@@ -6,7 +6,7 @@ from junky_core.jobs import NOT_NOW, Job
 
 
 class FakeSampler:
-    """Proposes ``n_trials`` jobs, with at most ``lag`` of them not told yet.
+    """Proposes ``n_trials`` jobs, at most ``lag`` of them without a result.
 
     The next job's ``x`` lies near the best one told so far.
     """

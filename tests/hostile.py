@@ -1,10 +1,10 @@
-"""Objects and exceptions of a user that raise, or lie, wherever anybody looks at them."""
+"""Objects and exceptions that raise, or return wrong values, on any access."""
 
 RAISED = [ValueError, ZeroDivisionError, SystemExit, KeyboardInterrupt, GeneratorExit]
 
 
 class Hostile:
-    """Raises whenever anybody looks at it."""
+    """Raises on any access."""
 
     def __init__(self, error):
         object.__setattr__(self, "error", error)

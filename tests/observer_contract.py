@@ -13,7 +13,7 @@ from junky_core.events import Notice, SlotClosed
 
 
 class Heard:
-    """Stands beside the observer and hears whether it failed."""
+    """A second observer, which records whether the first one failed."""
 
     def __init__(self):
         self.failures = []
@@ -24,7 +24,7 @@ class Heard:
 
 
 class ObserverContract:
-    """The contract: every event of every kind of sweep is taken, in any number of batches."""
+    """The contract: it accepts every event of every kind of sweep, in any number of batches."""
 
     def make(self, tmp_path):
         raise NotImplementedError
@@ -37,7 +37,7 @@ class ObserverContract:
             for event in events:
                 dispatcher.emit(event)
         assert heard.failures == []
-        for _ in range(2):  # closing twice does no harm
+        for _ in range(2):  # closing twice is harmless
             getattr(observer, "close", lambda: None)()
 
     def test_a_whole_sweep(self, tmp_path):

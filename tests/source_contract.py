@@ -91,7 +91,7 @@ class SourceContract:
         assert len(jobs) == 12
         assert len({job.num for job in jobs}) == 12
 
-    def test_its_total_is_known_or_none_and_stays(self):
+    def test_its_total_is_a_number_or_none_and_does_not_change(self):
         source = self.make(3)
         assert source.total in (3, None)
         total = source.total
@@ -101,10 +101,10 @@ class SourceContract:
     def test_no_jobs(self):
         assert self.make(0).next_job() is None
 
-    def test_it_says_whether_it_hears_scores(self):
+    def test_it_declares_whether_it_wants_scores(self):
         assert isinstance(self.make(1).hears_scores, bool)
 
-    def test_jobs_may_run_side_by_side(self):
+    def test_jobs_may_run_at_the_same_time(self):
         source, running, seen = self.make(9), [], []
         while (job := source.next_job()) is not None:
             if job is NOT_NOW:
@@ -120,7 +120,7 @@ class SourceContract:
 
     @pytest.mark.parametrize("status", [FINISHED, FAILED, STOPPED])
     @pytest.mark.parametrize("score", [None, -1.5, float("nan"), float("inf")])
-    def test_it_goes_on_however_jobs_end(self, status, score):
+    def test_it_continues_however_jobs_end(self, status, score):
         jobs = self.ask_all(self.make(5), lambda job: result_of(job, status, score))
         assert len(jobs) == 5
 
@@ -143,7 +143,7 @@ class SourceContract:
         assert sorted(source.told) == sorted(source.handed_out)
         assert ended.unfinished() == []
 
-    def test_it_hears_of_every_job_when_the_sweep_is_stopped(self):
+    def test_it_gets_every_result_when_the_sweep_is_stopped(self):
         source, results = OneAtATime(self.make(200)), []
         self.run_slots(source, results, stop_after=50)
         assert 50 <= len(results) < 200

@@ -1,4 +1,4 @@
-"""What a job may do to the interpreter's settings, and how a test undoes it."""
+"""Changes of the interpreter's settings that a job may make, and a fixture that undoes them."""
 
 import os
 import sys

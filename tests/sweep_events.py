@@ -1,4 +1,4 @@
-"""Makes up the events of a sweep, for tests of what listens to them."""
+"""Events of made-up sweeps, for tests of observers and views."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Accelerators: whose work is waited for, and when."""
+"""Accelerators: which work is waited for, and when."""
 
 import contextlib
 import textwrap
@@ -83,7 +83,7 @@ def test_a_slot_waits_again_at_each_attempt_and_keeps_its_stream(gpu):
     assert gpu.log.count("0.1 waits for 0.0") == 2
 
 
-def test_a_slot_waits_for_the_stream_of_who_set_it_to_work(gpu):
+def test_a_slot_waits_for_the_stream_of_its_caller(gpu):
     queue, mine = DeviceQueue(torch.device("cuda:0")), gpu.Stream("cuda:0")
     with gpu.stream(mine):
         queue.follow_caller()
@@ -104,7 +104,7 @@ def test_backward_runs_in_the_calling_thread(gpu):
     assert torch.autograd.is_multithreading_enabled()
 
 
-def test_two_slots_of_a_device_have_streams_of_their_own(gpu):
+def test_each_slot_of_a_device_has_its_own_stream(gpu):
     for queue in (DeviceQueue(torch.device("cuda:0")), DeviceQueue(torch.device("cuda:0"))):
         with queue.current():
             pass
@@ -121,7 +121,7 @@ def test_an_attempt_ends_when_its_device_has_done_its_work(gpu, tmp_path):
     assert order == [opened, "job 0", "synchronize 0.1", "job 1", "synchronize 0.1"]
 
 
-def test_an_error_that_comes_late_as_a_slot_opens_closes_that_slot(gpu, tmp_path):
+def test_a_late_error_while_a_slot_opens_closes_that_slot(gpu, tmp_path):
     def open_slot(slot):
         if slot.spec.device == "cuda:0":
             gpu.errors = [cuda_error(1, "CUDA error: invalid argument")]
@@ -178,7 +178,7 @@ def test_the_time_of_an_attempt_is_that_of_its_work_on_the_device(gpu, tmp_path,
     assert result.duration_s == 7.0
 
 
-def test_an_error_that_comes_late_is_the_attempts_that_caused_it(gpu, tmp_path):
+def test_a_late_error_belongs_to_the_attempt_that_caused_it(gpu, tmp_path):
     def job(num):
         if num == 0:
             gpu.errors = [cuda_error(1, "CUDA error: invalid argument")]
@@ -188,7 +188,7 @@ def test_an_error_that_comes_late_is_the_attempts_that_caused_it(gpu, tmp_path):
     assert "invalid argument" in results[0].error
 
 
-def test_a_late_error_that_stays_poisons_the_device_whatever_the_job_raised(gpu, tmp_path):
+def test_a_late_error_that_persists_poisons_the_device(gpu, tmp_path):
     def job(num):
         gpu.errors = [cuda_error(999, "CUDA error: unknown error") for _ in range(2)]
         raise ValueError("shapes")
@@ -200,7 +200,7 @@ def test_a_late_error_that_stays_poisons_the_device_whatever_the_job_raised(gpu,
     assert "ValueError: shapes" in result.traceback
 
 
-def test_a_late_error_that_is_over_leaves_the_jobs_own(gpu, tmp_path):
+def test_a_passing_late_error_does_not_replace_the_jobs_own(gpu, tmp_path):
     def job(num):
         if num == 0:
             gpu.errors = [RuntimeError("index out of bounds")]
@@ -211,7 +211,7 @@ def test_a_late_error_that_is_over_leaves_the_jobs_own(gpu, tmp_path):
     assert results[0].error == "ValueError: shapes"
 
 
-def test_a_poisoned_device_closes_its_slots_and_the_other_goes_on(gpu, tmp_path):
+def test_a_poisoned_device_closes_its_slots_and_the_other_continues(gpu, tmp_path):
     poisoned = threading.Event()
 
     def job(num):
@@ -223,7 +223,7 @@ def test_a_poisoned_device_closes_its_slots_and_the_other_goes_on(gpu, tmp_path)
     assert [result.status for result in results] == ["finished"] * 4
 
 
-def test_an_execution_that_failed_is_an_error_of_the_job_where_the_device_answers(gpu, tmp_path):
+def test_a_failed_execution_is_the_jobs_error_if_the_device_still_works(gpu, tmp_path):
     def job(num):
         if num == 0:
             raise RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
@@ -232,7 +232,7 @@ def test_an_execution_that_failed_is_an_error_of_the_job_where_the_device_answer
     assert [result.status for result in results] == ["failed", "finished"]
 
 
-def test_a_library_that_cannot_be_set_up_on_a_poisoned_device_is_no_want_of_memory(gpu, tmp_path):
+def test_a_library_that_cannot_start_on_a_poisoned_device_is_not_out_of_memory(gpu, tmp_path):
     def job(num):
         gpu.errors = [cuda_error(710) for _ in range(2)]
         raise RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate`")
@@ -241,20 +241,20 @@ def test_a_library_that_cannot_be_set_up_on_a_poisoned_device_is_no_want_of_memo
     assert "device-side assert" in result.error
 
 
-def test_shared_data_are_there_on_every_device_in_use(gpu):
+def test_shared_data_are_ready_on_every_device_in_use(gpu):
     gpu.reserved = {0: 1, 1: 1}
     synchronize_used_devices()
     assert gpu.log == ["synchronize device 0", "synchronize device 1"]
 
 
-def test_shared_data_wait_for_no_device_that_holds_nothing(gpu):
+def test_shared_data_do_not_wait_for_unused_devices(gpu):
     gpu.reserved = {1: 1}
     synchronize_used_devices()
     assert gpu.log == ["synchronize device 1"]
 
 
 @pytest.mark.parametrize(("here", "errors", "raises"), [(0, 1, True), (1, 1, True), (1, 2, False)])
-def test_shared_data_bear_another_device_that_is_poisoned(gpu, here, errors, raises):
+def test_shared_data_ignore_another_device_that_is_poisoned(gpu, here, errors, raises):
     gpu.reserved, gpu.here = {0: 1}, here
     gpu.errors = [cuda_error(710) for _ in range(errors)]
     with pytest.raises(RuntimeError) if raises else contextlib.nullcontext():
@@ -287,7 +287,7 @@ def test_memory_is_given_back_by_the_devices_own_allocator(gpu):
 
 
 @pytest.mark.parametrize("kind", ["cuda", "xpu", "mtia"])
-def test_auto_is_each_device_of_whatever_accelerator_there_is(monkeypatch, kind):
+def test_auto_means_each_device_of_the_accelerator(monkeypatch, kind):
     install(monkeypatch, FakeModule(devices=2), kind)
     assert visible_devices() == [f"{kind}:0", f"{kind}:1"]
     assert [slot.device for slot in parse_devices("auto*2")] == [f"{kind}:0", f"{kind}:1"] * 2
@@ -363,7 +363,7 @@ PLUG_IN = """
     ),
     reason="this torch takes no backend written in Python",
 )
-def test_a_backend_that_a_plug_in_registers_is_worked_as_cuda_is(tmp_path):
+def test_a_backend_registered_by_a_plug_in_is_used_like_cuda(tmp_path):
     from pathlib import Path
 
     code = textwrap.dedent(PLUG_IN).format(tests=str(Path(__file__).parent))
@@ -373,7 +373,7 @@ def test_a_backend_that_a_plug_in_registers_is_worked_as_cuda_is(tmp_path):
     assert last == f"[{opened}, '0.1 waits for 0.0', 'job on npu:0', 'synchronize 0.1']"
 
 
-def test_weights_are_copied_after_the_jobs_work_from_a_thread_of_no_job_too(gpu, tmp_path):
+def test_weights_are_copied_after_the_jobs_work_even_from_a_thread_of_no_job(gpu, tmp_path):
     pool = ThreadPoolExecutor(1)
     pool.submit(int).result()  # its thread is there before the sweep
 

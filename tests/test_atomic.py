@@ -128,7 +128,7 @@ def test_text_wrapper_works(tmp_path):
     assert (tmp_path / "f").read_text(encoding="utf-8") == "é\n"
 
 
-def test_a_link_is_replaced_and_what_it_points_to_is_left_alone(tmp_path):
+def test_a_link_is_replaced_and_its_target_is_unchanged(tmp_path):
     (tmp_path / "far").mkdir()
     (tmp_path / "far" / "real").write_bytes(b"old")
     (tmp_path / "far" / "real").chmod(0o600)
@@ -210,7 +210,7 @@ except OSError as exc:
 
 
 @pytest.mark.parametrize("limit", [0, 100, 5000, 300_000, 361_500])
-def test_full_disk_in_torch_save_is_an_os_error_and_old_file_stays(tmp_path, limit):
+def test_full_disk_in_torch_save_is_an_os_error_and_keeps_the_old_file(tmp_path, limit):
     path = tmp_path / "model.pt"
     path.write_bytes(b"old")
     child = subprocess.run(
@@ -261,7 +261,7 @@ def leave_stale(path):
     return stale
 
 
-def test_next_write_removes_what_a_killed_writer_left(tmp_path):
+def test_the_next_write_removes_the_temporary_of_a_killed_writer(tmp_path):
     (tmp_path / "f").write_bytes(b"old")
     leave_stale(tmp_path / "f")
     assert (tmp_path / "f").read_bytes() == b"old"
@@ -276,7 +276,7 @@ def test_stale_temporaries_of_several_killed_writers_are_removed(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_temporary_of_a_living_writer_stays(tmp_path):
+def test_temporary_of_a_running_writer_is_kept(tmp_path):
     def write(file):
         assert remove_stale_temporaries(tmp_path / "f") == []
         file.write(b"new")
@@ -285,7 +285,7 @@ def test_temporary_of_a_living_writer_stays(tmp_path):
     assert (tmp_path / "f").read_bytes() == b"new"
 
 
-def test_other_files_are_no_stale_temporaries(tmp_path):
+def test_other_files_are_not_stale_temporaries(tmp_path):
     for name in (".g.0.tmp", ".f.x.tmp", "f.0.tmp", ".f.0.tmp.bak"):
         (tmp_path / name).touch()
     (tmp_path / ".f.0.tmp").symlink_to(tmp_path / "f.0.tmp")
@@ -311,7 +311,7 @@ def test_concurrent_writers_leave_one_whole_file(tmp_path):
     assert names(tmp_path) == ["f"]
 
 
-def test_name_that_another_writer_took_over_is_not_removed_as_stale(tmp_path, monkeypatch):
+def test_a_name_taken_over_by_another_writer_is_not_removed_as_stale(tmp_path, monkeypatch):
     """The file is renamed, and its name used again, between being found and being locked."""
     found = leave_stale(tmp_path / "f")
     flock = fcntl.flock
@@ -327,9 +327,7 @@ def test_name_that_another_writer_took_over_is_not_removed_as_stale(tmp_path, mo
     assert found.read_bytes() == b"of the other writer"
 
 
-def test_file_that_another_writer_takes_for_stale_before_it_is_locked_is_given_up(
-    tmp_path, monkeypatch
-):
+def test_a_temporary_removed_as_stale_before_it_is_locked_is_abandoned(tmp_path, monkeypatch):
     flock, opened = fcntl.flock, []
 
     def lock_second(descriptor, operation):
@@ -374,7 +372,7 @@ def test_fsync_folder_ignores_a_missing_folder(tmp_path):
     fsync_folder(tmp_path / "none")
 
 
-def test_kept_file_is_brought_back_after_its_folder_was_deleted(tmp_path):
+def test_a_kept_file_is_restored_after_its_folder_was_deleted(tmp_path):
     import shutil
 
     path = tmp_path / "s" / "f"
@@ -391,7 +389,7 @@ def test_kept_file_is_brought_back_after_its_folder_was_deleted(tmp_path):
     assert not kept.bring_back()
 
 
-def test_kept_file_does_not_overwrite_another(tmp_path):
+def test_a_kept_file_does_not_overwrite_another_file(tmp_path):
     path = tmp_path / "f"
     path.write_bytes(b"old")
     kept = KeptFile(path)

@@ -39,7 +39,7 @@ TEXT_DICTS = [
 
 
 class Tagged(nn.Module):
-    """A model whose one weight tells which job it is of."""
+    """A model whose only weight identifies its job."""
 
     def __init__(self, tag=0.0, **params):
         super().__init__()
@@ -65,7 +65,7 @@ def value_in(path):
     return torch.load(path, weights_only=True)["tag"].item()
 
 
-def test_the_signature_is_that_of_the_text():
+def test_the_signature_is_the_documented_one():
     parameters = inspect.signature(torch_autotrain).parameters
     positional = [n for n, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
     assert positional == [
@@ -80,7 +80,7 @@ def test_the_signature_is_that_of_the_text():
     assert parameters["max_retries"].kind is inspect.Parameter.KEYWORD_ONLY
 
 
-def test_the_texts_example_gives_its_dicts_in_its_order():
+def test_the_documented_grid_gives_its_jobs_in_order():
     seen = []
 
     def make(**fit):
@@ -91,7 +91,7 @@ def test_the_texts_example_gives_its_dicts_in_its_order():
     assert seen == TEXT_DICTS
 
 
-def test_calls_get_their_arguments_as_the_text_says():
+def test_calls_get_their_documented_arguments():
     calls = []
 
     def make(*args, **kwargs):
@@ -128,7 +128,7 @@ def test_without_loaders_and_with_a_bare_model():
     torch_autotrain(Tagged, train)
 
 
-def test_the_result_unpacks_as_the_text_says():
+def test_the_result_unpacks_into_five():
     best_model, name, score, params, stats = torch_autotrain(
         by_x, save_x, make_model_fit_params=[("x", [0.1, 0.9, 0.5])], best_model_device="cpu"
     )
@@ -159,7 +159,7 @@ def test_a_wrapped_model_loads_into_what_make_model_method_returns():
 
 def test_a_best_that_cannot_be_loaded_leaves_the_result():
     def train(device, loaders, model, x, save_best, log_prefix):
-        model.more = nn.Parameter(torch.zeros(1))  # which the model made anew does not have
+        model.more = nn.Parameter(torch.zeros(1))  # a newly built model does not have it
         save_best(model, x)
 
     with pytest.raises(ModelLoadError, match=r"model\.pt") as caught:
@@ -220,7 +220,7 @@ def test_minimize():
     assert value_in("model.pt") == -2.0
 
 
-def test_scores_that_are_no_numbers_to_rank_come_last():
+def test_scores_that_are_not_finite_come_last():
     scores = {0: float("nan"), 1: -5.0, 2: None, 3: float("inf"), 4: -7.5}
 
     def train(device, loaders, model, x, save_best, log_prefix):
@@ -264,7 +264,7 @@ def test_a_jobs_parameter_is_its_own():
 
 
 def test_40_jobs_on_3_slots_with_failures():
-    """Some raise, some run out of memory once, one always fails; nothing else is touched."""
+    """Some raise, some run out of memory once, one always fails; the others are not affected."""
     lock, calls, built, users, once = threading.Lock(), [], [], {}, set()
 
     def loaders():
@@ -344,7 +344,7 @@ def test_fail_fast_stops_the_sweep():
     assert [(job.slot, job.device) for job in caught.value.failed] == [(1, "cpu")] * 5
 
 
-def test_the_best_stays_listed_when_its_job_failed_for_good():
+def test_the_best_is_listed_even_if_its_job_failed_later():
     def train(device, loaders, model, x, save_best, log_prefix):
         save_best(model, x)
         if x == 2:
@@ -399,7 +399,7 @@ def test_loaders_that_fail_everywhere_end_the_sweep():
         )
 
 
-def test_a_model_that_is_none_is_told_at_once():
+def test_a_model_that_is_none_ends_the_sweep_with_an_error():
     calls = []
 
     def make(x):
@@ -435,7 +435,7 @@ def test_names_count_slots_from_one_and_attempts_from_zero():
     assert sorted(row[0] for row in result.stats) == ["Thread-1_0", "Thread-1_1", "Thread-1_2"]
 
 
-def test_gradients_are_on_whatever_the_job_before_did():
+def test_gradients_are_on_in_the_next_job_after_a_job_turned_them_off():
     def train(device, loaders, model, x, save_best, log_prefix):
         assert torch.is_grad_enabled()
         torch.set_grad_enabled(False)
@@ -526,7 +526,7 @@ def test_ctrl_c_does_not_wait_for_loaders_that_are_being_built():
     release.set()
 
 
-def test_the_hooks_are_gone_afterwards():
+def test_the_hooks_are_removed_after_the_sweep():
     before = torch.utils.data.dataloader._BaseDataLoaderIter.__next__
 
     def train(device, loaders, model, save_best, log_prefix):
@@ -628,7 +628,7 @@ def test_a_refused_sweep_leaves_no_folder(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_callers_random_numbers_are_left_alone():
+def test_the_callers_random_numbers_are_unchanged():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -638,9 +638,9 @@ def test_the_callers_random_numbers_are_left_alone():
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_a_seeds_limits_are_told_once(capsys):
+def test_limits_of_a_seed_are_reported_once(capsys):
     def loaders():
-        return iter([1, 2, 3])  # spent after the first job
+        return iter([1, 2, 3])  # exhausted after the first job
 
     torch_autotrain(by_x, save_x, loaders, make_model_fit_params=[("x", range(3))], seed=0)
     assert capsys.readouterr().out.count("seed: loaders: list_iterator") == 1

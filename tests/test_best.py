@@ -1,4 +1,4 @@
-"""One best model: the file and the score agree, whatever happens."""
+"""The best model: file and score always agree."""
 
 import threading
 
@@ -98,7 +98,7 @@ def test_offers_do_not_wait_for_the_disk(best, monkeypatch):
     assert len(writes) == 2
 
 
-def test_events_tell_the_hash_before_and_after_the_rename(tmp_path):
+def test_events_have_the_hash_before_and_after_the_rename(tmp_path):
     events = []
     best = BestModel(tmp_path / "model.pt", emit=events.append)
     best.offer(4, "Thread-2_1", 0.25, model_of(1))
@@ -130,7 +130,7 @@ def test_when_saved_waits_for_that_save_or_a_better_one(best, monkeypatch):
     assert called[-1] == "at once"
 
 
-def test_a_failed_write_is_told_once_and_tried_again(tmp_path, monkeypatch):
+def test_a_failed_write_is_reported_once_and_retried(tmp_path, monkeypatch):
     events, broken, plain = [], [True], best_module.write_atomically
 
     def flaky(path, write, **kwargs):
@@ -153,7 +153,7 @@ def test_a_failed_write_is_told_once_and_tried_again(tmp_path, monkeypatch):
     best.close()
 
 
-def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_file_intact(tmp_path, monkeypatch):
     best = BestModel(tmp_path / "model.pt")
     best.offer(0, "n", 0.0, model_of(7))
     best.flush()
@@ -188,7 +188,7 @@ def test_a_reader_never_sees_half_a_file(best):
     assert errors == []
 
 
-def test_threads_that_race_leave_the_best(best):
+def test_racing_threads_leave_the_best(best):
     barrier = threading.Barrier(8)
 
     def race(worker):
@@ -208,7 +208,7 @@ def test_threads_that_race_leave_the_best(best):
     assert value_in(best.path) == top
 
 
-def test_what_is_no_model_is_refused(best):
+def test_an_object_that_is_not_a_model_is_refused(best):
     with pytest.raises(ModelError, match="int"):
         best.offer(0, "n", 0.5, 42)
 
@@ -228,7 +228,7 @@ def test_the_check_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_looking_whether_the_file_can_be_written_follows_no_link(tmp_path):
+def test_the_check_of_the_file_follows_no_link(tmp_path):
     (tmp_path / "precious").write_text("precious")
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / ".model.pt.probe").symlink_to(tmp_path / "precious")

@@ -23,12 +23,12 @@ def test_without_a_sweeps_folder_a_name_belongs_to_the_working_folder():
 
 
 @pytest.mark.parametrize("name", ["../model.pt", "a/../../model.pt", "./../x/model.pt"])
-def test_a_relative_name_that_leads_out_is_refused(tmp_path, name):
+def test_a_relative_name_outside_the_sweeps_folder_is_refused(tmp_path, name):
     with pytest.raises(ConfigError, match=r"is outside the .*absolute path"):
         best_model_path(name, tmp_path / "sweep")
 
 
-def test_a_linked_folder_that_leads_out_is_refused(tmp_path):
+def test_a_linked_folder_outside_the_sweeps_folder_is_refused(tmp_path):
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "link").symlink_to(tmp_path)
     with pytest.raises(ConfigError, match="is outside"):
@@ -49,7 +49,7 @@ def test_a_name_of_a_folder_is_refused(tmp_path, name):
 
 @pytest.mark.parametrize("up", [1, 2])
 def test_the_sweeps_own_folder_and_those_above_are_refused(tmp_path, up):
-    folder = tmp_path / "a" / "sweep"  # not there yet
+    folder = tmp_path / "a" / "sweep"  # does not exist yet
     with pytest.raises(ConfigError, match="names a folder"):
         best_model_path(os.fspath(folder.parents[up - 1]), folder)
 
@@ -61,6 +61,6 @@ def test_a_file_that_the_sweep_writes_is_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", [None, 3, b"model.pt"])
-def test_what_is_no_name_is_refused(tmp_path, name):
+def test_a_value_that_is_not_a_name_is_refused(tmp_path, name):
     with pytest.raises(ConfigError, match="string or a path"):
         best_model_path(name, tmp_path)

@@ -21,7 +21,7 @@ def call(function=make, *args, **kwargs):
 
 
 def in_a_task(batch_size):
-    """What a task function does: its lambda is made anew for each job."""
+    """As in a task function: each job creates a new lambda."""
     return call(lambda: make(batch_size))
 
 
@@ -30,7 +30,7 @@ def test_a_lambda_matches_itself_in_another_job():
     assert not same(in_a_task(64), in_a_task(128))
 
 
-def test_two_lambdas_of_one_form_differ():
+def test_two_lambdas_with_the_same_text_differ():
     assert not same(call(lambda: make(1)), call(lambda: make(2)))
 
 
@@ -57,14 +57,14 @@ def test_values_are_compared(first, second, expected):
     assert same(first, second) is expected
 
 
-def test_an_argument_changed_in_place_is_another_call():
+def test_an_argument_changed_in_place_makes_a_different_call():
     sizes = [1]
     first = call(make, sizes)
     sizes.append(2)
     assert not same(first, call(make, sizes))
 
 
-def test_a_list_that_the_function_writes_to_does_not_make_it_another():
+def test_a_list_that_the_function_changes_does_not_make_a_different_call():
     def task():
         return call(lambda: counted.append(1))
 

@@ -22,7 +22,7 @@ def the_process_has_a_console():
     assert type(before) is Console
 
 
-def test_a_job_finds_a_console_of_its_own_and_the_same_again():
+def test_a_job_always_gets_the_same_console_of_its_own():
     plain = rich.get_console()
     one, two = JobScope(None), JobScope(None)
     with consoles_apart():
@@ -35,7 +35,7 @@ def test_a_job_finds_a_console_of_its_own_and_the_same_again():
         assert not hasattr(plain, "mark")
 
 
-def test_a_thread_of_no_job_finds_the_process_s():
+def test_a_thread_of_no_job_gets_the_processs_console():
     plain = rich.get_console()
     with consoles_apart():
         rich.get_console().mark = 1
@@ -43,7 +43,7 @@ def test_a_thread_of_no_job_finds_the_process_s():
     del plain.mark
 
 
-def test_the_stand_in_is_a_console():
+def test_the_replacement_is_a_console():
     with consoles_apart(), enter_scope(JobScope(None)):
         assert isinstance(rich.get_console(), Console)
         with rich.get_console() as entered:
@@ -63,7 +63,7 @@ def test_a_job_may_replace_its_console():
     assert written.getvalue() == "words\n"
 
 
-def test_a_sweep_inside_a_job_has_jobs_of_its_own():
+def test_jobs_of_a_sweep_inside_a_job_have_their_own_consoles():
     outer = JobScope(None)
     with consoles_apart(), enter_scope(outer):
         rich.get_console().mark = 1
@@ -71,13 +71,13 @@ def test_a_sweep_inside_a_job_has_jobs_of_its_own():
             assert not hasattr(rich.get_console(), "mark")
 
 
-def test_a_console_kept_from_a_job_is_the_process_s_afterwards():
+def test_a_reference_to_the_console_taken_in_a_job_is_the_processs_afterwards():
     with consoles_apart(), enter_scope(JobScope(None)):
         kept = rich.get_console()
     assert kept.width == rich.get_console().width
 
 
-def test_a_console_kept_from_before_the_sweep_is_the_job_s():
+def test_a_reference_taken_before_the_sweep_gives_the_jobs_console():
     kept = rich.get_console()
     with consoles_apart(), enter_scope(JobScope(None)):
         kept.mark = 1
@@ -85,7 +85,7 @@ def test_a_console_kept_from_before_the_sweep_is_the_job_s():
     assert not hasattr(kept, "mark")
 
 
-def test_a_console_that_an_app_made_is_left_alone():
+def test_a_console_made_by_the_app_is_unchanged():
     own = Console()
     with consoles_apart(), enter_scope(JobScope(None)):
         own.mark = 1
@@ -103,7 +103,7 @@ def test_overlapping_blocks_end_with_the_last():
     assert not hasattr(rich.get_console(), "mark")
 
 
-def test_a_console_of_two_jobs_that_run_at_once_shows_one_display_each(capsys, tmp_path):
+def test_two_jobs_at_the_same_time_can_each_show_a_display(capsys, tmp_path):
     together = threading.Barrier(2, timeout=30)
 
     def train(_device, _loaders, model, save_best, _log_prefix):

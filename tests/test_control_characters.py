@@ -137,7 +137,7 @@ def test_a_text_in_the_table_is_no_formula(tmp_path, text):
 
 
 @pytest.mark.parametrize(("start", "shown"), [("\t", "\\t"), ("\r", "\\r"), ("\n", "\\n")])
-def test_a_tab_or_a_return_before_a_formula_is_written_out(tmp_path, start, shown):
+def test_a_tab_or_a_return_before_a_formula_is_escaped(tmp_path, start, shown):
     path = tmp_path / "x.csv"
     write_leaderboard_csv(path, [JobResult(0, "n", {}, "failed", error=f"{start}=1")], "maximize")
     assert path.read_text().splitlines()[1].endswith(f",{shown}=1")

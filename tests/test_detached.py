@@ -1,4 +1,4 @@
-"""What is kept of an exception says what it said, and holds nothing of its job."""
+"""The copy of an exception has its text, and holds nothing of its job."""
 
 import dataclasses
 import enum
@@ -88,7 +88,7 @@ if sys.version_info >= (3, 11):
 
 
 @pytest.mark.parametrize("make", HOLDING.values(), ids=HOLDING)
-def test_copy_says_the_same_and_holds_no_tensor(make):
+def test_the_copy_has_the_same_text_and_holds_no_tensor(make):
     tensor = torch.full((3,), 7.0)
     held = weakref.ref(tensor)
     error = raised(make(tensor))
@@ -201,7 +201,7 @@ LOCAL = [
 
 @pytest.mark.parametrize("as_cause", [False, True], ids=["itself", "cause"])
 @pytest.mark.parametrize("make", LOCAL)
-def test_class_of_a_job_that_holds_a_tensor_is_not_kept(make, as_cause):
+def test_a_jobs_class_that_holds_a_tensor_is_replaced(make, as_cause):
     tensor = torch.full((3,), 7.0)
     held = weakref.ref(tensor)
     error = raised(make(tensor))
@@ -217,7 +217,7 @@ def test_class_of_a_job_that_holds_a_tensor_is_not_kept(make, as_cause):
     assert (str(copy), traceback.format_exception(copy)) == (text, whole)
 
 
-def test_plain_data_of_a_class_that_is_not_kept_stay():
+def test_plain_data_of_a_replaced_class_are_kept():
     copy = detached(raised(local_by_slots(torch.ones(1))))
     assert (copy.args, copy.step, type(copy).__name__) == (("words",), 3, "Local")
 
@@ -266,7 +266,7 @@ def test_context_is_copied_and_hidden_where_it_was():
         assert ("KeyError" in "".join(traceback.format_exception(copy))) is not hide
 
 
-def test_plain_data_is_kept_as_it_is():
+def test_plain_data_is_kept_unchanged():
     error = WithAttribute(0.5, 3)
     error.where = {"file": ("a.txt", 1), "seen": {1, 2}, "dtype": torch.float32, "kind": int}
     copy = detached(error)
@@ -274,7 +274,7 @@ def test_plain_data_is_kept_as_it_is():
     assert type(copy) is WithAttribute
 
 
-def test_the_exception_itself_is_left_as_it_was():
+def test_the_original_exception_is_unchanged():
     tensor = torch.ones(1)
     error = raised(AssertionError(tensor))
     detached(error)

@@ -123,6 +123,6 @@ def test_one_slot_on_mps_is_accepted(monkeypatch, given):
     assert names(given) == ["mps:0"]
 
 
-def test_cpu_slots_beside_the_one_on_mps_are_accepted(monkeypatch):
+def test_cpu_slots_are_accepted_in_addition_to_one_on_mps(monkeypatch):
     install(monkeypatch, FakeMps(), "mps")
     assert names({"mps": 1, "cpu": 2}) == ["mps:0", "cpu", "cpu"]

@@ -1,4 +1,4 @@
-"""Events reach the recorder at once, and observers in order in a thread of their own."""
+"""The recorder gets events immediately; observers get them in order, in a separate thread."""
 
 import threading
 
@@ -10,7 +10,7 @@ from junky_core.events import Notice, ScoreReported
 
 
 class Listener:
-    """Keeps what it hears, and in which thread."""
+    """Records events, and in which thread they came."""
 
     def __init__(self):
         self.heard = []
@@ -22,7 +22,7 @@ class Listener:
 
 
 class Blocked(Listener):
-    """Hears nothing until it is let go."""
+    """Blocks in ``on_event`` until it is released."""
 
     def __init__(self):
         super().__init__()
@@ -45,7 +45,7 @@ def notice(message):
     return Notice(level="info", message=message)
 
 
-def test_observers_hear_events_in_order_in_one_thread_of_their_own():
+def test_observers_get_events_in_order_in_one_separate_thread():
     listeners = [Listener(), Listener()]
     dispatcher = Dispatcher(listeners)
     with dispatcher.running():
@@ -57,7 +57,7 @@ def test_observers_hear_events_in_order_in_one_thread_of_their_own():
         assert threading.get_ident() not in listener.threads
 
 
-def test_the_recorder_has_heard_an_event_when_emit_returns():
+def test_the_recorder_has_an_event_when_emit_returns():
     recorder, observer = Listener(), Blocked()
     dispatcher = Dispatcher([observer], recorder)
     with dispatcher.running():
@@ -70,7 +70,7 @@ def test_the_recorder_has_heard_an_event_when_emit_returns():
     assert observer.heard == ["a"]
 
 
-def test_outside_a_run_observers_hear_events_at_once():
+def test_outside_a_run_observers_get_events_immediately():
     listener = Listener()
     dispatcher = Dispatcher([listener])
     dispatcher.emit(notice("before"))
@@ -80,7 +80,7 @@ def test_outside_a_run_observers_hear_events_at_once():
     assert listener.heard == ["before", "inside", "after"]
 
 
-def test_runs_may_follow_one_another():
+def test_a_second_run_may_follow():
     listener = Listener()
     dispatcher = Dispatcher([listener])
     for number in range(20):
@@ -112,7 +112,7 @@ def test_events_of_many_threads_all_arrive():
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_one_that_raises_is_reported_once_and_the_others_hear_all(inside):
+def test_one_that_raises_is_reported_once_and_the_others_get_all_events(inside):
     broken, listener = Broken(), Listener()
     dispatcher = Dispatcher([broken, listener])
     if inside:
@@ -135,7 +135,7 @@ def test_a_recorder_that_raises_is_reported_to_the_observers():
     assert "a" in listener.heard
 
 
-def test_one_that_hangs_holds_up_nobody_in_a_hurry(monkeypatch):
+def test_one_that_hangs_does_not_delay_the_end_of_an_interrupted_sweep(monkeypatch):
     monkeypatch.setattr("junky_core.engine.dispatcher._PATIENCE_S", 0.1)
     blocked = Blocked()
     dispatcher = Dispatcher([blocked])
@@ -148,16 +148,16 @@ def test_one_that_hangs_holds_up_nobody_in_a_hurry(monkeypatch):
     assert blocked.heard == ["a", "b"]
 
 
-def test_one_that_never_returns_is_dropped_and_the_others_hear_all(monkeypatch):
+def test_one_that_never_returns_is_dropped_and_the_others_get_all_events(monkeypatch):
     monkeypatch.setattr("junky_core.engine.dispatcher._STUCK_AFTER_S", 0.1)
     before, blocked, after = Listener(), Blocked(), Listener()
     dispatcher = Dispatcher([before, blocked, after])
-    for batch in ("a", "b"):  # the next batch does not wait for it either
+    for batch in ("a", "b"):  # nor does the next batch wait for it
         with dispatcher.running():
             dispatcher.emit(notice(batch))
             dispatcher.emit(notice(batch * 2))
     blocked.go.set()
-    blocked.thread.join(20)  # it returns at last; what others have heard they do not hear again
+    blocked.thread.join(20)  # it returns now; the others do not get events twice
     dispatcher.emit(notice("c"))
     for listener in (before, after):
         assert [text for text in listener.heard if len(text) < 3] == ["a", "aa", "b", "bb", "c"]

@@ -1,4 +1,4 @@
-"""Every command and snippet of README and docs is run, in the order in which it stands.
+"""Every command and snippet of README and docs is run, in page order.
 
 A page is run in a folder of its own. What a block is, its fence says:
 
@@ -8,7 +8,7 @@ A page is run in a folder of its own. What a block is, its fence says:
 - any, below ``<!-- file: NAME -->``: written to that file.
 - ``yaml`` that goes to no file: a grid, which must expand.
 
-Devices ``cuda:N`` become ``cpu``, but in doctests. What a page leaves open has a stand-in here.
+Devices ``cuda:N`` become ``cpu``, except in doctests. This file defines what a page does not.
 """
 
 import doctest
@@ -41,10 +41,10 @@ BLOCK = re.compile(
     r"(?:<!-- file: (?P<file>\S+) -->\n)?^```(?P<kind>\w*)\n(?P<body>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
-# Commands that end otherwise: the sweep they look at has a failed job.
+# Commands with another exit status: their sweep has a failed job.
 EXITS = {"junky watch SWEEP --once": 1}
 
-# --- What pages leave open -----------------------------------------------------------------------
+# --- What pages do not define -----------------------------------------------------------------------
 
 
 def make_model(width=4, lr=0.1, **_rates):
@@ -57,7 +57,7 @@ def train(_device, _loaders, model, *others):
 
 
 def sweep_with_a_failed_job(folder):
-    """Write what a sweep of two jobs leaves, the second one failed."""
+    """Write the files of a sweep of two jobs, of which the second failed."""
     folder.mkdir()
     first, second = {"width": 128, "lr": 0.01}, {"width": 256, "lr": 0.01}
     events = [
@@ -123,7 +123,7 @@ PREPARE = {
     "resume-and-faults.md": resume,
     "reproducibility.md": plain_script,
 }
-# Names that a file of a page leaves open: put before a module's text, or after a config's.
+# Definitions that a file of a page lacks: put before a module's text, or after a config's.
 OPEN_ENDS = {
     ("README.md", "app.py"): """
 import torch
@@ -220,22 +220,22 @@ def run_python(words, status=0):
     assert done.returncode == status, f"{words}\n{done.stdout}{done.stderr}"
 
 
-# pandas warns of its own.
+# pandas itself causes warnings.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
-def test_what_a_page_shows_runs(path, tmp_path, monkeypatch):
+def test_the_commands_and_snippets_of_a_page_run(path, tmp_path, monkeypatch):
     if "import pandas" in path.read_text() and importlib.util.find_spec("pandas") is None:
         pytest.skip("the page needs pandas")
     Page(path, tmp_path, monkeypatch).run()
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
-def test_nothing_shown_is_passed_over(path):
+def test_every_block_of_a_page_is_run(path):
     rest = BLOCK.sub("", path.read_text(encoding="utf-8"))
     assert "```" not in rest
     indented = re.findall(r"(?:<!-- ci: \w+ -->\n)?^    \S.*$", rest, re.MULTILINE)
     passed_over = [line for line in indented if not line.startswith("<!-- ci: ")]
-    assert passed_over == []  # but the lines that .ci/run runs
+    assert passed_over == []  # except the lines that .ci/run runs
 
 
 def test_every_python_example_runs(tmp_path, monkeypatch):
@@ -249,7 +249,7 @@ def test_every_python_example_runs(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "path", [*PAGES, *ROOT.glob("*.md"), ROOT / "docs/benchmarks.md"], ids=lambda path: path.stem
 )
-def test_links_lead_somewhere(path):
+def test_links_point_to_existing_files(path):
     for target in re.findall(r"\]\((?!https?:)([^)#\s]+)", path.read_text(encoding="utf-8")):
         assert (path.parent / target).exists(), target
 

@@ -1,4 +1,4 @@
-"""Threads keep the executors' contract, and so does an executor that loses workers."""
+"""The thread executor, and one that loses workers, fulfil the executors' contract."""
 
 import threading
 
@@ -19,7 +19,7 @@ class TestThreads(ExecutorContract):
 
 
 class Remote:
-    """A worker that hears and says plain data only; it dies as parameters say."""
+    """A worker that sends and receives plain data only; it dies as its parameters say."""
 
     def __init__(self, worker, executor, slot):
         self.worker, self.executor, self.slot = worker, executor, slot
@@ -38,7 +38,7 @@ class Remote:
 
 
 class RemoteExecutor(ThreadExecutor):
-    """Its workers are reached by messages; a slot that is lost is replaced by a new one."""
+    """Its workers are reached by messages; a lost slot is replaced by a new one."""
 
     to_lose = 0
     replaces = True

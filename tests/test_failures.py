@@ -1,4 +1,4 @@
-"""What an exception means, and that its frames let go of tensors."""
+"""How exceptions are classified, and that their frames free tensors."""
 
 import gc
 import os
@@ -51,13 +51,13 @@ def test_a_wrapped_out_of_memory_is_one():
     assert describe(error).kind == "oom"
 
 
-def test_the_error_is_told_by_its_last_line_and_its_whole_traceback():
+def test_a_failure_has_the_last_line_and_the_whole_traceback():
     failure = describe(caught(ValueError("bad width")))
     assert failure.error == "ValueError: bad width"
     assert "raise error" in failure.traceback
 
 
-def test_frames_of_a_folder_whose_name_begins_as_ours_are_shown():
+def test_frames_of_a_folder_with_a_similar_name_are_shown():
     beside = f"{Path(junky_core.__file__).parent}_x{os.sep}train.py"
     names = {}
     exec(compile("def train(job):\n    job()", beside, "exec"), names)
@@ -108,7 +108,7 @@ def test_the_same_line_has_the_same_location():
     assert location(lambda: fail("a")) != location(other)
 
 
-def test_released_frames_let_go_of_tensors():
+def test_released_frames_free_tensors():
     def train():
         batch = torch.ones(10)
         seen.append(weakref.ref(batch))
@@ -133,7 +133,7 @@ def test_released_frames_let_go_of_tensors():
     assert failure.exception.__traceback__ is not None
 
 
-def test_released_frames_let_go_of_closures():
+def test_released_frames_free_closures():
     def wrapped():
         model = torch.nn.Linear(1, 1)
         seen.append(weakref.ref(model))
@@ -196,7 +196,7 @@ def accelerator_error(code, text="CUDA error"):
         (98, "error"),
     ],
 )
-def test_an_accelerators_error_is_known_by_its_code_whatever_its_text(code, kind):
+def test_an_accelerators_error_is_classified_by_its_code_before_its_text(code, kind):
     assert describe(accelerator_error(code)).kind == kind
 
 
@@ -204,7 +204,7 @@ def test_the_code_goes_before_the_text():
     assert describe(accelerator_error(710, "CUDA error: out of memory")).kind == "poisoned"
 
 
-def test_a_number_that_another_error_carries_is_no_code():
+def test_a_number_in_another_error_is_not_an_error_code():
     error = RuntimeError("server said no")
     error.error_code = 700
     assert describe(error).kind == "error"
@@ -254,7 +254,7 @@ def test_settling_keeps_the_end_of_a_sweep_and_a_fatal_error():
         assert settle(failure, synchronize) is failure
 
 
-def test_settling_without_a_device_leaves_a_doubt_as_it_was():
+def test_settling_without_a_device_changes_nothing():
     failure = describe(RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED"))
     assert settle(failure, lambda: False).kind == "poisoned"
 
@@ -299,7 +299,7 @@ def test_a_short_text_makes_no_file(tmp_path):
     assert "\x1b" not in failure.traceback
 
 
-def test_errors_that_python_would_show_in_full_are_told_apart():
+def test_errors_with_endless_text_or_control_characters_are_not_showable():
     assert showable(ValueError("short")) is not None
     for text in ("x" * 10**6, "\x1b[31m"):
         assert showable(ValueError(text)) is None

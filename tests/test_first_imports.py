@@ -69,7 +69,7 @@ class Gate:
 
 
 def in_jobs(*works):
-    """Run each in a job of its own, all at the same time; return what they raised."""
+    """Run each in its own job, all at the same time; return what they raised."""
     together, raised = threading.Barrier(len(works), timeout=30), []
 
     def run(work):
@@ -110,11 +110,9 @@ def test_modules_of_two_jobs_are_imported_one_after_the_other(
     assert gate.most == 1
 
 
-def test_modules_that_import_each_other_are_whole_wherever_jobs_begin(
-    written, monkeypatch, other_waits
-):
+def test_modules_that_import_each_other_are_complete_in_all_jobs(written, monkeypatch, other_waits):
     # Each order is fine by itself. At the same time, `circle_b` would wait for `circle_a`,
-    # which waits for `circle_b`, and go on with a `circle_a` that has no `value` yet.
+    # which waits for `circle_b`, and continue with a `circle_a` that has no `value` yet.
     checked, begun = threading.Event(), other_waits
     monkeypatch.setattr(sys, "events_of_test", (checked, begun), raising=False)
     written(
@@ -184,13 +182,13 @@ def test_a_module_may_wait_for_a_thread_that_imports(written):
     assert sys.modules["starts_a_thread"].done
 
 
-def test_an_import_error_looks_as_ever():
+def test_an_import_error_has_its_usual_traceback():
     with first_imports_in_turn(), pytest.raises(ModuleNotFoundError) as caught:
         import no_such_module_at_all  # noqa: F401
     assert len(traceback.extract_tb(caught.value.__traceback__)) == 1
 
 
-def test_an_error_in_a_module_looks_as_ever(written):
+def test_an_error_in_a_module_has_its_usual_traceback(written):
     written("raises_an_error", "1 / 0\n")
     with first_imports_in_turn(), pytest.raises(ZeroDivisionError) as caught:
         import raises_an_error  # noqa: F401
@@ -236,5 +234,5 @@ assert not result.failed, result.failed[0].traceback
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="needs torch")
-def test_what_torch_imports_late_is_whole_in_all_jobs():
+def test_modules_that_torch_imports_late_are_complete_in_all_jobs():
     warm_start.checked(["-c", TORCH])

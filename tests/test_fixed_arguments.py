@@ -1,4 +1,4 @@
-"""What fixed arguments are known by: the same in every process, another after a change."""
+"""Fingerprints of fixed arguments: the same in every process, different after a change."""
 
 import argparse
 import functools
@@ -35,7 +35,7 @@ class Scale(torch.nn.Module):
 
 
 class Settings:
-    """A class with a value of its own, as attrs makes them."""
+    """A class that is compared by value, as those of attrs."""
 
     def __init__(self, **fields):
         self.__dict__.update(fields)
@@ -59,7 +59,7 @@ class Slotted:
 
 
 class Raising:
-    """Its state cannot be looked at."""
+    """Its state cannot be read."""
 
     __hash__ = None
 
@@ -71,7 +71,7 @@ class Raising:
         raise RuntimeError
 
 
-# Each a value of its own, made anew by each call.
+# Each makes a different value; each call makes a new object of the same value.
 VALUED = {
     **DIFFERENT,
     "module": linear,
@@ -143,8 +143,8 @@ VALUES = st.recursive(
 
 
 @given(VALUES, VALUES)
-def test_two_values_have_the_same_print_exactly_when_they_are_the_same(one, two):
-    def by_value(value):  # a namespace is not known by its value to freeze()
+def test_two_fingerprints_are_equal_exactly_when_the_values_are_the_same(one, two):
+    def by_value(value):  # freeze() does not compare namespaces by value
         if isinstance(value, argparse.Namespace):
             return (argparse.Namespace, by_value(vars(value)))
         if isinstance(value, dict):
@@ -163,24 +163,24 @@ def test_two_values_have_the_same_print_exactly_when_they_are_the_same(one, two)
         *(lambda: torch.ones(2, device="meta"), lambda: (n for n in [1])),
     ],
 )
-def test_what_has_no_value_is_known_by_its_class(make):
+def test_an_object_without_a_value_counts_by_its_class(make):
     assert fingerprint(make()) == (fingerprint(make())[0], False)
 
 
-def test_a_change_beside_what_has_no_value_is_noticed():
+def test_a_change_next_to_an_object_without_a_value_is_detected():
     one, two = fingerprint([Plain(), 1]), fingerprint([Plain(), 2])
     assert one[0] != two[0]
     assert not one[1]
     assert fingerprint(Plain())[0] != fingerprint(object())[0]
 
 
-def test_looking_for_a_value_leaves_other_identities_alone():
+def test_fingerprints_do_not_change_other_identities():
     assert digest(linear()).startswith("~")
     assert freeze(argparse.Namespace(a=1)) != freeze(argparse.Namespace(a=1))
 
 
 @pytest.mark.parametrize("make", [np.asarray, torch.as_tensor])
-def test_large_content_is_compared_without_a_copy_of_it_all(make, monkeypatch):
+def test_large_content_is_compared_in_pieces(make, monkeypatch):
     monkeypatch.setattr(content, "_LARGE", 64)
     plain = np.arange(100.0).reshape(10, 10)
     plain[3, 3] = np.nan

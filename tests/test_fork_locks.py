@@ -113,8 +113,8 @@ def test_a_child_does_not_write_what_its_parent_has_yet_to_write():
     assert sorted(done.stdout.split("\n")) == ["", "of the child", "of the parent"]
 
 
-# One job looks for a folder for temporary files, as it does when it starts a forkserver, and does
-# not come to an end before the worker that another job forks at that time has answered.
+# One job searches for a folder for temporary files, as when it starts a forkserver, and continues
+# only after the worker that another job forks at that time has answered.
 SWEEP = """
 import os, sys, tempfile, threading, warnings
 import torch
@@ -154,5 +154,5 @@ assert sorted(value for *_, value in result.stats) == [1, 28]
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="needs torch")
-def test_a_worker_forked_while_another_job_has_tempfile_s_lock_answers(tmp_path):
+def test_a_worker_forked_while_another_job_holds_tempfiles_lock_works(tmp_path):
     warm_start.checked(["-c", SWEEP, tmp_path / "sweep"])

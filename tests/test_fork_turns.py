@@ -105,7 +105,7 @@ assert not errors, errors
 """
 
 
-def test_filelock_refuses_no_fork_of_several_jobs():
+def test_filelock_allows_the_forks_of_several_jobs():
     pytest.importorskip("filelock")
     done = subprocess.run(
         [sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=120, check=False
@@ -176,7 +176,7 @@ def test_the_function_is_put_back_after_the_last_block():
     assert (os.fork, os.forkpty) == plain
 
 
-def test_who_wrapped_it_meanwhile_keeps_a_working_one(monkeypatch):
+def test_a_wrapper_added_inside_the_block_works_afterwards(monkeypatch):
     monkeypatch.setattr(os, "fork", lambda: 5)
     with forks_in_turn():
         in_turn = os.fork

@@ -1,4 +1,4 @@
-"""The grammar of fit params, held against a naive expansion."""
+"""The grammar of fit params, compared with a naive expansion."""
 
 import itertools
 import math
@@ -17,7 +17,7 @@ from junky_core.values.identity import freeze
 
 
 def naive(grid):
-    """Expand a grid as the specification reads, with lists and nothing clever."""
+    """Expand a grid literally as specified, with lists."""
     if isinstance(grid, dict):
         grid = list(grid.items())
     pairs, subs = [], []
@@ -59,7 +59,7 @@ values = st.one_of(
 
 @st.composite
 def grids(draw, keys="abcde", depth=4):
-    """Draw a grid in which no key comes twice along a path."""
+    """Draw a grid in which no key occurs twice along a path."""
     count = draw(st.integers(0, min(2, len(keys))))
     own = draw(st.permutations(keys))[:count]
     rest = [key for key in keys if key not in own]
@@ -69,7 +69,7 @@ def grids(draw, keys="abcde", depth=4):
     subs = [draw(grids(rest, depth - 1)) for _ in range(draw(st.integers(0, 3)))]
     if not subs and draw(st.booleans()) and pairs:
         return dict(pairs)
-    # A pair of one-letter strings would read as a pair; a level that starts so cannot come out.
+    # A pair of one-letter strings would be read as a pair, so no level may start with one.
     items = pairs + subs
     return draw(st.permutations(items)) if items else items
 
@@ -79,7 +79,7 @@ small = settings(max_examples=150, deadline=None)
 
 @small
 @given(grids())
-def test_comes_out_as_the_naive_expansion(grid):
+def test_equals_the_naive_expansion(grid):
     assert typed(expand_fit_params(grid)) == typed(expected(grid))
 
 
@@ -117,7 +117,7 @@ def test_without_key_is_the_grid_with_that_key_taken_out(grid, key):
 
 @small
 @given(grids(), st.sampled_from("abcde"))
-def test_fixing_keeps_what_has_the_value_or_no_such_key(grid, key):
+def test_fixing_keeps_combinations_with_the_value_or_without_the_key(grid, key):
     def alike(combination):
         return freeze(combination[key]) == freeze(1)
 
@@ -134,7 +134,7 @@ FIRST = [("a", [50, 100]), ("b", [0.1, 0.5])]
 SECOND = [("a", [50, 100]), [("b", [0.1, 0.5])], [("b", None), ("c", ["X", "Y"])]]
 
 
-def test_first_example_of_the_text():
+def test_first_documented_example():
     assert list(expand_fit_params(FIRST)) == [
         {"a": 50, "b": 0.1},
         {"a": 50, "b": 0.5},
@@ -143,7 +143,7 @@ def test_first_example_of_the_text():
     ]
 
 
-def test_second_example_of_the_text():
+def test_second_documented_example():
     assert list(expand_fit_params(SECOND)) == [
         {"a": 50, "b": 0.1},
         {"a": 50, "b": 0.5},
@@ -156,7 +156,7 @@ def test_second_example_of_the_text():
     ]
 
 
-def test_pairs_may_stand_behind_sub_grids():
+def test_pairs_may_follow_sub_grids():
     moved = [SECOND[1], SECOND[0], SECOND[2]]
     assert list(expand_fit_params(moved)) == list(expand_fit_params(SECOND))
 
@@ -231,7 +231,7 @@ def test_rows_of_an_array_are_its_values():
     assert np.array_equal(rows, np.eye(2))
 
 
-def test_elements_of_an_array_stay_what_they_are():
+def test_elements_of_an_array_keep_their_type():
     (combination,) = expand_fit_params({"a": np.array([0.5], dtype=np.float32)})
     assert type(combination["a"]) is np.float32
 
@@ -367,13 +367,13 @@ def test_a_grid_that_contains_itself_is_an_error():
         expand_fit_params(grid)
 
 
-def test_a_sub_grid_may_stand_in_two_places():
+def test_a_sub_grid_may_be_used_in_two_places():
     shared = {"lr": [1, 2]}
     grid = [[("o", "a"), shared], [("o", "b"), shared]]
     assert len(expand_fit_params(grid)) == 4
 
 
-def test_what_a_generator_raises_gets_out():
+def test_an_exception_of_a_generator_propagates():
     def broken():
         yield ("a", 1)
         raise TypeError("mine")
@@ -457,7 +457,7 @@ def test_compares_equal_to_a_list_of_the_same_dicts():
     assert expand_fit_params(FIRST) != "x"
 
 
-def test_an_expanded_grid_is_handed_through():
+def test_an_expanded_grid_is_returned_unchanged():
     space = expand_fit_params(FIRST)
     assert expand_fit_params(space) is space
 
@@ -483,7 +483,7 @@ def test_changing_one_combination_changes_no_other():
     assert values == [[64, 64]]
 
 
-def test_the_first_of_two_objects_that_are_not_the_same_stays_itself():
+def test_a_value_is_the_object_that_was_given():
     class Thing:
         pass
 
@@ -491,7 +491,7 @@ def test_the_first_of_two_objects_that_are_not_the_same_stays_itself():
     assert [c["a"] for c in expand_fit_params({"a": [one, two, one]})] == [one, two]
 
 
-def test_repr_tells_count_and_keys():
+def test_repr_has_count_and_keys():
     assert repr(expand_fit_params(FIRST)) == "<FitParams: 4 combinations of a, b>"
 
 
@@ -544,14 +544,14 @@ def test_nothing_is_compared_before_the_result_is_needed():
         len(space)
 
 
-def test_a_compared_grid_says_its_exact_size():
+def test_size_is_exact_after_the_comparison():
     space = expand_fit_params([{"a": [1, 2]}, {"a": [2, 3]}])
     assert repr(space) == "<FitParams: at most 4 combinations of a>"
     assert len(space) == 3
     assert repr(space) == "<FitParams: 3 combinations of a>"
 
 
-def test_more_combinations_than_len_can_say():
+def test_more_combinations_than_len_can_return():
     space = expand_fit_params([(f"k{i}", range(1000)) for i in range(30)])
     assert space.size == 1000**30
     assert space

@@ -96,7 +96,7 @@ def recursive():
     return local
 
 
-# One maker each: what it makes is the same value each time, and differs from all others'.
+# Each function makes the same value each time, and a different one than all others.
 DIFFERENT = {
     "none": lambda: None,
     "true": lambda: True,
@@ -239,7 +239,7 @@ def test_digests_are_the_same_in_every_process(seed):
     assert dict(zip(DIFFERENT, child.stdout.split(), strict=True)) == here
 
 
-def test_a_digest_written_down_stays_what_it_is():
+def test_a_digest_does_not_change_between_releases():
     # Resuming after an upgrade depends on it.
     params = {"lr": 1e-3, "width": 128, "opt": "adam", "layers": [64, (None, True)]}
     assert digest(params) == "417da0e74cbfcad786c98a7ef6d42c9e"
@@ -320,7 +320,7 @@ def local_class():
         lambda: torch.ones(2, device="meta"),
     ],
 )
-def test_any_other_object_is_only_itself_and_never_known_elsewhere(make):
+def test_any_other_object_equals_only_itself_and_in_this_process_only(make):
     one, two = make(), make()
     assert freeze(one) == freeze(one)
     assert freeze(one) != freeze(two)
@@ -442,11 +442,11 @@ def test_copies_keep_classes_and_share_everything_else():
 @pytest.mark.parametrize(
     "value", [1, "a", None, (1, (2, "x")), frozenset([1]), range(3), Colour.RED]
 )
-def test_what_cannot_change_is_not_copied(value):
+def test_immutable_values_are_not_copied(value):
     assert copy_containers(value) is value
 
 
-def test_copies_of_one_thing_stay_one_thing():
+def test_an_object_that_occurs_twice_is_copied_once():
     shared = [1, [2]]
     twin = copy_containers([shared, (shared,), {"k": shared}])
     assert twin[0] is twin[1][0] is twin[2]["k"]

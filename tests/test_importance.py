@@ -16,20 +16,20 @@ def test_of_two_effects_the_larger_counts_more():
     assert first > second > third
 
 
-def test_what_has_no_effect_counts_about_nothing():
+def test_a_parameter_without_effect_has_almost_no_importance():
     dice = random.Random(0)
     scores = [dice.random() for _ in range(500)]
     assert importance([dice.random() for _ in scores], scores) < 0.05
 
 
-def test_what_chance_would_explain_in_few_jobs_is_taken_off():
+def test_the_share_explained_by_chance_is_subtracted():
     dice = random.Random(0)
     column = [1, 2, 3, 4] * 3
     found = [importance(column, [dice.random() for _ in column]) for _ in range(300)]
     assert sum(found) / len(found) < 0.15  # chance alone would give 3 / 11
 
 
-def test_a_number_with_many_values_is_seen_through_bins():
+def test_a_number_with_many_values_is_binned():
     dice = random.Random(0)
     column = [dice.random() for _ in range(300)]
     assert importance(column, [-((x - 0.5) ** 2) for x in column]) > 0.8
@@ -44,7 +44,7 @@ def test_one_diverged_run_does_not_hide_an_effect():
     assert importance(column, scores) > 0.5
 
 
-def test_a_conditional_parameter_is_not_counted_for_what_chose_it():
+def test_a_conditional_parameter_does_not_get_the_effect_of_its_sub_grid():
     # sgd (with momentum) is far worse than adam (without), momentum itself does nothing.
     column = [None] * 20 + [0.0, 0.9] * 10
     scores = [1 + 0.001 * k for k in range(20)] + [0.001 * (k // 2) for k in range(20)]
@@ -61,5 +61,5 @@ def test_a_conditional_parameter_is_not_counted_for_what_chose_it():
         ([None, None, 1, 2, None], [1, 2, 3, 4, 5]),
     ],
 )
-def test_too_little_to_tell(column, scores):
+def test_too_few_jobs_give_no_importance(column, scores):
     assert importance(column, scores) is None

@@ -41,7 +41,7 @@ class Script:
 
 
 class Bench:
-    """A scheduler over ``source`` whose slots take and report in threads of their own."""
+    """A scheduler over ``source`` whose slots take and report in separate threads."""
 
     def __init__(self, source, devices=("cpu", "cpu")):
         self.slots = [SlotSpec(index, device) for index, device in enumerate(devices, 1)]
@@ -74,7 +74,7 @@ def bench():
 
 
 class Gate:
-    """A call that waits until it is let go."""
+    """A call that waits until it is released."""
 
     def __init__(self, answer):
         self.entered, self.go, self.answer = threading.Event(), threading.Event(), answer
@@ -90,7 +90,7 @@ def num(future):
     return None if job is None else job.job.num
 
 
-def test_ends_and_scores_do_not_wait_for_a_source_that_thinks(bench):
+def test_results_and_scores_do_not_wait_for_a_slow_source(bench):
     gate = Gate(1)
     source = Script(0, gate)
     b = bench(source)
@@ -135,7 +135,7 @@ def test_not_now_is_asked_again_after_news(bench, news):
     assert source.heard == [(news, 0)]
 
 
-def test_the_last_end_during_an_ask_that_says_not_now_is_no_deadlock(bench):
+def test_the_last_result_during_an_ask_that_returns_not_now_does_not_deadlock(bench):
     refused = Gate(NOT_NOW)
     b = bench(Script(0, refused, 1))
     first = b.take(1).result(20)
@@ -215,7 +215,7 @@ def test_a_job_pulled_by_a_slot_that_closes_goes_to_another(bench):
     assert num(b.take(2)) == 1
 
 
-def test_a_source_that_raises_is_not_asked_again_and_nobody_hangs(bench):
+def test_a_source_that_raises_is_not_asked_again_and_no_slot_hangs(bench):
     def broken():
         raise ValueError("no")
 
@@ -239,7 +239,7 @@ def test_a_retry_runs_while_the_source_has_no_job(bench):
     assert num(b.take()) is None
 
 
-def test_a_fresh_job_does_not_run_beside_one_that_must_run_alone(bench):
+def test_a_fresh_job_does_not_run_at_the_same_time_as_one_that_must_run_alone(bench):
     gate = Gate(2)
     b = bench(Script(0, NOT_NOW, 1, gate), ("cuda:0", "cuda:0", "cuda:1"))
     job = b.take(1).result(20)
@@ -248,14 +248,14 @@ def test_a_fresh_job_does_not_run_beside_one_that_must_run_alone(bench):
     beside = b.take(2)
     b.scheduler.hear(score_of(0))  # news: the source has jobs again
     assert num(b.take(3)) == 1  # another device may take one
-    assert not gate.entered.wait(0.2)  # nor does the slot that must wait pull one
+    assert not gate.entered.wait(0.2)  # and the slot that must wait does not ask for one
     b.report(job)
     gate.go.set()
     assert num(beside) == 2
 
 
-def test_slots_race_and_stop_at_any_moment_and_no_job_is_lost(bench):
-    """A sampler that often says "not now", 8 slots, and a stop in the midst: 30 times."""
+def test_no_job_is_lost_when_racing_slots_are_stopped(bench):
+    """A sampler that often returns NOT_NOW, 8 slots, and a stop in the middle: 30 times."""
     for seed in range(30):
         dice = random.Random(seed)
         stop_at, source = dice.randrange(1, 120), OneAtATime(FakeSampler(120, lag=1 + seed % 8))

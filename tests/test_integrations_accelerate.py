@@ -58,7 +58,7 @@ class Notices:
 
 
 def sweep(train, jobs, slots, **settings):
-    """Return what ``train(job)`` gave for each of ``jobs``."""
+    """Return the value of ``train(job)`` for each of ``jobs``."""
     result = torch_autotrain(
         lambda at: (torch.nn.Linear(1, 1), jobs[at]),
         lambda _device, loaders, _model, job, _save, _prefix: train(job, *loaders),
@@ -75,7 +75,7 @@ def sweep(train, jobs, slots, **settings):
 
 @pytest.fixture(scope="module")
 def alone():
-    """What the plain script gives for each kind of job."""
+    """The results of the plain script for each kind of job."""
     return {
         job: run_plain("accelerate_script", *job, module="accelerate") for job in sorted(set(JOBS))
     }
@@ -88,7 +88,7 @@ def test_jobs_train_as_the_plain_script_does(alone, slots):
     assert trained == [alone[job] for job in JOBS]
 
 
-def test_jobs_that_import_it_first_all_at_once_train_so_too(alone):
+def test_jobs_that_all_import_it_first_train_the_same(alone):
     assert run_sweep("accelerate_script", 4, JOBS) == [alone[job] for job in JOBS]
 
 
@@ -119,7 +119,7 @@ def test_threads_that_a_job_starts_find_its_state():
     assert sweep(train, [2, 3], 2) == [([True] * 3, 2), ([True] * 3, 3)]
 
 
-def test_the_process_s_own_state_stays_as_it_is():
+def test_the_processs_own_state_is_unchanged():
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
     before = [(kind._shared_state, dict(kind._shared_state)) for kind in CLASSES]
     sweep(lambda job: accelerate_script.train(*job), JOBS[:4], 2)
@@ -134,7 +134,7 @@ def test_the_process_s_own_state_stays_as_it_is():
     assert synced == [False, True, False, True]
 
 
-def test_an_accelerator_of_the_process_is_said_not_to_be_the_jobs():
+def test_an_accelerator_made_before_the_sweep_causes_a_warning():
     Accelerator(cpu=True)
     notices = Notices()
     sweep(lambda _job: len(AcceleratorState._shared_state), [1, 2], 2, observers=[notices])
@@ -213,7 +213,7 @@ def test_state_of_one_job_s_accelerator_is_not_put_back_for_the_next():
     assert sweep(train, ["no", "bf16"], 1) == ["no", "bf16"]
 
 
-def test_a_sweep_inside_a_job_has_states_of_its_own():
+def test_a_sweep_inside_a_job_has_its_own_states():
     def inner(steps):
         return Accelerator(cpu=True, gradient_accumulation_steps=steps).gradient_state.num_steps
 
@@ -250,7 +250,7 @@ def test_the_best_model_is_built_again_without_touching_the_process_s_state(tmp_
 
 
 @pytest.mark.parametrize(("slots", "times"), [(1, 0), (2, 1)])
-def test_a_version_that_is_not_known_is_named_once(slots, times):
+def test_an_unknown_version_is_named_once(slots, times):
     plain = GradientState._shared_state
     GradientState._shared_state = ThreadLocalSharedDict()
     notices = Notices()

@@ -35,7 +35,7 @@ def sweep(train, slots):
     return [value for *_, value in sorted(result.stats, key=lambda row: row[2]["at"])]
 
 
-def test_a_model_that_another_job_builds_meanwhile_is_a_whole_one():
+def test_a_model_that_another_job_builds_at_the_same_time_is_not_empty():
     begun, built = threading.Event(), threading.Event()
 
     def train(at):

@@ -1,4 +1,4 @@
-"""Doing something as soon as a module is imported."""
+"""Acting on a module as soon as it is imported."""
 
 import importlib
 import sys
@@ -18,14 +18,14 @@ def meta_path_stays():
 
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
-    """A module that nobody has imported, by name."""
+    """The name of a module that has not been imported."""
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "freshly_made.py").write_text("value = 1\n")
     yield "freshly_made"
     sys.modules.pop("freshly_made", None)
 
 
-def test_a_module_that_is_there_is_seen_at_once():
+def test_an_imported_module_is_acted_on_immediately():
     seen = []
     with when_imported("json", seen.append):
         assert seen == [sys.modules["json"]]
@@ -42,7 +42,7 @@ def test_a_module_is_seen_when_it_is_imported_and_only_then(fresh):
         assert "exec_module" not in vars(module.__loader__)
 
 
-def test_what_is_done_is_done_before_any_thread_has_the_module(fresh):
+def test_the_action_is_complete_before_any_thread_gets_the_module(fresh):
     def change(module):
         module.value = 2
 
@@ -84,7 +84,7 @@ def test_an_import_that_fails_calls_nothing(fresh, tmp_path):
         assert [module.value for module in seen] == [1]
 
 
-def test_a_module_that_is_not_there_is_an_import_error_as_ever():
+def test_a_missing_module_is_still_an_import_error():
     with when_imported("no_such_module_at_all", pytest.fail):
         with pytest.raises(ModuleNotFoundError, match="no_such_module_at_all"):
             importlib.import_module("no_such_module_at_all")

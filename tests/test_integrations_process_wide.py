@@ -1,4 +1,4 @@
-"""Libraries whose state is the whole process's are named once."""
+"""Libraries with process-wide state are named once."""
 
 import sys
 import types
@@ -33,12 +33,12 @@ def test_each_is_named_with_what_to_do(monkeypatch, name):
     assert "one slot in `devices`" in message
 
 
-def test_what_is_not_imported_is_not_named():
+def test_a_library_that_is_not_imported_is_not_named():
     with named(pytest.fail, slots=2):
         pass
 
 
-def test_one_slot_needs_no_word(monkeypatch):
+def test_one_slot_causes_no_warning(monkeypatch):
     stand_in(monkeypatch, "wandb")
     with libraries_apart(pytest.fail, slots=1):
         pass

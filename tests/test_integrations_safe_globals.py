@@ -73,7 +73,7 @@ def for_good(needed):
 
 @pytest.mark.parametrize("theirs", [safe_globals, as_accelerate_does])
 @pytest.mark.parametrize("ours", [safe_globals, as_accelerate_does, for_good])
-def test_what_another_job_takes_away_stays_until_this_job_is_done(theirs, ours):
+def test_what_another_job_removes_stays_until_this_job_removes_it(theirs, ours):
     entered, added, left = (threading.Event() for _ in range(3))
 
     def leaves_first():
@@ -109,7 +109,7 @@ def test_after_the_last_block_it_is_refused_again():
     sweep(uses_it, comes_after)
 
 
-def test_what_wraps_a_function_meanwhile_works_afterwards(monkeypatch):
+def test_a_wrapper_added_inside_the_block_works_after_it(monkeypatch):
     monkeypatch.setattr(unpickler, "_add_safe_globals", unpickler._add_safe_globals)
     plain, calls = unpickler._add_safe_globals, []
     with safe_globals_counted():

@@ -65,7 +65,7 @@ def sweep(train, count):
     return [value for *_, value in sorted(result.stats, key=lambda row: row[2]["at"])]
 
 
-def test_models_loaded_and_built_at_the_same_time_are_what_they_say():
+def test_models_loaded_and_built_at_the_same_time_are_correct():
     GPT2LMHeadModel(CONFIG).to(torch.bfloat16).save_pretrained("saved")
 
     def train(at, together):
@@ -131,13 +131,13 @@ def test_a_model_of_another_dtype_is_the_same_as_alone(config, dtype):
         assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_a_dtype_that_is_none_is_refused_in_their_words():
+def test_a_wrong_dtype_gives_the_librarys_own_error():
     with builds_apart(pytest.fail):
         with pytest.raises(ValueError, match="not a floating-point dtype"):
             GPT2LMHeadModel._from_config(CONFIG, dtype=torch.int64)
 
 
-def test_a_version_that_is_not_known_is_named(monkeypatch):
+def test_an_unknown_version_is_named(monkeypatch):
     from transformers import modeling_utils
 
     monkeypatch.delattr(modeling_utils.init, "no_tie_weights")

@@ -1,4 +1,4 @@
-"""What Ctrl-C during a sweep means for who called it: a script ends, a session goes on."""
+"""Ctrl-C during a sweep ends a script; an interactive session continues."""
 
 import os
 import signal
@@ -68,7 +68,7 @@ def test_a_session_is_not_asked_to_leave(tmp_path):
     assert "goes on with 1.0 130" in child.stdout, child.stderr
 
 
-def test_a_python_prompt_lives_on(tmp_path):
+def test_a_python_prompt_survives(tmp_path):
     code = SWEEP.format(signal="SIGINT") + "\n\nsweep()\nprint('still', 'here')\n"
     child = subprocess.run(
         [sys.executable, "-i", "-q"],
@@ -100,6 +100,6 @@ def test_ipython_shows_the_message_and_no_exit_warning(tmp_path):
     assert "To exit" not in child.stdout + child.stderr
 
 
-def test_what_ipython_asks_it_to_show_is_one_line():
+def test_ipythons_traceback_is_one_line():
     error = SweepInterrupted("the sweep was ended by SIGINT", signal.SIGINT)
     assert error._render_traceback_() == ["SweepInterrupted: the sweep was ended by SIGINT"]

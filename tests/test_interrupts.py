@@ -1,4 +1,4 @@
-"""Cancellation points are in place while some sweep needs them, and not a moment longer."""
+"""Cancellation points are installed only while a sweep needs them."""
 
 import threading
 
@@ -67,7 +67,7 @@ def test_overlapping_sweeps_leave_nothing_whichever_ends_first(first):
     assert dataloader._BaseDataLoaderIter.__next__ is plain
 
 
-def test_a_job_over_its_time_that_comes_to_no_cancellation_point_is_named_again_and_again(
+def test_a_job_over_its_time_without_cancellation_points_is_named_repeatedly(
     monkeypatch,
 ):
     monkeypatch.setattr(watch, "REMIND_EVERY_S", 0.02)
@@ -81,7 +81,7 @@ def test_a_job_over_its_time_that_comes_to_no_cancellation_point_is_named_again_
                     twice.set()
 
     def train(_device, _loaders, _model, save_best, _prefix):
-        assert twice.wait(30)  # calls nothing that a job can end at
+        assert twice.wait(30)  # no cancellation point
         save_best(torch.nn.Linear(1, 1), 1.0)
 
     with pytest.raises(SweepFailed):

@@ -190,13 +190,13 @@ def test_each_event_comes_back(event):
     assert back == event
 
 
-def test_fields_that_an_older_journal_lacks_have_stand_ins():
+def test_fields_that_an_older_journal_lacks_have_defaults():
     assert event_of({"event": "sweep_started", "time": 1.0, "sweep_id": "s"}).total is None
     assert event_of({"event": "sweep_ended", "time": 1.0, "reason": "timeout"}).reason == "timeout"
     assert event_of({"event": "of_a_later_release", "time": 1.0}) is None
 
 
-def test_score_that_is_no_improvement_is_not_noted(path):
+def test_a_score_that_is_no_improvement_is_not_recorded(path):
     report = ScoreReported(
         job=0,
         name="Thread-1_0",
@@ -307,7 +307,7 @@ def test_any_nested_value_comes_back(value):
     assert repr(value_back(value)) == repr(value)
 
 
-def test_plain_form_is_what_json_makes_of_it():
+def test_the_nearest_form_is_what_json_makes_of_a_value():
     record = json.loads(encode_event(finished(0, value=(0.5, {"n": (1, 2)}))))
     assert record["value"] == [0.5, {"n": [1, 2]}]
     record = json.loads(encode_event(finished(0, value=[0.5, {"n": 1}])))
@@ -319,7 +319,7 @@ def test_param_that_json_cannot_hold_is_kept_as_text():
     assert record["params"] == {"act": {"__repr__": repr(json.JSONDecoder)}, "lr": 0.1}
 
 
-def test_broken_repr_does_no_harm():
+def test_a_broken_repr_is_harmless():
     class Broken:
         def __repr__(self):
             raise RuntimeError
@@ -443,7 +443,7 @@ def test_threads_do_not_mix_their_lines(path, begun):
         assert [int(i) for who, i in lines if int(who) == k] == list(range(200))
 
 
-def test_goes_on_at_the_end_of_a_file(path):
+def test_continues_at_the_end_of_a_file(path):
     write(path, [started()])
     write(path, [notice()])
     assert [r["event"] for r in read_journal(path)] == ["sweep_started", "notice"]
@@ -493,14 +493,14 @@ def test_refuses_a_path_that_cannot_be_written(tmp_path):
         Journal(tmp_path)
 
 
-def test_refuses_to_continue_a_file_that_is_no_journal(path):
+def test_refuses_to_continue_a_file_that_is_not_a_journal(path):
     path.write_text("my own notes")
     with pytest.raises(SweepFolderError, match="not the journal of a sweep"):
         Journal(path)
     assert path.read_text() == "my own notes"
 
 
-def test_what_is_told_before_the_start_stands_after_it(path):
+def test_events_before_the_start_are_written_after_it(path):
     write(path, [notice("early"), notice("too"), started(), notice("late")])
     assert [r.get("message") for r in read_journal(path)] == [None, "early", "too", "late"]
 
@@ -574,7 +574,7 @@ def test_unknown_version_is_refused(path):
 
 
 @pytest.mark.parametrize("text", ["hello\n", "hello", '{"a": 1}\n', '{"event": "x"}\n'])
-def test_file_that_is_no_journal_is_refused(path, text):
+def test_a_file_that_is_not_a_journal_is_refused(path, text):
     path.write_text(text)
     with pytest.raises(JournalError):
         list(read_journal(path))
@@ -587,7 +587,7 @@ def test_record_that_lacks_a_field_is_damage(path):
         load_state(path)
 
 
-def test_unknown_events_are_passed_over(path):
+def test_unknown_events_are_skipped(path):
     write(path)
     line = seal(b'{"event": "weather", "time": 1}\n', len(ALL) + 1)
     path.write_bytes(path.read_bytes() + line)
@@ -665,7 +665,7 @@ def test_score_that_is_nan_is_not_no_score(path):
     assert math.isnan(load_state(path).jobs[0].score)
 
 
-def test_minimize_ranks_the_other_way(path):
+def test_minimize_ranks_the_lowest_score_first(path):
     write(
         path,
         [
@@ -679,7 +679,7 @@ def test_minimize_ranks_the_other_way(path):
     assert load_state(path).best_job().num == 1
 
 
-def test_best_file_is_told_by_its_hash_also_if_only_its_saving_was_noted(path, tmp_path):
+def test_best_file_is_found_by_its_hash_even_if_only_best_saving_was_recorded(path, tmp_path):
     import hashlib
 
     one, two = b"one", b"two"
@@ -744,7 +744,7 @@ def test_full_disk_keeps_lines_and_writes_them_when_there_is_room(path, told, fu
         full_disk.room = room
         journal.on_event(notice("1"))
         journal.on_event(notice("2"))
-        assert path.read_bytes() == before  # no part of a line stays
+        assert path.read_bytes() == before  # no part of a line is left
         assert len(told) == 1
         assert "No space left" in told[0]
         assert str(path) in told[0]
@@ -771,7 +771,7 @@ def test_full_disk_is_tried_again_without_events(path, told, full_disk):
         assert path.read_text()
 
 
-def test_lines_that_stay_unwritten_are_told_at_the_end(path, told, full_disk):
+def test_lines_that_are_never_written_are_reported_at_the_end(path, told, full_disk):
     journal = Journal(path, on_trouble=told.append)
     full_disk.room = 0
     journal.on_event(started())
@@ -790,7 +790,7 @@ def test_listener_may_emit_events_itself(path, full_disk):
     assert events[:3] == ["sweep_started", "notice", "notice"]
 
 
-def test_part_that_cannot_be_cut_off_at_once_is_cut_off_later(path, full_disk, monkeypatch):
+def test_part_that_cannot_be_removed_now_is_removed_later(path, full_disk, monkeypatch):
     with Journal(path, fsync_every_s=60) as journal:
         journal.on_event(started())
         full_disk.room = 10
@@ -807,7 +807,7 @@ def test_part_that_cannot_be_cut_off_at_once_is_cut_off_later(path, full_disk, m
     assert [r.get("message") for r in read_journal(path)] == [None, "1", "2"]
 
 
-def test_memory_that_is_full_keeps_the_event(path, monkeypatch):
+def test_an_event_is_kept_when_memory_is_full(path, monkeypatch):
     with Journal(path) as journal:
         journal.on_event(started())
 
@@ -840,7 +840,7 @@ def test_waiting_lines_leave_out_values_when_they_are_many(path, full_disk, monk
 
 
 @pytest.mark.parametrize("what", ["file", "folder"])
-def test_deleted_file_or_folder_is_made_anew_with_all_that_was_in_it(tmp_path, what, told):
+def test_deleted_file_or_folder_is_created_again_with_its_content(tmp_path, what, told):
     path = tmp_path / "sweep" / "journal.jsonl"
     with Journal(path, on_trouble=told.append) as journal:
         journal.on_event(started())
@@ -852,7 +852,7 @@ def test_deleted_file_or_folder_is_made_anew_with_all_that_was_in_it(tmp_path, w
     assert os.listdir(path.parent) == ["journal.jsonl"]
 
 
-def test_folder_that_cannot_be_made_anew_keeps_lines_until_it_can(tmp_path, told):
+def test_lines_wait_while_the_folder_cannot_be_created_again(tmp_path, told):
     path = tmp_path / "sweep" / "journal.jsonl"
     with Journal(path, on_trouble=told.append, fsync_every_s=60) as journal:
         journal.on_event(started())
@@ -865,7 +865,7 @@ def test_folder_that_cannot_be_made_anew_keeps_lines_until_it_can(tmp_path, told
     assert [r.get("message") for r in read_journal(path)] == [None, "1", "2"]
 
 
-def test_other_file_in_its_place_is_kept_aside(path):
+def test_another_file_in_its_place_is_renamed(path):
     with Journal(path) as journal:
         journal.on_event(started())
         other = path.with_name("new")
@@ -876,7 +876,7 @@ def test_other_file_in_its_place_is_kept_aside(path):
     assert path.with_name("journal.jsonl.other").read_text() == "edited"
 
 
-def test_folder_that_another_sweep_took_is_left_alone(tmp_path, told):
+def test_a_folder_taken_by_another_sweep_is_not_touched(tmp_path, told):
     folder = SweepFolder(tmp_path / "sweep")
     with folder.lock():
         journal = Journal(folder.journal_path, on_trouble=told.append, reclaim=folder.reclaim)

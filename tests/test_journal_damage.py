@@ -1,4 +1,4 @@
-"""A journal with changed bits, with lines lost, doubled or swapped, with fields of a wrong type."""
+"""Journals with changed bits, with lost, doubled or swapped lines, or with fields of a wrong type."""
 
 import io
 import json
@@ -48,7 +48,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def lines(path):
-    """The lines of a whole journal, which lies at ``path``."""
+    """Write an intact journal to ``path``; return its lines."""
     with Journal(path) as journal:
         for event in EVENTS:
             journal.on_event(event)
@@ -61,7 +61,7 @@ def old_lines():
 
 
 def numbers(path):
-    """The numbers in a journal, which is whole."""
+    """Return the numbers in an intact journal."""
     assert len(list(read_journal(path))) == len(path.read_bytes().splitlines())
     return [json.loads(line)["n"] for line in path.read_bytes().splitlines()]
 
@@ -74,7 +74,7 @@ def test_each_line_has_its_number_and_the_checksum_of_what_is_before_it(lines):
         assert record["crc"] == zlib.crc32(line[: line.rindex(b', "crc"')])
 
 
-def test_numbers_go_on_when_a_journal_is_continued(path, lines):
+def test_numbers_continue_when_a_journal_is_continued(path, lines):
     with Journal(path) as journal:
         journal.on_event(Notice(level="info", message="more"))
     assert numbers(path) == [*range(1, len(lines) + 2)]
@@ -84,7 +84,7 @@ def test_numbers_go_on_when_a_journal_is_continued(path, lines):
 
 
 def check_flip(path, data, whole, at, bit):
-    """Change one bit: the journal is refused with the line, or has the same content."""
+    """Change one bit: reading is an error that names the line, or gives the same content."""
     flipped = bytearray(data)
     flipped[at] ^= 1 << bit
     path.write_bytes(flipped)
@@ -198,7 +198,7 @@ def test_an_appended_line_without_checksum_is_refused(path, lines):
 # -- journals of the first version ---------------------------------------------------------------
 
 
-def test_an_old_journal_is_read_as_it_is(path):
+def test_an_old_journal_is_read_unchanged(path):
     path.write_bytes(b"".join(old_lines()))
     assert list(read_journal(path)) == [json.loads(line) for line in old_lines()]
     assert load_state(path).jobs[0].status == "finished"
@@ -245,7 +245,7 @@ def events_of(path):
     return [(r["event"], r.get("time")) for r in read_journal(path)]
 
 
-def test_a_whole_journal_is_left_as_it_is(path, lines):
+def test_an_intact_journal_is_not_changed(path, lines):
     assert repair_journal(path, "minimize", 7) is None
     path.write_bytes(path.read_bytes()[:-10])  # torn
     before = path.read_bytes()
@@ -287,7 +287,7 @@ def test_repair_counts_copies_neither_as_records_nor_for_missing_ones(path, line
     assert "3 records missing from the file" in said
 
 
-def test_repair_keeps_what_is_whole_on_a_line_with_two_records(path, lines):
+def test_repair_keeps_the_intact_record_on_a_line_with_two(path, lines):
     events = events_of(path)
     joined = lines[4].rstrip(b"\n") + b"?" + lines[5]
     path.write_bytes(b"".join([*lines[:4], joined, *lines[6:]]))
@@ -306,7 +306,7 @@ def test_repair_drops_a_copy_on_the_same_line(path, lines):
     assert events_of(path) == events
 
 
-def test_repair_makes_up_for_a_lost_start(path, lines):
+def test_repair_replaces_a_lost_start(path, lines):
     path.write_bytes(b"".join([lines[0][:40] + b"\n", *lines[1:]]))
     assert "a start of the sweep" in repair_journal(path, "minimize", 7)
     state = load_state(path)
@@ -318,7 +318,7 @@ def test_repair_makes_up_for_a_lost_start(path, lines):
     assert load_state(path).direction == "minimize"
 
 
-def test_jobs_after_a_lost_start_are_not_taken_for_those_of_the_sweep_before(path):
+def test_jobs_after_a_lost_start_are_not_mistaken_for_earlier_jobs(path):
     fixed = [{"fixed": {"train_kwargs['epochs']": epochs}} for epochs in ("10", "100")]
     events = [started(1, spec=fixed[0]), begin(0), finish(0, 0.5), ended(finished=1)]
     events += [started(1, spec=fixed[1], resumed=True, superseded=[0]), begin(1), finish(1, 0.6)]
@@ -332,7 +332,7 @@ def test_jobs_after_a_lost_start_are_not_taken_for_those_of_the_sweep_before(pat
     assert jobs[1].fixed is None
 
 
-def test_repair_of_a_file_without_a_whole_record_is_refused(path):
+def test_repair_of_a_file_without_an_intact_record_is_refused(path):
     path.write_bytes(b"hello\nworld\n")
     with pytest.raises(JournalError, match="it has no intact record"):
         repair_journal(path, "minimize", 7)

@@ -118,7 +118,7 @@ def test_duration_text_rounds_up_into_the_next_unit():
     assert duration_text(3599.9) == "1:00 h"
 
 
-def test_a_stdout_that_is_no_file_takes_nothing_from_the_sweep(tmp_path, monkeypatch):
+def test_a_stdout_that_is_not_a_file_does_not_harm_the_sweep(tmp_path, monkeypatch):
     class Broken:
         def write(self, text):
             raise RuntimeError("not me")
@@ -129,7 +129,7 @@ def test_a_stdout_that_is_no_file_takes_nothing_from_the_sweep(tmp_path, monkeyp
 
 
 def test_the_text_is_text_in_a_notebook_too(monkeypatch):
-    """In a Jupyter kernel rich would hand its output to the display, and the text be empty."""
+    """In a Jupyter kernel, rich would send its output to the display, and the text would be empty."""
     import rich.console
 
     monkeypatch.setattr(rich.console, "_is_jupyter", lambda: True)

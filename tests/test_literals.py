@@ -21,7 +21,7 @@ def test_reads_what_repr_writes(params):
     assert read_params(repr(tuple(params.items()))) == params
 
 
-def test_reads_names_of_floats_that_are_no_literals():
+def test_reads_nan_and_inf():
     params = read_params("(('a', inf), ('b', [-inf, nan]))")
     assert params["a"] == math.inf
     assert params["b"][0] == -math.inf
@@ -48,7 +48,7 @@ def test_reads_names_of_floats_that_are_no_literals():
         "",
     ],
 )
-def test_gives_back_other_text(text):
+def test_returns_other_text_unchanged(text):
     assert read_params(text) == text
 
 
@@ -56,7 +56,7 @@ def test_gives_back_other_text(text):
     "inner",
     ["[" * 5000 + "]" * 5000, "-" * 50_000 + "1", "1+" * 50_000 + "1", "9" * 5000, "x" * 2_000_000],
 )
-def test_gives_back_text_that_would_break_a_parser(inner):
+def test_returns_text_that_would_break_a_parser(inner):
     text = f"(('a', {inner}),)"
     assert read_params(text) == text
 

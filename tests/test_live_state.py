@@ -116,7 +116,7 @@ def test_time_left():
     assert state_of(started(None)).eta_s(1002.0) is None
 
 
-def test_display_tells_all():
+def test_display_shows_counts_slots_and_the_best():
     state = state_of(
         started(4),
         begin(0, params={"lr": 0.1, "same": 1}),
@@ -145,7 +145,7 @@ def test_many_slots_are_cut():
     assert "... and 24 more slots" in shown(state)
 
 
-def test_the_line_has_no_control_characters_and_is_no_news_in_a_log(tmp_path):
+def test_the_line_has_no_control_characters_and_the_log_parser_ignores_it(tmp_path):
     state = state_of(started(2), begin(0), finish(0, 0.5), begin(1))
     line = plain_line(state, 1005.0)
     assert line.isprintable()

@@ -36,7 +36,7 @@ def test_the_last_two_sets_stay():
     assert [size for (size,) in factory.calls] == [1, 2, 3, 2]
 
 
-def test_a_pinned_set_always_stays():
+def test_a_pinned_set_is_never_dropped():
     sets, factory = LoaderSets(None), Factory()
     first = ask(sets, factory, 0, pin=True)
     for size in (1, 2, 3, 4):
@@ -60,7 +60,7 @@ def test_a_factory_that_raises_is_called_again():
     assert sets.has(Call(factory, (), {}))
 
 
-def test_shared_data_is_built_once_though_all_ask_at_once():
+def test_shared_data_is_built_once_when_all_slots_ask_at_the_same_time():
     shared, factory, barrier, got = SharedData(None), Factory(), threading.Barrier(8), []
 
     def ask_shared():
@@ -76,7 +76,7 @@ def test_shared_data_is_built_once_though_all_ask_at_once():
     assert len(set(map(id, got))) == 1
 
 
-def test_different_shared_data_are_built_side_by_side():
+def test_different_shared_data_are_built_at_the_same_time():
     shared, barrier = SharedData(None), threading.Barrier(2)
 
     def factory(name):

@@ -162,7 +162,7 @@ def test_old_retry_is_one_row(parse):
         "Thread-1_0: (('a', 5), ('b', 6)) -> 0.5",
     ],
 )
-def test_output_of_the_training_is_no_news(parse, line):
+def test_output_of_the_training_is_ignored(parse, line):
     text = "Thread-1_0: (('a', 1),)\nThread-1_0: new maximum score 0.5: OVERALL MAXIMUM\n"
     assert parse(text + line + "\n") == parse(text)
 
@@ -211,7 +211,7 @@ def test_params_over_several_lines(parse, lines, params):
     assert parse(text) == [("Thread-1_0", 0.5, params, False)]
 
 
-def test_params_that_do_not_end_swallow_no_other_job(parse):
+def test_unfinished_params_do_not_hide_another_job(parse):
     text = "Thread-1_0: (('a', 5\nThread-2_0: (('a', 2),)\nThread-2_0: new maximum score 0.5\n"
     assert parse(text) == [
         ("Thread-2_0", 0.5, {"a": 2}, False),
@@ -240,7 +240,7 @@ def test_the_finished_score_is_final(parse):
     assert parse(text) == [("Thread-1_0", 0.7, {"a": 1}, True)]
 
 
-def test_a_retried_job_is_there_once_under_its_last_name(parse):
+def test_a_retried_job_has_one_row_with_its_last_name(parse):
     text = new_log(
         new_job(0, "Thread-1_0", finished=False),
         "Thread-1_0: failed: ValueError: bad (attempt 1, runs again at the end)\n",
@@ -260,7 +260,7 @@ def test_a_failed_job_is_not_finished(parse):
     assert {row[0]: row[3] for row in parse(text)} == {"Thread-1_0": False, "Thread-1_1": True}
 
 
-def test_a_traceback_that_quotes_a_log_line_is_no_news(parse):
+def test_a_traceback_that_quotes_a_log_line_is_ignored(parse):
     text = new_log(
         new_job(0, "Thread-1_0", 0.5),
         "Thread-1_0: failed: X: Thread-1_0: new maximum score 7 (attempt 2, given up)\n"
@@ -291,7 +291,7 @@ def test_minimize_is_known_from_its_lines(parse):
     assert [row[1] for row in parse(text)] == [0.1, 0.5]
 
 
-def test_a_config_that_the_training_prints_does_not_turn_the_ranking(parse):
+def test_a_config_printed_by_the_training_does_not_change_the_direction(parse):
     text = new_log(new_job(0, "Thread-1_0", 0.1), "direction: minimize\n")
     text += new_job(1, "Thread-1_1", 0.2)
     assert [row[1] for row in parse(text)] == [0.2, 0.1]
@@ -335,7 +335,7 @@ def test_a_resumed_sweep_is_one_sweep(parse):
     ]
 
 
-def test_a_job_that_a_resumed_sweep_runs_anew_begins_without_a_score(parse):
+def test_a_job_that_a_resumed_sweep_runs_again_begins_without_a_score(parse):
     scored = "Thread-1_0: new maximum score 0.8: OVERALL MAXIMUM\n"
     text = new_log(new_job(0, "Thread-1_0", finished=False), scored)
     assert parse(text + new_log(new_job(0, "Thread-1_1", finished=False), resumed=True)) == [
@@ -350,7 +350,7 @@ def test_batches_of_a_sweep_are_one_sweep(parse):
     assert [row[1] for row in parse(text)] == [0.6, 0.3]
 
 
-def test_sweeps_of_opposite_direction_are_ranked_apart(parse):
+def test_sweeps_of_opposite_directions_are_ranked_separately(parse):
     text = new_log(new_job(0, "Thread-1_0", 1), new_job(1, "Thread-1_1", 2), sweep="x")
     text += new_log(
         new_job(0, "Thread-1_0", 3),
@@ -392,11 +392,11 @@ def test_encodings(parse, encoding):
     assert parse(OLD.replace("\n", "\r\n"), encoding) == OLD_ROWS
 
 
-def test_bytes_that_are_no_text_are_noise(parse):
+def test_invalid_bytes_are_ignored(parse):
     assert parse(b"\xff\xfe\xfa"[2:] + b"\x80\x81\n" + OLD.encode()) == OLD_ROWS
 
 
-def test_a_line_said_twice_counts_once(parse):
+def test_a_line_that_is_printed_twice_counts_once(parse):
     lines = new_log(new_job(0, "Thread-1_0", 0.5), new_job(1, "Thread-1_1", 0.4)).splitlines()
     twice = "\n".join(line + "\n" + line for line in lines)
     assert parse(twice) == parse("\n".join(lines))
@@ -515,7 +515,7 @@ def test_a_missing_log_is_also_a_file_not_found_error(tmp_path):
         (bytes(range(256)) * 100, "not the log of a sweep"),
     ],
 )
-def test_what_is_no_log(tmp_path, content, message):
+def test_a_file_that_is_not_a_log(tmp_path, content, message):
     path = tmp_path / "x.log"
     path.write_bytes(content)
     with pytest.raises(LogError, match=message) as error:
@@ -578,7 +578,7 @@ def test_silent_prints_nothing(parse, capsys):
     ],
 )
 def test_time_is_linear_in_hostile_lines(parse, line):
-    began = time.process_time()  # quadratic, it would be minutes
+    began = time.process_time()  # quadratic time would take minutes
     parse("Thread-1_0: (('a', 1),)\n" + (line + "\n") * 3)
     assert time.process_time() - began < 20
 
@@ -611,7 +611,7 @@ noise = st.sampled_from(
 
 
 class Emitter:
-    """Runs made-up jobs through the log, as a sweep would."""
+    """Logs made-up jobs, as a sweep would."""
 
     def __init__(self, direction, data):
         self.direction, self.data, self.text, self.best = direction, data, "", None

@@ -96,7 +96,7 @@ def test_a_wrong_command_line_is_status_2(argv, capsys):
     assert end.value.code == 2
 
 
-def test_a_reader_that_leaves_is_no_error(good):
+def test_a_closed_pipe_is_not_an_error(good):
     done = subprocess.run(
         f"{sys.executable} -m junky_core leaderboard {good} | true",
         shell=True,

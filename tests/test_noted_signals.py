@@ -28,7 +28,7 @@ def test_a_signal_is_noted_and_handlers_come_back(signum):
     assert handlers() == before
 
 
-def test_an_ignored_signal_stays_ignored():
+def test_an_ignored_signal_remains_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
         with noted() as signals:
@@ -42,7 +42,7 @@ def test_an_ignored_signal_stays_ignored():
 def test_a_front_door_keeps_the_signals_that_a_sweep_took():
     before = handlers()
     with noted_until_here() as outer:
-        assert handlers() == before  # nothing runs yet: Ctrl-C does as ever
+        assert handlers() == before  # nothing runs yet: Ctrl-C acts as usual
         with noted() as inner:
             pass
         os.kill(os.getpid(), signal.SIGINT)
@@ -125,7 +125,7 @@ def test_sighup_ends_a_sweep_with_status_129(tmp_path):
 FORKED = """
 import os, signal
 child = []
-# Before any of ours: as a signal that comes the moment the child is there.
+# Registered before ours: like a signal that arrives right after the fork.
 os.register_at_fork(after_in_child=lambda: child and os.kill(os.getpid(), child[0]))
 import torch
 from junky_core import torch_autotrain
@@ -141,12 +141,12 @@ def train(device, loaders, model, number, save_best, log_prefix):
 numbers = [int(signal.SIGTERM), int(signal.SIGHUP)]
 torch_autotrain(lambda number: (torch.nn.Linear(1, 1), number), train,
                 make_model_fit_params=[("number", numbers)])
-os.kill(os.getpid(), signal.SIGTERM)  # nothing is held back in the parent
+os.kill(os.getpid(), signal.SIGTERM)  # the parent blocks no signal
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_forked_child_dies_of_a_signal_that_comes_at_once(tmp_path):
+def test_a_signal_right_after_the_fork_ends_the_child(tmp_path):
     done = subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED],
         cwd=tmp_path,

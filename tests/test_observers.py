@@ -1,4 +1,4 @@
-"""The project's own observers keep the observers' contract."""
+"""The project's own observers fulfil the observers' contract."""
 
 from observer_contract import ObserverContract
 

@@ -1,4 +1,4 @@
-"""Inputs that no one should give, and someone will: each is refused by an error of this project.
+"""Unusual inputs: each is refused with an error of this project.
 
 The message names what was given and where; nothing is left behind on disk. What comes from Hydra's
 command line is in ``tests/hydra/test_odd_overrides.py``.
@@ -42,7 +42,7 @@ class NoRepr:
 
 
 def named(value):
-    """Name a case alike in every process."""
+    """Name a case the same way in every process."""
     return re.sub(r" at 0x\w+|[^\w<>\[\]{}(),.*:/=-]", "", ascii(shown(value)))[:40]
 
 
@@ -67,7 +67,7 @@ NUMBERS = [BIG, -BIG, 1.5, float("nan"), "1", b"1", [1], True, object(), np.arra
 
 @pytest.mark.parametrize("value", NUMBERS, ids=named)
 @pytest.mark.parametrize("name", ["max_retries", "seed", "threads_per_slot", "fail_fast"])
-def test_numbers_that_are_none(name, value):
+def test_wrong_numbers(name, value):
     if value is BIG and name in ("max_retries", "fail_fast"):
         torch_autotrain(make, train, **{name: value})  # as many as you like
         return
@@ -76,7 +76,7 @@ def test_numbers_that_are_none(name, value):
 
 @pytest.mark.parametrize("value", [-BIG, "1", b"1", True, object(), 0, -1], ids=named)
 @pytest.mark.parametrize("name", ["job_timeout_s", "sweep_timeout_s"])
-def test_seconds_that_are_none(name, value):
+def test_wrong_seconds(name, value):
     refused(lambda: torch_autotrain(make, train, **{name: value}), name)
 
 
@@ -106,11 +106,11 @@ def test_seconds_that_are_none(name, value):
     ],
     ids=named,
 )
-def test_devices_that_are_none(devices):
+def test_wrong_devices(devices):
     refused(lambda: torch_autotrain(make, train, devices=devices), "accepted forms")
 
 
-def test_as_many_slots_as_there_may_be_are_named():
+def test_the_largest_number_of_slots_is_named():
     refused(lambda: torch_autotrain(make, train, devices="cpu*1025"), "1025 slots", "at most 1024")
 
 
@@ -119,7 +119,7 @@ PATHS += ["~nobody-here/x", "\ud800"]
 
 
 @pytest.mark.parametrize("path", PATHS, ids=named)
-def test_paths_that_are_none(path):
+def test_wrong_paths(path):
     refused(lambda: torch_autotrain(make, train, sweep_dir=path), "sweep_dir")
     refused(lambda: torch_autotrain(make, train, sweep_dir=path, resume=True), "sweep_dir")
     for folder in (None, "new"):
@@ -165,19 +165,19 @@ def test_a_best_model_that_cannot_be_written_leaves_no_sweep_folder(path):
     ],
     ids=named,
 )
-def test_arguments_that_are_none(name, value):
+def test_wrong_arguments(name, value):
     refused(lambda: torch_autotrain(make, train, **{name: value, "sweep_dir": "new"}), name)
 
 
 @pytest.mark.parametrize("method", [BIG, NoRepr(), None], ids=named)
-def test_methods_that_are_none(method):
+def test_wrong_methods(method):
     refused(lambda: torch_autotrain(method, train), "make_model_method")
     refused(lambda: torch_autotrain(make, method), "train_method")
 
 
 @pytest.mark.parametrize("grid", [BIG, {BIG: [1]}, [(BIG, [1])], nested(5000, [1]), [("a", range(10**30))]],
                          ids=named)  # fmt: skip
-def test_grids_that_are_none(grid):
+def test_wrong_grids(grid):
     refused(lambda: expand_fit_params(grid), "fit_params")
     refused(lambda: torch_autotrain(make, train, make_model_fit_params=grid, sweep_dir="new"))
 
@@ -196,7 +196,7 @@ def test_grids_that_are_none(grid):
     ],
     ids=named,
 )
-def test_values_that_no_log_can_hold(value):
+def test_values_that_a_log_cannot_hold(value):
     grid = [("width", [value])]
     for dry_run in (True, False):
         refused(
@@ -306,6 +306,6 @@ def test_numbers_on_the_command_line(argv):
 @pytest.mark.parametrize(
     "value", [BIG, [BIG], NoRepr(), [NoRepr()], nested(5000), "x" * 10**6, {BIG: BIG}], ids=named
 )
-def test_messages_show_anything_shortly(value):
+def test_messages_show_any_value_shortened(value):
     assert len(shown(value)) < 300
     assert repr_of(value)

@@ -1,4 +1,4 @@
-"""What pyproject.toml claims, and what the files of constraints pin, agree."""
+"""The claims of pyproject.toml agree with the pins of the constraints files."""
 
 import importlib.metadata
 from collections import Counter
@@ -67,7 +67,7 @@ def test_each_python_has_one_pin_for_what_the_project_needs(python):
     assert names <= set(pins(PLAIN, python))
 
 
-def test_the_peers_are_pinned_apart():
+def test_the_peers_are_pinned_separately():
     # Optuna 5 in constraints.txt would keep Hydra's Optuna sweeper out, which needs an older one.
     peers = {"hydra-joblib-launcher", "optuna", "ray", "sqlalchemy", "alembic"}
     assert not peers & set(pins(PLAIN))

@@ -32,7 +32,7 @@ def louder(module):
     return patched
 
 
-def test_the_last_of_overlapping_blocks_takes_the_patch_away(module):
+def test_the_last_of_overlapping_blocks_removes_the_patch(module):
     patched = louder(module)
     first, second = patched(), patched()
     first.__enter__()
@@ -70,13 +70,13 @@ def test_blocks_of_two_threads_overlap(module):
     assert module.greet() == "plain"
 
 
-def test_an_error_inside_the_block_takes_the_patch_away(module):
+def test_an_error_inside_the_block_removes_the_patch(module):
     with pytest.raises(KeyError), louder(module)():
         raise KeyError
     assert module.greet() == "plain"
 
 
-def test_what_failed_half_way_is_undone_and_tried_again(module):
+def test_a_patch_that_fails_halfway_is_undone_and_retried(module):
     failures = [OSError("full")]
 
     @shared
@@ -95,7 +95,7 @@ def test_what_failed_half_way_is_undone_and_tried_again(module):
     assert module.greet() == "plain"
 
 
-def test_what_wraps_the_patch_stays_and_works(module):
+def test_a_wrapper_of_the_patch_stays_and_works(module):
     patched = louder(module)
     with patched():
         ours = module.greet
@@ -106,7 +106,7 @@ def test_what_wraps_the_patch_stays_and_works(module):
     assert module.greet() == "<plain!>"
 
 
-def test_a_patch_that_other_code_puts_back_late_still_works(module):
+def test_a_patch_restored_late_by_other_code_still_works(module):
     patched = louder(module)
     with patched():
         ours = module.greet
@@ -115,13 +115,13 @@ def test_a_patch_that_other_code_puts_back_late_still_works(module):
     assert module.greet() == "plain!"
 
 
-def test_what_replaced_the_patch_stays(module):
+def test_a_replacement_of_the_patch_stays(module):
     with replaced(module, "greet", "ours"):
         module.greet = "theirs"
     assert module.greet == "theirs"
 
 
-def test_an_attribute_that_was_deleted_stays_so(module):
+def test_an_attribute_that_was_deleted_is_not_restored(module):
     with replaced(module, "greet", "ours"):
         del module.greet
     assert not hasattr(module, "greet")
@@ -140,7 +140,7 @@ def test_an_inherited_attribute_is_inherited_again():
     assert Derived.name == "base"
 
 
-def test_a_static_method_stays_one():
+def test_a_static_method_remains_a_static_method():
     class Owner:
         @staticmethod
         def name():
@@ -152,7 +152,7 @@ def test_a_static_method_stays_one():
     assert vars(Owner)["name"] is before
 
 
-def test_a_module_that_is_reloaded_keeps_what_its_code_made(tmp_path, monkeypatch):
+def test_a_reloaded_module_keeps_its_own_attribute(tmp_path, monkeypatch):
     (tmp_path / "reloaded_while_patched.py").write_text("def greet():\n    return 'plain'\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     module = importlib.import_module("reloaded_while_patched")

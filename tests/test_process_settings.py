@@ -1,4 +1,4 @@
-"""What a job does to the interpreter's settings is put right at its end."""
+"""Changes that a job makes to the interpreter's settings are undone at its end."""
 
 import builtins
 import os
@@ -56,7 +56,7 @@ def test_other_jobs_and_the_record_are_right(tmp_path, spoil, slots, fails):
     assert {"model.pt", "report.html", "leaderboard.csv"} <= {*os.listdir(tmp_path / "sweep")}
 
 
-def test_what_a_job_adds_stays(tmp_path):
+def test_what_a_job_adds_is_kept(tmp_path):
     limit = sys.getrecursionlimit()
 
     def train(device, loaders, model, save_best, log_prefix):
@@ -70,7 +70,7 @@ def test_what_a_job_adds_stays(tmp_path):
 
 
 @pytest.mark.parametrize("slots", [1, 2])
-def test_a_job_that_replaces_open_costs_the_report_alone(tmp_path, slots, monkeypatch, capsys):
+def test_a_job_that_replaces_open_costs_only_the_report(tmp_path, slots, monkeypatch, capsys):
     monkeypatch.setattr(builtins, "open", open)  # to be put back at the end
 
     def refuse(*args, **kwargs):

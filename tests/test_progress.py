@@ -14,7 +14,7 @@ from junky_core.views.progress import Progress
 
 
 class Terminal(io.StringIO):
-    """Keeps what it is sent; ``screen`` is what a reader sees of it."""
+    """Records its input; ``screen`` is what a user would see."""
 
     encoding = "utf-8"
 
@@ -72,7 +72,7 @@ def test_the_terminal_shows_how_it_ended(terminal):
     assert screen.count("done") == 1  # what was drawn before is gone
 
 
-def test_what_is_printed_stays_above_as_it_is(terminal):
+def test_printed_lines_appear_unchanged_above_the_display(terminal):
     terminal.take()
     long = "x" * 300
 
@@ -110,7 +110,7 @@ def test_the_streams_are_given_back(terminal):
     assert sys.stdout is terminal
 
 
-def test_somebody_elses_redirection_is_left_alone(terminal):
+def test_a_redirection_by_other_code_is_kept(terminal):
     terminal.take()
     progress, other = Progress(), io.StringIO()
     progress.on_event(started(1))
@@ -154,7 +154,7 @@ def test_batches_show_one_after_the_other(terminal):
     assert "4/4 done" in "\n".join(terminal.screen())
 
 
-def test_elsewhere_plain_lines(monkeypatch):
+def test_plain_lines_without_a_terminal(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stdout", stream)
     run(Progress(plain_every_s=0))
@@ -200,7 +200,7 @@ def test_the_log_with_it_still_parses(terminal, monkeypatch, tmp_path, kind):
     assert parse_autotrain_log(path, silent=True) == [("Thread-1_0", 0.5, {"lr": 0.0}, True)]
 
 
-def test_an_event_costs_next_to_nothing(terminal):
+def test_an_event_costs_almost_nothing(terminal):
     terminal.take()
     progress = Progress()
     progress.on_event(started(20_000))

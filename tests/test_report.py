@@ -1,4 +1,4 @@
-"""The page is looked at in a real browser, in a frame as wide as a phone or a desk."""
+"""The page in a real browser, in frames as wide as a phone and a desktop."""
 
 import json
 import os
@@ -116,7 +116,7 @@ SMALL = [
 # -- what the page is given
 
 
-def test_columns_tell_numbers_labels_and_absence():
+def test_columns_hold_numbers_labels_and_absent_values():
     data = payload_of(history_of(SMALL), "x")
     assert data["num"] == [2, 0, 1, 3]
     columns = {p["name"]: (p["labels"], p["values"]) for p in data["params"]}
@@ -163,12 +163,12 @@ def test_is_written_into_the_sweep_folder(tmp_path):
     assert (tmp_path / "report.html").read_text().startswith("<!DOCTYPE html>")
 
 
-def test_lies_beside_a_log(tmp_path):
+def test_is_written_next_to_a_log(tmp_path):
     (tmp_path / "x.log").write_text("Thread-1_0: (('a', 1),)\n")
     assert write_report(tmp_path / "x.log") == tmp_path / "x.log.html"
 
 
-def test_goes_where_it_is_told(tmp_path):
+def test_is_written_to_the_given_path(tmp_path):
     write_journal(tmp_path / "journal.jsonl", SMALL)
     assert write_report(tmp_path, tmp_path / "y.html") == tmp_path / "y.html"
     assert not (tmp_path / "report.html").exists()
@@ -238,7 +238,7 @@ ODD_SWEEPS = {
 
 
 @needs_browser
-def test_odd_sweeps_do_not_break_it(browse):
+def test_unusual_sweeps_do_not_break_it(browse):
     browse(list(ODD_SWEEPS.values()), "return 1;")
 
 
@@ -304,7 +304,7 @@ def test_a_drag_along_an_axis_selects_jobs(browse):
 
 
 @needs_browser
-def test_hovering_tells_the_job(browse):
+def test_hovering_shows_the_job(browse):
     script = """
     const canvas = doc.querySelector("#timeline canvas"), box = canvas.getBoundingClientRect();
     canvas.dispatchEvent(new win.PointerEvent("pointermove",

@@ -50,7 +50,7 @@ def test_html_is_escaped():
     assert "ValueError: bad" in page
 
 
-def test_is_no_line_of_a_log(tmp_path):
+def test_the_log_parser_ignores_it(tmp_path):
     assert "Thread-1_0: " not in repr(result())
 
 

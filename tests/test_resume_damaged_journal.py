@@ -1,4 +1,4 @@
-"""A sweep that goes on from a damaged journal, or from one of an older version."""
+"""Resuming with a damaged journal, or with one of an older version."""
 
 import json
 
@@ -11,7 +11,7 @@ from junky_core.record.reader import load_state, read_journal
 
 
 def numbers(path):
-    """The numbers in a journal, which is whole."""
+    """Return the numbers in an intact journal."""
     assert len(list(read_journal(path))) == len(path.read_bytes().splitlines())
     return [json.loads(line)["n"] for line in path.read_bytes().splitlines()]
 
@@ -87,7 +87,7 @@ def test_resume_repair_runs_what_was_lost_and_keeps_the_rest(sweep, capsys):
 
 
 def test_a_job_whose_start_was_lost_runs_again(sweep, capsys):
-    """The model on disk is that of the job, and no other job's."""
+    """Check that the model on disk is that of the job."""
     sweep.damage("job_started", 2)
     result = sweep.run(resume="repair", best_model_device="cpu")
     assert 3 in sweep.ran

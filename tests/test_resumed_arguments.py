@@ -1,4 +1,4 @@
-"""A resumed sweep and the arguments that its jobs share: what changed runs again, and no more."""
+"""Resuming with changed fixed arguments: only the affected jobs run again."""
 
 import argparse
 import json
@@ -22,7 +22,7 @@ def make(width, bias=True):
 
 
 class Runs:
-    """A sweep over ``width`` in one folder; notes which jobs ran."""
+    """A sweep over ``width`` in one folder, which records the jobs that ran."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -105,7 +105,7 @@ def test_positional_arguments_count_too(sweep, capsys):
     assert "make_model_args[0], train_args[1] changed since 3 jobs" in out
 
 
-def test_superseded_jobs_are_in_no_ranking(sweep):
+def test_superseded_jobs_are_not_ranked(sweep):
     """The superseded ones have the better scores."""
     sweep(train_kwargs={"epochs": 100})
     result = sweep.resume(train_kwargs={"epochs": 10})
@@ -140,7 +140,7 @@ def test_superseded_rows_stay_in_the_journal(sweep):
 
 
 def test_the_model_of_a_superseded_job_is_not_the_best(sweep, capsys):
-    """The superseded best had the better score; its file must not pass for this sweep's."""
+    """The superseded best had the better score; its file must not count as this sweep's."""
     sweep(train_kwargs={"epochs": 100}, widths=[3])
     result = sweep.resume(train_kwargs={"epochs": 10}, widths=[3, 2], best_model_device="cpu")
     assert (result.best_model_score, result.best_model_params) == (13, {"width": 3})
@@ -159,11 +159,11 @@ def test_no_model_of_a_superseded_job_is_left_if_no_other_is_saved(sweep):
     assert not (sweep.folder / "model.pt").exists()
 
 
-def test_going_back_takes_the_old_jobs_again(sweep):
+def test_the_old_values_make_the_old_jobs_count_again(sweep):
     sweep(train_kwargs={"epochs": 10})
     sweep.resume(train_kwargs={"epochs": 100})
     result = sweep.resume(train_kwargs={"epochs": 10}, best_model_device="cpu")
-    assert sweep.ran == [3]  # for the best model, whose file was another's meanwhile
+    assert sweep.ran == [3]  # for the best model, because another sweep had written its file
     assert [score for _, score, _, _ in result.stats] == [13, 12, 11]
     assert result.best_model_score == 13
     assert [row[1] for row in parse_autotrain_log(sweep.folder, silent=True)] == [13, 12, 11]
@@ -185,7 +185,7 @@ def test_a_job_no_longer_in_the_grid_is_superseded_with_the_others(sweep):
     assert [score for _, score, _, _ in result.stats] == [12, 11]
 
 
-def test_a_sweep_that_was_cut_short_after_a_change_goes_on(sweep):
+def test_a_sweep_that_was_interrupted_after_a_change_continues(sweep):
     sweep(train_kwargs={"epochs": 10})
     sweep.resume(train_kwargs={"epochs": 100}, widths=[1])
     result = sweep.resume(train_kwargs={"epochs": 100})
@@ -193,7 +193,7 @@ def test_a_sweep_that_was_cut_short_after_a_change_goes_on(sweep):
     assert [score for _, score, _, _ in result.stats] == [103, 102, 101]
 
 
-def test_what_jobs_do_to_a_fixed_argument_is_no_change(sweep):
+def test_a_fixed_argument_changed_by_a_job_is_not_a_change(sweep):
     seen = []
     sweep(train_kwargs={"seen": seen})
 
@@ -208,7 +208,7 @@ def test_what_jobs_do_to_a_fixed_argument_is_no_change(sweep):
     assert other.ran == []
 
 
-def test_what_cannot_be_compared_is_said_once_and_taken_as_unchanged(sweep, capsys):
+def test_incomparable_arguments_are_reported_once_and_assumed_unchanged(sweep, capsys):
     class Logger:
         pass
 
@@ -218,7 +218,7 @@ def test_what_cannot_be_compared_is_said_once_and_taken_as_unchanged(sweep, caps
     assert sweep.ran == []
     assert capsys.readouterr().out.count("train_kwargs['a'] cannot be compared") == 1
     sweep.resume(train_kwargs={"a": {"log": Logger(), "epochs": 11}})
-    assert sweep.ran == [1, 2, 3]  # what is beside it counts
+    assert sweep.ran == [1, 2, 3]  # its other items count
 
 
 def test_parameters_that_cannot_be_compared_are_named(sweep, capsys):
@@ -267,8 +267,8 @@ def test_another_sweep_is_refused_with_the_parameters_it_has(sweep):
 @pytest.mark.parametrize(
     ("epochs", "scores"), [(10, [13, 12, 11]), (100, [103, 102, 101]), (7, [10, 9, 8])]
 )
-def test_a_lost_start_of_the_sweep_mixes_nothing_up(sweep, epochs, scores):
-    """Each job notes what it ran with, so that no other start's arguments are taken for its own."""
+def test_a_lost_start_of_the_sweep_mixes_up_no_jobs(sweep, epochs, scores):
+    """Each job records its arguments, so that those of another start are not assumed for it."""
     sweep(train_kwargs={"epochs": 10})
     sweep.resume(train_kwargs={"epochs": 100})
     path = sweep.folder / "journal.jsonl"
@@ -297,7 +297,7 @@ def test_a_lost_best_model_that_is_not_trained_again_is_an_error(sweep, capsys):
 
 
 def age(folder, names=()):
-    """Turn the journal into one that does not note fixed values."""
+    """Turn the journal into one that does not record fixed values."""
     path = folder / "journal.jsonl"
     lines = []
     for record in read_journal(path):
@@ -310,7 +310,7 @@ def age(folder, names=()):
     path.write_text("".join(lines))
 
 
-def test_jobs_of_an_older_journal_are_taken_over_and_that_is_said(sweep, capsys):
+def test_jobs_of_an_older_journal_count_with_a_warning(sweep, capsys):
     sweep(train_kwargs={"epochs": 10})
     age(sweep.folder, ["epochs"])
     sweep.resume(train_kwargs={"epochs": 10})
@@ -319,7 +319,7 @@ def test_jobs_of_an_older_journal_are_taken_over_and_that_is_said(sweep, capsys)
     sweep.resume(train_kwargs={"epochs": 10})
     assert sweep.ran == []
     assert "did not record" not in capsys.readouterr().out
-    result = sweep.resume(train_kwargs={"epochs": 100})  # since it was taken over, it is noticed
+    result = sweep.resume(train_kwargs={"epochs": 100})  # recorded since, so the change is detected
     assert sweep.ran == [1, 2, 3]
     assert len(result.stats) == 3
 

@@ -18,7 +18,7 @@ def dies(kind="error", **facts):
 
 
 class Bench:
-    """A scheduler with its slots at hand, driven from one thread."""
+    """A scheduler with its slots, driven from one thread."""
 
     def __init__(self, jobs=4, devices=("cpu",), max_retries=1, fail_fast=None):
         self.results = []
@@ -108,7 +108,7 @@ def test_out_of_memory_runs_last_and_alone_on_its_device():
     assert bench.would_wait(2)
     bench.report(d, OK, 1)
     assert bench.take(2) is a
-    assert bench.would_wait(1)  # its device is a's alone
+    assert bench.would_wait(1)  # its device is reserved for a
     assert bench.take(3) is b  # another device may run the other
     bench.report(a, OK, 2)
     bench.report(b, OK, 3)
@@ -157,7 +157,7 @@ def test_stop_leaves_retries_unfinished():
     assert bench.scheduler.unfinished() == [job]
 
 
-def test_a_slot_whose_loaders_fail_hands_its_job_on_uncounted():
+def test_a_slot_whose_loaders_fail_returns_its_job_uncounted():
     bench = Bench(2, ("cpu", "cpu"), max_retries=0)
     job = bench.take(1)
     decision = bench.report(job, dies("loaders"), 1)
@@ -259,14 +259,14 @@ def test_fail_fast_needs_one_error_and_no_success(ends):
     assert not bench.scheduler.stopping
 
 
-def test_out_of_memory_between_does_not_save_from_fail_fast():
+def test_out_of_memory_in_between_does_not_prevent_fail_fast():
     bench = Bench(9, fail_fast=2)
     ends = [dies(), dies("oom"), dies()]
     assert bench.run_all(lambda job: ends[job.job.num]) == [0, 1, 2]
     assert bench.scheduler.stopping
 
 
-def test_many_slots_race_and_every_job_ends_once():
+def test_every_job_ends_once_with_many_racing_slots():
     """8 threads, 2,000 jobs, a fifth of them dying once: one result each."""
     bench = Bench(2000, ("cpu",) * 8)
 

@@ -127,7 +127,7 @@ def test_outside_scopes_starts_threads_of_no_job():
         assert in_thread(current_scope) is None
 
 
-def test_a_thread_that_is_started_twice_says_so_and_leaves_nothing():
+def test_starting_a_thread_twice_is_pythons_own_error():
     with enter_scope(JobScope("job")):
         thread = threading.Thread(target=int)
         thread.start()
@@ -137,7 +137,7 @@ def test_a_thread_that_is_started_twice_says_so_and_leaves_nothing():
     assert "run" not in vars(thread)
 
 
-def test_a_wrapper_that_stays_on_ours_does_no_harm_to_the_next_patch(uninherited, monkeypatch):
+def test_a_wrapper_left_on_our_patch_does_not_harm_the_next_patch(uninherited, monkeypatch):
     monkeypatch.setattr(threading.Thread, "start", threading.Thread.start)  # put back at the end
     with inherit_scopes():
         ours = threading.Thread.start
@@ -207,7 +207,7 @@ def kinds_of_pools():
 
 
 @pytest.mark.parametrize(("make", "how"), kinds_of_pools())
-def test_what_a_pool_is_given_belongs_to_who_gave_it(make, how):
+def test_work_given_to_a_pool_belongs_to_the_job_that_gave_it(make, how):
     first, second = JobScope("first"), JobScope("second")
     with enter_scope(first):
         pool = make(1)
@@ -232,7 +232,7 @@ def test_a_pool_keeps_no_scope_alive(make):
         pool = make(1)
         list(pool.map(lambda _: None, [0]))
     del job
-    list(pool.map(lambda _: None, [0]))  # its thread has let go of the work before
+    list(pool.map(lambda _: None, [0]))  # its thread has released the earlier work
     gc.collect()
     assert alive() is None
     pool.shutdown() if make is concurrent.futures.ThreadPoolExecutor else pool.terminate()
@@ -289,7 +289,7 @@ def test_threads_and_pools_are_as_they_were_afterwards(uninherited):
     assert [dict(vars(kind)) for kind in PATCHED] == before
 
 
-def test_a_job_s_own_facet_is_made_once_and_not_handed_to_jobs_inside_it():
+def test_a_jobs_own_facet_is_made_once_and_not_inherited():
     outer = JobScope("outer")
     made = outer.own_facet("set", set)
     assert outer.own_facet("set", set) is made

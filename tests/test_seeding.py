@@ -1,4 +1,4 @@
-"""What a job draws depends on its seed alone, and is what a plain script draws."""
+"""A job draws the numbers that a plain script with its seed draws."""
 
 import random
 import threading
@@ -31,7 +31,7 @@ def one_torch_thread():
     torch.set_num_threads(before)
 
 
-# Each of these draws in its way, calls turn() between draws, and returns what it drew.
+# Each draws in a different way, calls turn() between draws, and returns the numbers.
 WORKLOADS = {}
 
 
@@ -381,7 +381,7 @@ def seed_all(seed):
 
 
 def plain_script(function, seed):
-    """What a script without any sweep gets."""
+    """The numbers of a script without a sweep."""
     seed_all(seed)
     return function(lambda: None)
 
@@ -394,7 +394,7 @@ forks = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:Dep
     ("threads", "self_seeding"), [(1, False), (2, False), (4, False), (2, True)]
 )
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_jobs_beside_each_other_draw_what_a_plain_script_draws(name, threads, self_seeding):
+def test_jobs_at_the_same_time_draw_what_a_plain_script_draws(name, threads, self_seeding):
     function = WORKLOADS[name]
     # Two jobs have the same seed, the others their own: all take turns after each draw.
     seeds = [SEED, SEED, 0, 7][:threads]
@@ -491,7 +491,7 @@ def test_threads_of_a_job_share_its_streams():
     assert drawn == expected
 
 
-def test_entered_again_inside_itself():
+def test_streams_can_be_entered_again_inside_themselves():
     torch.manual_seed(SEED)
     expected = torch.rand(3).tolist()
     streams = JobStreams(SEED)
@@ -518,7 +518,7 @@ def test_an_exception_leaves_the_streams():
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_torch_seed_reseeds_this_job_by_chance():
+def test_torch_seed_reseeds_this_job_randomly():
     process_wide = torch.get_rng_state()
     streams = JobStreams(0)
     with streams.thread():
@@ -560,7 +560,7 @@ def test_loader_streams_are_the_same_for_each_slot_and_not_the_jobs():
     assert not set(map(str, drawn[0])) & set(map(str, other_seed))
 
 
-def test_a_factory_in_the_middle_of_a_job_takes_nothing_from_it():
+def test_a_factory_in_the_middle_of_a_job_draws_nothing_from_its_streams():
     with JobStreams(3).thread():
         expected = torch.rand(1), torch.rand(1), random.random()
     with JobStreams(3).thread():

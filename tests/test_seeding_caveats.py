@@ -1,4 +1,4 @@
-"""What a seed cannot promise is said where it can be seen."""
+"""Warnings about the limits of a seed."""
 
 import pytest
 import torch

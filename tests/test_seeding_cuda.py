@@ -132,7 +132,7 @@ def same(one, other):
     ("threads", "self_seeding"), [(1, False), (2, False), (4, False), (2, True)]
 )
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_jobs_beside_each_other_draw_what_a_plain_script_draws(name, threads, self_seeding):
+def test_jobs_at_the_same_time_draw_what_a_plain_script_draws(name, threads, self_seeding):
     function = WORKLOADS[name]
     seeds = [11, 11, 0, 7][:threads]
     expected = {}

@@ -1,4 +1,4 @@
-"""Seeding functions reach the job they are called in; afterwards all is as it was."""
+"""Seeding functions act on the job they are called in; everything is restored afterwards."""
 
 import functools
 import random
@@ -27,7 +27,7 @@ numpy_hidden_in_a_partial = functools.partial(np.random.rand)
 
 
 def public_state():
-    """What ``installed_streams`` may touch, by identity."""
+    """The objects that ``installed_streams`` may replace, by identity."""
     return {
         "torch.random": dict(vars(torch.random)),
         "torch.cuda": dict(vars(torch.cuda)),
@@ -77,7 +77,7 @@ def test_an_error_puts_all_back():
     assert public_state() == before
 
 
-def test_a_module_imported_meanwhile_is_put_right_afterwards():
+def test_a_module_imported_inside_the_block_is_restored_after_it():
     late = types.ModuleType("junky_test_late_module")
     sys.modules[late.__name__] = late
     try:
@@ -89,7 +89,7 @@ def test_a_module_imported_meanwhile_is_put_right_afterwards():
         del sys.modules[late.__name__]
 
 
-def test_somebody_elses_patch_stays():
+def test_a_patch_of_other_code_stays():
     def theirs():
         return 0.5
 
@@ -102,7 +102,7 @@ def test_somebody_elses_patch_stays():
         random.random = before
 
 
-def test_outside_a_job_all_goes_on_as_before():
+def test_nothing_changes_outside_a_job():
     random.seed(4)
     np.random.seed(4)
     torch.manual_seed(4)
@@ -178,7 +178,7 @@ def test_seeding_functions_imported_by_name_before_reach_the_job():
 
 @pytest.mark.parametrize("draw", [hidden_in_a_partial, numpy_hidden_in_a_partial])
 def test_documented_limit_references_kept_elsewhere_escape(draw):
-    # docs/reproducibility.md names this limit. Should it fall, the page is to say so.
+    # docs/reproducibility.md documents this limit; if it no longer holds, change the page.
     with JobStreams(5).thread():
         first = draw()
     with JobStreams(5).thread():
@@ -186,7 +186,7 @@ def test_documented_limit_references_kept_elsewhere_escape(draw):
 
 
 @pytest.mark.parametrize("seed", [None, 5])
-def test_methods_of_the_default_generator_mean_the_job(seed):
+def test_methods_of_the_default_generator_act_on_the_jobs(seed):
     generator = torch.default_generator
     process_wide = torch.get_rng_state()
     with JobStreams(seed).thread():
@@ -203,7 +203,7 @@ def test_methods_of_the_default_generator_mean_the_job(seed):
     assert torch.equal(torch.cat(got), torch.cat([torch.rand(2), torch.rand(2)]))
 
 
-def test_methods_of_other_generators_are_theirs():
+def test_methods_of_other_generators_are_not_redirected():
     with JobStreams(5).thread():
         job = torch.get_rng_state()
         own = torch.Generator().manual_seed(8)
@@ -292,7 +292,7 @@ def test_a_function_looked_up_before_the_end_may_be_called_after_it(name):
     state = random.getstate()
     arguments = {"getrandbits": (40,), "seed": (3,), "setstate": (state,)}.get(name, ())
     with installed_streams():
-        looked_up = getattr(random, name)  # what a thread of no job does as a sweep ends
+        looked_up = getattr(random, name)  # as in a thread of no job while a sweep ends
     assert looked_up is not getattr(random, name)
     got = looked_up(*arguments), random.random()
     random.setstate(state)
@@ -317,7 +317,7 @@ def test_another_thread_may_draw_during_the_first_check(monkeypatch):
     assert _globals._checked
 
 
-def test_a_torch_without_the_means_is_a_clear_error(monkeypatch):
+def test_a_torch_without_the_needed_functions_is_a_clear_error(monkeypatch):
     from junky_core.errors import ConfigError
     from junky_core.job.seeding import _globals, _operators
 

@@ -28,7 +28,7 @@ def epochs(loader, count=2):
 
 
 class Drawing(Dataset):
-    """Augments by a generator of its own."""
+    """Augments with its own generator."""
 
     def __init__(self, rng, draw):
         self.rng = rng
@@ -202,7 +202,7 @@ def test_global_streams_are_left_to_the_job():
 
 
 @pytest.mark.parametrize("persistent", [False, True])
-def test_workers_start_each_job_alike(persistent):
+def test_workers_start_the_same_way_in_each_job(persistent):
     class Noise(Dataset):
         def __len__(self):
             return 4
@@ -230,7 +230,7 @@ def test_nothing_to_remember():
         LoaderState.capture(loaders).restore()
 
 
-def test_a_loader_abandoned_within_an_epoch():
+def test_a_loader_abandoned_during_an_epoch():
     loader = FACTORIES["loader's generator"]()
     state = LoaderState.capture(loader)
     first = epochs(loader, 1)

@@ -169,7 +169,7 @@ def test_what_a_job_does_to_the_streams_ends_with_it(reference, tmp_path):
     assert sweep(tmp_path, train_method=leaves_a_mess, slots=2) == reference
 
 
-def test_beside_a_noisy_thread(reference, tmp_path):
+def test_with_another_thread_that_draws(reference, tmp_path):
     done = threading.Event()
 
     def noise():

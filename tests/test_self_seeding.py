@@ -1,4 +1,4 @@
-"""A job that seeds a generator draws from a stream of its own from then on."""
+"""Once a job seeds a generator, it draws from its own stream."""
 
 import multiprocessing
 import random
@@ -42,7 +42,7 @@ def in_another_thread(function):
 
 
 def disturb():
-    """Draw and seed as another job does meanwhile."""
+    """Draw and seed, as another job at the same time."""
 
     def job():
         with JobStreams().thread():
@@ -88,7 +88,7 @@ SEEDING = {
 
 
 @pytest.mark.parametrize("name", SEEDING)
-def test_from_the_moment_that_it_seeds(name):
+def test_a_job_has_its_own_stream_once_it_seeds(name):
     kind, seed = SEEDING[name]
     draw = DRAWS[kind]
     before = process_wide()
@@ -243,7 +243,7 @@ def test_backward_of_a_job_that_seeded_draws_from_it():
     assert got == (run(), run())
 
 
-# Looked up when called, for a sweep replaces them.
+# Looked up when called, because a sweep replaces them.
 GET_STATE = {
     "torch": lambda: torch.get_rng_state(),
     "python": lambda: random.getstate(),
@@ -269,7 +269,7 @@ def test_a_state_fits_what_is_drawn_after_it_without_any_seed(kind):
 
 
 @pytest.mark.parametrize("kind", DRAWS)
-def test_who_asks_for_a_state_goes_on_from_it_alone(kind):
+def test_reading_a_state_gives_the_job_its_own_copy_of_it(kind):
     state = GET_STATE[kind]()
     drawn = []
     for _ in range(3):
@@ -278,10 +278,10 @@ def test_who_asks_for_a_state_goes_on_from_it_alone(kind):
             drawn.append(DRAWS[kind]())
     SET_STATE[kind](state)
     assert drawn[0] == DRAWS[kind]()  # what a plain script draws
-    assert drawn[0] != drawn[1] != drawn[2] != drawn[0]  # and nobody else
+    assert drawn[0] != drawn[1] != drawn[2] != drawn[0]  # unlike anything else
 
 
-def test_after_fork_rng_nothing_is_left_of_what_was_seeded_in_it():
+def test_after_fork_rng_the_earlier_state_is_back():
     with JobStreams().thread():
         torch.manual_seed(3)
         first = draw_torch()
@@ -338,7 +338,7 @@ def test_two_jobs_that_seed_draw_at_the_same_time():
         assert rows == [draw_all() for _ in rows]
 
 
-def test_a_state_that_is_none_leaves_the_job_able_to_draw():
+def test_an_invalid_state_leaves_the_job_able_to_draw():
     with JobStreams().thread():
         with pytest.raises((TypeError, RuntimeError)):
             torch.set_rng_state(torch.zeros(3, dtype=torch.uint8))
@@ -390,7 +390,7 @@ def test_no_operator_is_touched_until_a_job_seeds():
 
 @pytest.mark.skipif(not hasattr(signal, "alarm"), reason="no fork")
 @pytest.mark.parametrize("first", ["pass", "random.seed(1)", "torch.manual_seed(1)"])
-def test_a_child_forked_beside_a_job_that_draws_can_seed(first):
+def test_a_child_forked_while_another_job_draws_can_seed(first):
     script = f"""
         import multiprocessing, random, signal, threading, warnings
         import torch

@@ -1,4 +1,4 @@
-"""Jobs of ``torch_autotrain`` that seed themselves, and what others see of it."""
+"""Jobs of ``torch_autotrain`` that seed themselves, and their effect on others."""
 
 import random
 import threading
@@ -160,7 +160,7 @@ def test_jobs_that_never_seed_differ(tmp_path):
         assert len(set(map(str, one))) == len(SEEDS)
 
 
-def test_a_torch_without_the_means_is_said_once_and_runs(tmp_path, monkeypatch, capsys):
+def test_a_torch_without_the_needed_functions_warns_once_and_runs(tmp_path, monkeypatch, capsys):
     def lacks(*_args):
         raise RuntimeError("no such means")
 
@@ -214,7 +214,7 @@ def test_a_sweep_inside_a_job_draws_from_that_job(slots, tmp_path):
 
 
 def test_operators_of_higher_order_work_in_jobs(tmp_path):
-    """``torch.cond`` knows no fall-backs: our dispatch key must not reach it."""
+    """``torch.cond`` does not use fall-backs: our dispatch key must not reach it."""
 
     def train(device, loaders, model, save_best, log_prefix):
         value = torch.ones(2)

@@ -1,4 +1,4 @@
-"""The sources of jobs keep the contract, and sweeps run with either."""
+"""The sources of jobs fulfil the contract, and sweeps run with each."""
 
 import threading
 
@@ -94,7 +94,7 @@ def save_x(job):
     job.save_best(torch.nn.Linear(1, 1), job.params["x"])
 
 
-def test_a_sampler_hears_each_end_and_each_score(sweep_of):
+def test_a_sampler_gets_each_result_and_each_score(sweep_of):
     sweep, events = sweep_of(save_x, "cpu*4")
     sampler = FakeSampler(40)
     results = sweep.run(sampler)
@@ -104,7 +104,7 @@ def test_a_sampler_hears_each_end_and_each_score(sweep_of):
     assert (events.end.reason, events.end.finished, events.end.left) == ("completed", 40, 0)
 
 
-def test_the_last_ends_are_told_though_nobody_asks_any_more(sweep_of):
+def test_the_last_results_are_delivered_although_no_slot_asks_for_a_job(sweep_of):
     class Grid(GridSource):
         def __init__(self, *args):
             super().__init__(*args)
@@ -120,7 +120,7 @@ def test_the_last_ends_are_told_though_nobody_asks_any_more(sweep_of):
 
 
 class Broken(FakeSampler):
-    """Raises, or answers nonsense, at the third call of ``where``."""
+    """Raises, or returns something wrong, at the third call of ``where``."""
 
     def __init__(self, where, error=ValueError("the study is gone")):
         super().__init__(9)
@@ -157,18 +157,18 @@ def test_a_source_that_raises_ends_the_sweep_with_its_name(sweep_of, where):
         sweep.run(source)
     assert isinstance(caught.value.__cause__, ValueError)
     assert events.end.reason == "error"
-    assert source.calls == 3  # it is left alone afterwards
+    assert source.calls == 3  # it is not called again
     assert sweep.results()
     assert all(result.status in ("finished", "stopped") for result in sweep.results())
 
 
-def test_a_source_that_answers_nonsense_is_named(sweep_of):
+def test_a_source_that_returns_something_else_is_named(sweep_of):
     sweep, _ = sweep_of(save_x)
     with pytest.raises(SourceError, match=r"Broken\) returned 'nonsense'.*Job, NOT_NOW"):
         sweep.run(Broken("next_job", None))
 
 
-def test_a_source_that_raises_at_the_very_end_is_told_too(sweep_of):
+def test_a_source_that_raises_at_the_very_end_is_reported(sweep_of):
     class Last(GridSource):
         def tell(self, result):
             raise OSError("disk")
@@ -180,7 +180,7 @@ def test_a_source_that_raises_at_the_very_end_is_told_too(sweep_of):
     assert events.end.finished == 1
 
 
-def test_ctrl_c_in_a_source_gets_out(sweep_of):
+def test_ctrl_c_in_a_source_propagates(sweep_of):
     sweep, _ = sweep_of(save_x)
     with pytest.raises(KeyboardInterrupt):
         sweep.run(Broken("next_job", KeyboardInterrupt()))
@@ -224,7 +224,7 @@ def test_a_job_proposed_while_the_sweep_ends_is_not_lost(sweep_of):
 
 
 class Recorder:
-    """Lets the source go on once the sweep has said that it ends."""
+    """Releases the source once the sweep has announced its end."""
 
     def __init__(self, ended):
         self.ended = ended

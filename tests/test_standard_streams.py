@@ -41,7 +41,7 @@ WAYS = [">&-", ">&- 2>&-", "| head -n 1", "| true"]
 
 
 def run(command, way):
-    """Run a command of the shell with its output closed one way or another."""
+    """Run a shell command with its output closed in one of several ways."""
     return subprocess.run(
         ["bash", "-o", "pipefail", "-c", f"{command} {way}"],
         capture_output=True,
@@ -93,7 +93,7 @@ def test_streams_are_the_same_afterwards(monkeypatch):
     assert sys.stdout is sys.__stdout__
 
 
-def test_a_full_disk_is_an_error_still(monkeypatch):
+def test_a_full_disk_is_still_an_error(monkeypatch):
     from junky_core.logs.standard_streams import unbreakable_streams
 
     with open("/dev/full", "w") as full, pytest.raises(OSError, match="space"):

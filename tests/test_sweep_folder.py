@@ -35,14 +35,14 @@ def holder(tmp_path):
     process.communicate()
 
 
-def test_second_process_is_refused_and_told_who_holds_it(tmp_path, holder):
+def test_a_second_process_gets_an_error_that_names_the_holder(tmp_path, holder):
     with pytest.raises(SweepFolderError, match=rf"process {holder.pid} on ") as info:
         SweepFolder(tmp_path).acquire()
     assert info.value.errno == errno.EWOULDBLOCK
     assert str(tmp_path) in str(info.value)
 
 
-def test_lock_goes_with_a_killed_process(tmp_path, holder):
+def test_the_lock_ends_with_a_killed_process(tmp_path, holder):
     holder.kill()
     holder.wait(10)
     assert (tmp_path / ".junky.lock").exists()
@@ -69,7 +69,7 @@ def test_forked_child_does_not_keep_the_lock(tmp_path):
     folder.acquire()
     alive, stop = os.pipe(), os.pipe()
     pid = os.fork()
-    if pid == 0:  # lives on until told to go
+    if pid == 0:  # runs until it is told to end
         os.close(stop[1])
         os.write(alive[1], b"x")
         os.read(stop[0], 1)
@@ -108,7 +108,7 @@ def test_path_that_is_a_file_is_refused(tmp_path):
         SweepFolder(tmp_path / "f").acquire()
 
 
-def test_stale_lock_file_with_garbage_does_no_harm(tmp_path):
+def test_a_stale_lock_file_with_garbage_is_harmless(tmp_path):
     (tmp_path / ".junky.lock").write_bytes(b"\xff garbage")
     with SweepFolder(tmp_path).lock(), pytest.raises(SweepFolderError):
         SweepFolder(tmp_path).acquire()
@@ -146,7 +146,7 @@ def test_file_system_without_locks_is_noted_not_refused(tmp_path, monkeypatch):
         assert "has no locks" in folder.lock_note
 
 
-def test_reclaim_makes_a_deleted_folder_anew_and_holds_it(tmp_path):
+def test_reclaim_creates_a_deleted_folder_again_and_locks_it(tmp_path):
     import shutil
 
     with SweepFolder(tmp_path / "s").lock() as folder:
@@ -185,7 +185,7 @@ def test_links_are_not_followed(tmp_path, name, target):
     assert sorted(os.listdir(tmp_path)) == ["precious", "sweep"]
 
 
-def test_a_link_that_comes_after_the_look_is_not_followed(tmp_path, monkeypatch):
+def test_a_link_created_after_the_check_is_not_followed(tmp_path, monkeypatch):
     (tmp_path / "precious").write_text("precious")
     (tmp_path / ".junky.lock").symlink_to(tmp_path / "precious")
     monkeypatch.setattr(SweepFolder, "_check_files", lambda _self: None)

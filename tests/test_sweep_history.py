@@ -53,7 +53,7 @@ def test_bests_only_ever_improve():
     assert history.best.job == 2
 
 
-def test_what_a_kill_cut_short_is_lost():
+def test_attempts_ended_by_a_kill_are_lost():
     history = history_of(
         started(time=1000), begin(0, 1001), begin(1, 1005, slot=2), started(time=9000, resumed=True)
     )
@@ -62,14 +62,14 @@ def test_what_a_kill_cut_short_is_lost():
     assert history.sessions == [[1000, 1005], [9000, 9000]]
 
 
-def test_what_had_not_ended_at_the_end_of_its_session_is_lost():
+def test_attempts_running_at_the_end_of_their_session_are_lost():
     history = history_of(
         started(time=1000), begin(0, 1001), ended(1010), started(time=9000, resumed=True)
     )
     assert [(attempt.end, attempt.outcome) for attempt in history.attempts] == [(1010, "lost")]
 
 
-def test_going_on_with_the_same_superseded_jobs_keeps_the_times_of_the_bests():
+def test_continuing_with_the_same_superseded_jobs_keeps_the_times_of_the_bests():
     again = {"resumed": True, "superseded": [0]}
     history = history_of(
         started(time=1000),
@@ -104,7 +104,7 @@ def test_total_counts_all_batches_of_a_resumed_sweep():
     assert history_of(*first, *second, *again).total == 6
 
 
-def test_what_has_not_ended_is_no_failure():
+def test_a_running_attempt_is_not_a_failure():
     history = history_of(started(), begin(0), begin(1, slot=2), attempt_failed(1, slot=2))
     assert [result.status for result in history.results()] == ["stopped", "stopped"]
     assert history.ended is None

@@ -158,11 +158,11 @@ def test_minimize_writes_minimum():
     ]
 
 
-def test_a_score_that_is_no_improvement_is_no_line():
+def test_a_score_that_is_no_improvement_is_not_logged():
     assert lines_of(scored(0.4, improved=False, overall=False, best=0.5)) == []
 
 
-def test_a_score_that_is_no_number_leaves_a_trace():
+def test_a_score_that_is_not_finite_is_logged():
     event = scored(float("nan"), improved=False, overall=False)
     assert lines_of(event) == ["Thread-1_0: score nan (not finite)"]
 
@@ -193,7 +193,7 @@ def test_failure_says_what_comes_next(retry, kind, ends):
     assert lines_of(attempt_failed(retry, kind))[0].endswith(ends)
 
 
-def test_a_job_given_up_is_said_once():
+def test_a_job_that_is_given_up_is_logged_once():
     lines = lines_of(attempt_failed(retry=False, attempt=2), job_failed())
     assert sum("given up" in line for line in lines) == 1
 
@@ -204,7 +204,7 @@ def test_a_retry_that_never_came_does_not_quote_the_traceback_again():
     assert sum("Traceback" in line for line in lines) == 1
 
 
-def test_a_job_that_failed_without_an_attempt_is_said():
+def test_a_job_that_failed_without_an_attempt_is_logged():
     assert lines_of(job_failed())[0].endswith("failed: ValueError: bad (attempt 2, given up)")
 
 
@@ -213,7 +213,7 @@ def test_slot_end_counts_jobs():
     assert lines_of(finished(), closed)[-1] == "Thread-1 finished: cpu (1 job)"
 
 
-def test_slot_that_broke_says_why():
+def test_a_closed_slot_is_logged_with_its_reason():
     closed = SlotClosed(slot=2, device="cpu", reason="Traceback\nValueError: bad\n")
     assert lines_of(closed) == [
         "Thread-2 closed: ValueError: bad",
@@ -228,7 +228,7 @@ def test_notice():
     assert lines_of(Notice(level="warning", message="a\nb")) == ["junky warning: a b"]
 
 
-def test_header_tells_the_set_up():
+def test_the_header_shows_the_settings():
     lines = lines_of(
         SweepStarted(
             sweep_id="2026-x",
@@ -284,7 +284,7 @@ def test_one_event_is_one_write():
     assert text.writes[0].endswith("\n")
 
 
-def test_writes_to_stdout_as_it_is_at_each_write(monkeypatch):
+def test_each_write_goes_to_the_current_stdout(monkeypatch):
     log = SweepLog()
     first, second = io.StringIO(), io.StringIO()
     monkeypatch.setattr(sys, "stdout", first)
@@ -297,7 +297,7 @@ def test_writes_to_stdout_as_it_is_at_each_write(monkeypatch):
 
 
 @pytest.mark.parametrize("stream", [None, "closed"])
-def test_no_stdout_is_no_error(monkeypatch, stream):
+def test_a_missing_stdout_is_not_an_error(monkeypatch, stream):
     if stream == "closed":
         stream = io.StringIO()
         stream.close()
@@ -325,7 +325,7 @@ def test_appends_to_a_file(tmp_path):
     log.close()
 
 
-def test_goes_on_after_a_write_that_failed(tmp_path):
+def test_continues_after_a_failed_write(tmp_path):
     folder = tmp_path / "sweep"
     log = SweepLog(FileWriter(folder / "autotrain.log"))
     log.on_event(finished(0.1))  # no such folder
@@ -338,7 +338,7 @@ def test_goes_on_after_a_write_that_failed(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="an open file cannot be deleted there")
-def test_a_deleted_file_comes_back_with_its_folder_and_all_that_was_in_it(tmp_path):
+def test_a_deleted_file_is_created_again_with_its_folder_and_content(tmp_path):
     folder = tmp_path / "sweep"
     folder.mkdir()
     log = SweepLog(FileWriter(folder / "autotrain.log"))

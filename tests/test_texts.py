@@ -5,13 +5,13 @@ import pytest
 from junky_core.values.texts import cut, excerpt, visible
 
 
-def test_plain_text_stays_as_it_is():
+def test_plain_text_is_unchanged():
     for text in ("", "a b", "Größe 😀 \u200d \xa0", "日本語"):
         assert visible(text) is text or visible(text) == text
 
 
 @pytest.mark.parametrize("number", [*range(32), *range(127, 160), 0x2028, 0x202E, 0x2066, 0x200F])
-def test_control_characters_are_written_out(number):
+def test_control_characters_are_escaped(number):
     assert visible(f"a{chr(number)}b") == f"a{chr(number)!r}b".replace("'", "")
 
 
@@ -21,7 +21,7 @@ def test_lines_keep_their_ends_and_tabs():
 
 @pytest.mark.parametrize("text", ["x" * 100, "é" * 100, "😀" * 100, "\ud800" * 100, "a\nb" * 100])
 @pytest.mark.parametrize("limit", [10, 99])
-def test_both_ends_of_a_long_text_are_left(text, limit):
+def test_both_ends_of_a_long_text_are_kept(text, limit):
     short = cut(text, limit, "; see there")
     found = re.fullmatch(
         r"(.*?)\s\.\.\. (\d+) characters left out; see there \.\.\.\s(.*)", short, re.DOTALL
@@ -43,7 +43,7 @@ def test_a_text_that_fits_is_not_cut():
 @pytest.mark.parametrize(
     "text", ["\0" * 9000, "x" * 9000, "a\x1b\n" * 3000, "\u202e" * 9000, "y" * 990]
 )
-def test_an_excerpt_is_short_however_it_is_written_out(text):
+def test_an_excerpt_is_short_even_with_many_escapes(text):
     short = excerpt(text, 1000, "; see there")
     assert len(short.encode()) <= 1070
     assert visible(short, lines=True) == short

@@ -22,7 +22,7 @@ def run(script, tmp_path):
 def test_an_ended_thread_is_waited_for_until_the_system_has_none_of_its_number(
     tmp_path, monkeypatch
 ):
-    # A folder stands in for /proc/self/task: when a real thread leaves it cannot be arranged.
+    # A folder replaces /proc/self/task, because the end of a real thread cannot be timed.
     monkeypatch.setattr(thread_ends, "_TASKS", str(tmp_path))
     monkeypatch.setattr(thread_ends, "_WITHIN_S", 60)
     (tmp_path / "4711").mkdir()
@@ -87,8 +87,8 @@ def test_a_thread_pool_that_a_seeded_job_left_does_not_abort_the_end_either(tmp_
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_thread_of_a_job_that_is_told_to_end_at_exit_is_waited_for(tmp_path):
-    # As tqdm's monitor is. The first function to be registered runs last.
+def test_the_end_waits_for_a_thread_that_is_stopped_at_exit(tmp_path):
+    # Like tqdm's monitor. The function registered first runs last.
     done = run(
         """
         import atexit, os, threading
@@ -157,7 +157,7 @@ def test_a_daemon_thread_of_a_job_that_never_ends_does_not_keep_the_process(tmp_
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_ctrl_c_amid_torch_code_of_a_loader_factory_gives_the_signals_status(tmp_path):
+def test_ctrl_c_during_a_loader_factorys_torch_code_gives_the_signals_status(tmp_path):
     done = run(
         """
         import os, signal, torch

@@ -1,4 +1,4 @@
-"""What torch keeps for each thread ends with the job that set it."""
+"""torch's per-thread state ends with the job that set it."""
 
 import contextvars
 import decimal
@@ -69,8 +69,8 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize("fails", [False, True])
-def test_what_a_job_sets_for_its_thread_does_not_reach_the_next(change, fails, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the sweep leaves the number of threads alone
+def test_settings_of_a_jobs_thread_do_not_reach_the_next_job(change, fails, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the sweep does not set the number of threads
     seen = []
 
     def train(device, loaders, model, job, save_best, log_prefix):
@@ -114,7 +114,7 @@ def test_jobs_find_the_default_device_of_the_script(tmp_path):
     assert seen == ["meta", "meta"]
 
 
-def test_modes_of_the_caller_stay():
+def test_modes_of_the_caller_are_kept():
     with _Functions():
         before = torch._C._len_torch_function_stack()
         with own_torch_state(None, "cpu"):
@@ -124,7 +124,7 @@ def test_modes_of_the_caller_stay():
 
 
 def test_context_variables_are_those_of_the_caller_at_each_job(tmp_path):
-    """Among them how exact ``decimal`` is, and which of numpy's floating-point errors raise."""
+    """Such as the precision of ``decimal``, and which of NumPy's floating-point errors raise."""
     seen = []
 
     def context():

@@ -1,4 +1,4 @@
-"""Values of torch in a grid and in the journal, which know nothing of torch."""
+"""torch's objects in a grid and in the journal, which do not import torch."""
 
 import json
 from dataclasses import replace
@@ -27,7 +27,7 @@ def test_a_tensor_is_the_values_to_try():
     assert [c["a"] for c in expand_fit_params([("b", 0), {"a": several}])] == [1, 2]
 
 
-def test_a_tensor_is_no_grid():
+def test_a_tensor_is_not_a_grid():
     with pytest.raises(FitParamsError, match="fit_params is not a grid"):
         expand_fit_params(torch.ones(2))
 

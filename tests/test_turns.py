@@ -1,4 +1,4 @@
-"""Turns of jobs at what they must not do at the same time."""
+"""Jobs take turns at what they must not do at the same time."""
 
 import contextlib
 import queue
@@ -90,7 +90,7 @@ def test_an_error_ends_the_turn(beside):
     assert beside(enter_scope(JobScope(None)))() == "has it"
 
 
-def test_who_waited_too_long_goes_on(beside, monkeypatch):
+def test_a_job_that_waited_too_long_continues(beside, monkeypatch):
     monkeypatch.setattr(turns, "_WAIT_AT_MOST_S", 0.01)
     with enter_scope(JobScope(None)), turn():
         for _ in range(2):

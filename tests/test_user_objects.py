@@ -1,4 +1,4 @@
-"""Whatever an object of the user does when it is looked at is the affair of its own job."""
+"""Objects of a user that raise on access affect only their own job."""
 
 import threading
 
@@ -49,7 +49,7 @@ def check_only_that_job_failed(folder, train):
 
 @pytest.mark.parametrize("error", RAISED)
 @pytest.mark.parametrize("base", [Exception, BaseException, RuntimeError, SystemExit, OSError])
-def test_exception_that_raises_wherever_it_is_looked_at_fails_its_job_alone(tmp_path, base, error):
+def test_an_exception_that_raises_on_any_access_fails_only_its_job(tmp_path, base, error):
     def raise_it():
         raise hostile_error(error, base)
 
@@ -60,7 +60,7 @@ def test_exception_that_raises_wherever_it_is_looked_at_fails_its_job_alone(tmp_
 
 
 @pytest.mark.parametrize("make", strange_exceptions())
-def test_exception_of_a_strange_make_fails_its_job_alone(tmp_path, make):
+def test_a_strange_exception_fails_only_its_job(tmp_path, make):
     def raise_it():
         raise make()
 
@@ -70,7 +70,7 @@ def test_exception_of_a_strange_make_fails_its_job_alone(tmp_path, make):
 
 
 @pytest.mark.parametrize("error", RAISED)
-def test_returned_value_that_raises_wherever_it_is_looked_at_harms_nothing(tmp_path, error):
+def test_a_returned_value_that_raises_on_any_access_is_harmless(tmp_path, error):
     value = Hostile(error)
 
     def train(device, loaders, model, a, save_best, log_prefix):
@@ -84,7 +84,7 @@ def test_returned_value_that_raises_wherever_it_is_looked_at_harms_nothing(tmp_p
 
 
 @pytest.mark.parametrize("kind", [list, dict])
-def test_returned_container_without_an_end_is_left_out_of_the_journal(tmp_path, kind):
+def test_an_endless_returned_container_is_left_out_of_the_journal(tmp_path, kind):
     class Endless(kind):
         def __iter__(self):
             while True:
@@ -102,11 +102,11 @@ def test_returned_container_without_an_end_is_left_out_of_the_journal(tmp_path, 
     assert statuses(tmp_path) == ["finished"] * JOBS
 
 
-# In the main thread, where the results are shown, a KeyboardInterrupt counts as Ctrl-C.
+# In the main thread, which shows the results, a KeyboardInterrupt counts as Ctrl-C.
 @pytest.mark.parametrize("error", [error for error in RAISED if error is not KeyboardInterrupt])
-def test_parameter_that_begins_to_raise_harms_nothing(tmp_path, error):
+def test_a_parameter_that_begins_to_raise_is_harmless(tmp_path, error):
     class Quiet:
-        """Behaves until it is told not to."""
+        """Behaves normally until it is switched."""
 
         hostile = False
 
@@ -199,7 +199,7 @@ def test_observer_that_raises_anything_is_named_once(tmp_path, capsys, error):
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit, GeneratorExit])
-def test_model_that_cannot_be_built_again_costs_no_result(tmp_path, error):
+def test_a_model_that_cannot_be_built_again_does_not_lose_the_result(tmp_path, error):
     main = threading.main_thread()
 
     def make(a):

@@ -37,7 +37,7 @@ def test_a_sweep_that_is_over(tmp_path, events, status):
     assert "ended" in stream.getvalue()
 
 
-def test_once_says_how_it_stands(tmp_path):
+def test_once_shows_the_progress(tmp_path):
     write_journal(tmp_path / "journal.jsonl", [started(2), begin(0)])
     hold(tmp_path, os.getpid())
     stream = io.StringIO()
@@ -45,7 +45,7 @@ def test_once_says_how_it_stands(tmp_path):
     assert "1 running" in stream.getvalue()
 
 
-def test_once_tells_a_dead_sweep(tmp_path):
+def test_once_detects_a_dead_sweep(tmp_path):
     write_journal(tmp_path / "journal.jsonl", [started(2), begin(0)])
     hold(tmp_path, DEAD_PID)
     assert watch(tmp_path, once=True, interval_s=0.1, stream=io.StringIO()) == 1
@@ -64,7 +64,7 @@ def test_a_sweep_whose_process_is_gone_is_over(tmp_path, monkeypatch):
 def test_a_zombie_is_gone(tmp_path):
     write_journal(tmp_path / "journal.jsonl", [started(2), begin(0)])
     with subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE) as process:
-        process.stdout.read()  # closed when it ends; nobody has waited for it yet
+        process.stdout.read()  # closed when it ends; it has not been waited for
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         hold(tmp_path, process.pid)
         assert watch(tmp_path, once=True, interval_s=0.1, stream=io.StringIO()) == 1
@@ -92,7 +92,7 @@ def test_follows_until_the_end(tmp_path):
     assert status == [0]
 
 
-def test_a_hydra_sweep_may_go_on_while_its_process_is_there(tmp_path, monkeypatch):
+def test_a_hydra_sweep_may_continue_while_its_process_is_alive(tmp_path, monkeypatch):
     begun = [started(1, kind="hydra"), begin(0), finish(0, 1), ended()]
     journal = write_journal(tmp_path / "journal.jsonl", begun)
     hold(tmp_path, os.getpid())
@@ -136,7 +136,7 @@ def test_tail_waits_for_whole_lines_and_notices_another_file(tmp_path):
 
 
 def follow(tmp_path, monkeypatch, journal, *steps):
-    """Watch a journal; each nap of the watch does the next step, the last one ends the sweep."""
+    """Watch a journal; each sleep of the watch does the next step, and the last one ends the sweep."""
     hold(tmp_path, os.getpid())
     waiting = list(steps)
     monkeypatch.setattr("junky_core.views.watch.time.sleep", lambda _s: waiting.pop(0)())
@@ -150,7 +150,7 @@ DONE = [started(3), begin(0), finish(0, 0.5), begin(1), finish(1, 0.6)]
 REST = [begin(2), finish(2, 0.7), ended(finished=3)]
 
 
-def test_a_journal_that_was_made_anew_counts_once(tmp_path, monkeypatch):
+def test_a_journal_that_was_created_again_counts_once(tmp_path, monkeypatch):
     journal = write_journal(tmp_path / "journal.jsonl", DONE)
 
     def make_anew():
@@ -177,7 +177,7 @@ def test_a_journal_that_was_emptied_and_written_again_counts_once(tmp_path, monk
     assert "3 of 3 jobs finished" in lines[-1]
 
 
-def test_another_sweep_in_the_same_file_counts_afresh(tmp_path, monkeypatch):
+def test_another_sweep_in_the_same_file_starts_from_zero(tmp_path, monkeypatch):
     journal = write_journal(tmp_path / "journal.jsonl", DONE)
     other = [started(9, time=2000.0, sweep_id="other"), *DONE[1:], *REST]
     lines = follow(tmp_path, monkeypatch, journal, lambda: write_journal(journal, other))
@@ -200,7 +200,7 @@ def test_a_fifo_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("pid", [2**70, -(2**70), "x", 1e400, None, [1]])
-def test_a_lock_file_with_a_strange_holder_harms_nobody(tmp_path, pid):
+def test_a_lock_file_with_an_invalid_holder_is_ignored(tmp_path, pid):
     write_journal(tmp_path / "journal.jsonl", DONE)
     hold(tmp_path, pid)
     assert watch(tmp_path, once=True, interval_s=0.1, stream=io.StringIO()) == 0

@@ -1,4 +1,4 @@
-"""Weights: copied as they are, and refused where they could not be loaded again."""
+"""Weights: copied exactly, and refused if they could not be loaded again."""
 
 import threading
 from collections import OrderedDict
@@ -43,7 +43,7 @@ def test_the_weights_of_a_wrapped_model_are_those_of_the_model_inside(wrap):
     assert {name: value.item() for name, value in weights.items()} == {"weight": 3}
 
 
-def test_what_wraps_nothing_is_itself():
+def test_a_model_without_a_wrapper_is_itself():
     model = model_of(1)
     assert unwrapped(model) is model
 
@@ -54,7 +54,7 @@ def test_a_view_is_copied_without_the_storage_behind_it():
     assert copied(model)["part"].untyped_storage().nbytes() == 8
 
 
-def test_a_lazy_conjugate_is_not_taken_for_what_it_is_a_view_of():
+def test_a_lazy_conjugate_is_not_mistaken_for_its_base():
     weights = torch.complex(torch.ones(2), torch.ones(2))
     state = {"a": weights, "b": weights.conj(), "c": weights.imag, "d": weights.conj().imag}
     copies = copy_weights(state, None)
@@ -74,7 +74,7 @@ def test_tensors_without_a_storage_are_copied(tmp_path):
         check_weights(state, torch.nn.Module())
         torch.save(copy_weights(state, None), tmp_path / "model.pt")
         for value in (state["ones"].a, state["ones"].b):
-            value.zero_()  # the model goes on training
+            value.zero_()  # training continues
         loaded = torch.load(tmp_path / "model.pt", weights_only=True)
     assert loaded["ones"].a.tolist() == loaded["ones"].b.tolist() == [1, 1]
     assert loaded["zeros"].a.tolist() == [0, 0]
@@ -121,7 +121,7 @@ ENTRIES = {
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_what_torch_loads_again_passes(name, tmp_path):
+def test_models_that_torch_can_load_again_pass(name, tmp_path):
     model = Stateful(ENTRIES[name]())
     check(model)
     torch.save(copied(model), tmp_path / "model.pt")
@@ -131,7 +131,7 @@ def test_what_torch_loads_again_passes(name, tmp_path):
 @pytest.mark.parametrize(
     "extra", [OwnClass(), threading.Lock(), lambda: None, NoCopy(), OwnClass, {1: OwnClass()}]
 )
-def test_what_torch_would_not_load_again_is_refused(extra):
+def test_models_that_torch_could_not_load_again_are_refused(extra):
     with pytest.raises(ModelError, match=r"'extra'.*Stateful.*add_safe_globals"):
         check(Stateful(extra))
 

@@ -1,4 +1,4 @@
-"""One job is a job, two are jobs; a key that is deleted has no value."""
+"""Singular and plural in messages, and deleted keys."""
 
 import re
 
@@ -19,11 +19,11 @@ from junky_core.views.results import AutotrainResult
 @pytest.mark.parametrize(
     ("number", "text"), [(0, "0 jobs"), (1, "1 job"), (2, "2 jobs"), (-1, "-1 jobs")]
 )
-def test_a_noun_goes_with_its_number(number, text):
+def test_a_noun_agrees_with_its_number(number, text):
     assert count(number, "job") == text
 
 
-def test_one_job_is_no_jobs(capsys, tmp_path, monkeypatch):
+def test_messages_use_the_singular_for_one_job(capsys, tmp_path, monkeypatch):
     def failing(*_):
         raise ValueError("always")
 
@@ -55,7 +55,7 @@ def test_a_deleted_key_has_no_value():
     assert [cell_text(*pair) for pair in DELETED.items()] == ["deleted", "None"]
 
 
-def test_a_deleted_key_is_shown_as_such_in_every_table(tmp_path):
+def test_a_deleted_key_is_shown_as_deleted_in_every_table(tmp_path):
     rows = [
         JobResult(0, "Thread-1_0", {"~scheduler": None, "lr": 0.1}, "finished", 1.0),
         JobResult(1, "Thread-1_1", {"lr": 0.1}, "finished", 0.5),

@@ -1,4 +1,4 @@
-"""See that a thread waits for its turn, so that no test has to guess it from the time."""
+"""Detect that a thread waits for its turn, without timing."""
 
 import threading
 
