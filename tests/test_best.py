@@ -1,9 +1,11 @@
 """The best model: file and score always agree."""
 
+import textwrap
 import threading
 
 import pytest
 import torch
+import warm_start
 
 import junky_core.job.best as best_module
 from junky_core.errors import ConfigError, ModelError
@@ -235,3 +237,22 @@ def test_the_check_of_the_file_follows_no_link(tmp_path):
     with pytest.raises(ConfigError, match="cannot be written"):
         BestModel(tmp_path / "sweep" / "model.pt").check_folder()
     assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_the_thread_that_writes_imports_nothing():
+    """A child that another thread forks at that time could never import the module."""
+    script = """
+        import sys, tempfile
+        from pathlib import Path
+        import torch
+        from junky_core.job.best import BestModel
+
+        with tempfile.TemporaryDirectory() as folder:
+            best = BestModel(Path(folder) / "model.pt")
+            before = set(sys.modules)
+            best.offer(0, "Thread-1_0", 1.0, torch.nn.Linear(1, 1))
+            assert best.flush()
+            assert set(sys.modules) == before, set(sys.modules) - before
+            best.close()
+    """
+    warm_start.checked(["-c", textwrap.dedent(script)])

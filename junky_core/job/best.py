@@ -15,6 +15,7 @@ journal shows after a crash which file it was.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import mmap
@@ -38,6 +39,11 @@ from junky_core.paths import remove_empty, try_to_write
 from junky_core.values.user_text import error_line
 
 __all__ = ["BestModel"]
+
+# torch.save imports it when it is first called. The writer's thread must not: a child that a job
+# forks at that time could never import it.
+with contextlib.suppress(ImportError):  # torch before 2.6
+    import torch.utils.serialization.config
 
 
 class BestModel:
