@@ -10,20 +10,19 @@ Nothing counts such waits, so it is concluded from figures of a whole run. All h
                                                            threads wait for a GPU (they spin)
     slots' time waiting for a core      under 20 %         the machine, or its quota, is too small
     slots' time waiting otherwise       over 25 %          no reason to change anything
-    length of such a wait, on average   at most a turn of  longer: a disk, a network, a queue
-                                        each other slot
+    length of such a wait, on average   under 1 ms         longer: a disk, a network, a queue
     cores that the process may use      2 or more          processes would be no faster
 
-A thread that wants the lock asks for it after the interpreter's switch interval (5 ms), so a
-turn takes no longer. The system counts the other figures, on Linux, for each thread; nothing
-is measured while jobs run.
+Torch gives up the lock in its operators, so jobs that train wait for it often and shortly. Jobs
+of pure Python wait for whole turns (5 ms), as long as others wait for a disk: they are told
+nothing, for two slots that each sleep half of the time use one core as well. The system counts
+the figures, on Linux, for each thread; nothing is measured while jobs run.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -38,6 +37,7 @@ _LEAST_BUSY = 1.5
 _CORES = (0.8, 1.6)
 _MOST_DELAYED = 0.2
 _LEAST_WAITING = 0.25
+_LONGEST_WAIT_S = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +98,11 @@ class RunFigures:
             return False
         waiting_s = self.busy_s - self.slots.cpu_s - self.slots.delayed_s
         least, most = _CORES
-        turns_s = sys.getswitchinterval() * self.busy_s / self.wall_s
         return (
             least <= self.process_s / self.wall_s <= most
             and self.slots.delayed_s < _MOST_DELAYED * self.busy_s
             and waiting_s > _LEAST_WAITING * self.busy_s
-            and waiting_s <= turns_s * self.slots.waits
+            and waiting_s < _LONGEST_WAIT_S * self.slots.waits
         )
 
     def advice(self) -> str:
