@@ -22,6 +22,7 @@ __all__ = [
     "DeviceQueue",
     "device_module",
     "empty_caches",
+    "in_use",
     "start",
     "synchronize_used_devices",
     "visible_devices",
@@ -65,6 +66,11 @@ def start(kind: str) -> None:
     module = None if kind == "cpu" else device_module(kind)
     if module is not None:
         _call(module, "init")
+
+
+def in_use() -> bool:
+    """Return whether this process has started the runtime of torch's accelerator."""
+    return _started() is not None
 
 
 def _started(kind: str | None = None) -> Any | None:

@@ -223,3 +223,46 @@ def test_no_worker_outlives_a_driver_that_is_killed(signum, fork):
             driver.kill()
             for child in children:
                 os.kill(child, signal.SIGKILL)
+
+
+def test_workers_compute_on_threads_though_a_preloaded_module_computed(answers):
+    with ForkServer(preload=["computes_at_import"]) as server:
+        process = server.fork("served:compute", 2, [answers.write])
+        assert process.wait(60), "it hangs"
+        assert answers.next()[1] == 1 << 22
+        process.close()
+
+
+def test_a_preloaded_module_that_uses_a_gpu_is_an_error():
+    with ForkServer(preload=["uses_gpu_at_import"]) as server:
+        with pytest.raises(ConfigError, match="preload: 'uses_gpu_at_import' uses a GPU when it"):
+            server.fork("served:end", "raise")
+
+
+def hashes(server, answers):
+    process = server.fork("served:hash_texts", None, [answers.write])
+    told = answers.next()
+    assert ended(process) == 0
+    return told
+
+
+def test_all_workers_hash_texts_alike(answers, monkeypatch):
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    with ForkServer() as server:
+        first = hashes(server, answers)
+        assert hashes(server, answers) == first
+        os.kill(server.pid, signal.SIGKILL)
+        with contextlib.suppress(ForkServerError):
+            hashes(server, answers)
+        assert hashes(server, answers) == first
+    with ForkServer() as another:
+        assert hashes(another, answers) != first
+
+
+def test_workers_hash_texts_as_the_environment_says(answers, monkeypatch):
+    command = [sys.executable, "-c", "print(hash('one'), hash('two'))"]
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    plain = subprocess.run(command, env=environment, capture_output=True, check=True)
+    monkeypatch.setenv("PYTHONHASHSEED", "7")
+    with ForkServer() as server:
+        assert hashes(server, answers) == [int(text) for text in plain.stdout.split()]

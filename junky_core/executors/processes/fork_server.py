@@ -16,6 +16,7 @@ import contextlib
 import json
 import multiprocessing.spawn
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -37,6 +38,8 @@ _START = (
     "import json, sys; told = json.load(sys.stdin); sys.path[:] = told['path']; "
     "from junky_core.executors.processes.serving import main; main(told)"
 )
+# torch.cuda.is_available() then asks without starting CUDA, which no forked child could use.
+_ENVIRONMENT = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 _CLOSES_WITHIN_S = 5.0
 
 
@@ -120,6 +123,9 @@ class ForkServer:
 
     def __init__(self, preload: Sequence[str] = ()) -> None:
         self._preload = tuple(preload)
+        # By default a process has its own, and a server that replaces another would differ from it.
+        given = os.environ.get("PYTHONHASHSEED", "")
+        self._hash_seed = given if given.isdecimal() else str(secrets.randbelow(1 << 32))
         self.folder = Path(tempfile.gettempdir()).absolute() / f"junky-{uuid.uuid4().hex}"
         self._lock = threading.Lock()  # guards the three below; held while the server starts
         self._process: subprocess.Popen[bytes] | None = None
@@ -223,6 +229,7 @@ class ForkServer:
                 self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
                     [*_interpreter(), "-c", _START],
                     stdin=subprocess.PIPE,
+                    env={**os.environ, **_ENVIRONMENT, "PYTHONHASHSEED": self._hash_seed},
                     pass_fds=[theirs.fileno()],
                     start_new_session=True,  # signals of the terminal are for the driver alone
                 )

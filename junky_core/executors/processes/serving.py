@@ -32,6 +32,7 @@ from typing import Any
 
 import torch
 
+from junky_core.accelerators import in_use
 from junky_core.errors import ConfigError
 from junky_core.job.seeding import installed_streams, look_at_operators
 
@@ -107,12 +108,15 @@ def _import_all(preload: Sequence[str]) -> str:
     """Import what workers need; return why a module that the user named cannot be."""
     for name in _LATE_IMPORTS:
         importlib.import_module(name)
+    torch.set_num_threads(1)  # OpenMP's threads would be missing in a forked child, which waits
     for name in preload:
         try:
             importlib.import_module(name)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is the user's to know
             last = traceback.format_exception_only(type(error), error)[-1].strip()
             return f"{name!r} could not be imported: {last}"[:2000]
+        if in_use():
+            return f"{name!r} uses a GPU when it is imported, so worker processes could use none"
     return ""
 
 

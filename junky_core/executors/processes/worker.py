@@ -57,6 +57,7 @@ from junky_core.executors.threads import ThreadExecutor
 from junky_core.job.failures import describe
 from junky_core.job.forks import OwnProcess
 from junky_core.job.offers import Standing
+from junky_core.job.torch_state import default_device
 from junky_core.job.weights import weights_to_offer
 from junky_core.jobs import Direction, EndKind
 from junky_core.values.calls import Call
@@ -105,10 +106,11 @@ def main(_given: object, connection: int, stdout: int, stderr: int) -> None:
     if trouble:
         link.send("ready", trouble)
         return
+    torch.set_num_threads(setup.torch_state["threads"])  # for the script; the server has one
     try:
         import_main(setup.prepared)
         os.environ.update(setup.environment)
-        set_torch_state(setup.torch_state)
+        set_torch_state(setup.torch_state, setup.slot.device)
         set_globals(setup.main_globals)
         runner = loads(setup.runner)
     except BaseException as error:  # noqa: BLE001 - the script's own
@@ -146,8 +148,9 @@ def _start_device(setup: ProcessSetup) -> str:
 def torch_state() -> dict[str, Any]:
     """Return what the script may have set for its whole process, also under its guard."""
     return {
+        "threads": torch.get_num_threads(),
         "dtype": torch.get_default_dtype(),
-        "device": str(torch.get_default_device()),
+        "device": default_device(),
         "deterministic": torch.get_deterministic_debug_mode(),
         "precision": torch.get_float32_matmul_precision(),
         "anomaly": (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
@@ -158,11 +161,18 @@ def torch_state() -> dict[str, Any]:
     }
 
 
-def set_torch_state(state: dict[str, Any]) -> None:
-    """Set in this process what :func:`torch_state` found in another."""
+def set_torch_state(state: dict[str, Any], device: str) -> None:
+    """Set in this process what :func:`torch_state` found in another.
+
+    Args:
+        state: What it found.
+        device: The slot's device in this process, instead of the default one of its type.
+    """
+    default = state["device"]
+    own = default is not None and default.type == torch.device(device).type
+    torch.set_default_device(device if own else default)
+    torch.set_num_threads(state["threads"])
     torch.set_default_dtype(state["dtype"])
-    if state["device"] != "cpu":
-        torch.set_default_device(state["device"])
     torch.set_deterministic_debug_mode(state["deterministic"])
     torch.set_float32_matmul_precision(state["precision"])
     torch.autograd.set_detect_anomaly(*state["anomaly"])
