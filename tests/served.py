@@ -295,6 +295,7 @@ class FaultRunner:
 
     def run_commands(self, _job):
         os.system("echo from a shell")
+        ctypes.CDLL(None).puts(b"from C, buffered")
         subprocess.run(["echo", "from a command"], check=True)
 
     def write_bytes(self, _job):

@@ -11,6 +11,7 @@ import torch
 from executor_contract import ExecutorContract, Recorder, interrupt
 from process_runs import ProcessRuns
 from served import FaultRunner, is_gone
+from sizes import LONG
 
 from junky_core.devices import SlotSpec
 from junky_core.engine import watch
@@ -213,8 +214,9 @@ def test_the_best_model_is_that_of_the_best_score(run, tmp_path):
     assert run.best.saved.job == 2
     weights = torch.load(tmp_path / "model.pt", weights_only=True)
     assert weights["weight"].item() == pytest.approx(0.9)
-    leading = [e.best_score for e in run.recorder.all(ScoreReported)]
-    assert leading == sorted(leading)
+    reports = run.recorder.all(ScoreReported)
+    assert all(e.best_score >= e.score for e in reports)
+    assert max(e.best_score for e in reports) == 0.9
 
 
 def test_a_score_that_was_given_before_a_crash_counts(run, tmp_path):
@@ -252,7 +254,7 @@ def test_the_death_of_the_server_is_not_its_jobs_fault(run, tmp_path):
     assert [e.kind for e in run.failures()] == ["lost"]
 
 
-@pytest.mark.parametrize("whose", ["server", "worker"])
+@pytest.mark.parametrize("whose", ["server", "worker"] if LONG else ["worker"])
 def test_a_process_that_dies_between_two_jobs_costs_no_attempt(run, whose):
     def kill(event):
         if event.job == 0:
@@ -434,7 +436,8 @@ def test_output_of_commands_and_of_threads_of_earlier_jobs_arrives(run, tmp_path
     run({"do": "run_commands"}, {"do": "print_later", "flags": flags},
         {"do": "let_it_print", "flags": flags})  # fmt: skip
     out = capfd.readouterr().out
-    assert "Thread-1_0: from a shell\nThread-1_0: from a command\n" in out
+    for text in ("from a shell", "from a command", "from C, buffered"):
+        assert f"Thread-1_0: {text}\n" in out
     assert "from a thread of an earlier job\n" in out
 
 

@@ -34,9 +34,11 @@ from junky_core.errors import ConfigError, JunkyError
 
 __all__ = ["ForkServer", "ForkServerError", "ServedProcess", "is_supported"]
 
+# What is registered first with atexit runs last.
 _START = (
-    "import json, sys; told = json.load(sys.stdin); sys.path[:] = told['path']; "
-    "from junky_core.executors.processes.serving import main; main(told)"
+    "import atexit, json, sys; atexit.register(lambda: leave()); "
+    "told = json.load(sys.stdin); sys.path[:] = told['path']; "
+    "from junky_core.executors.processes.serving import leave, main; main(told)"
 )
 # torch.cuda.is_available() then asks without starting CUDA, which no forked child could use.
 _ENVIRONMENT = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}

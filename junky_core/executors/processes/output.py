@@ -10,6 +10,7 @@ nobody waits for the worker.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import sys
 import threading
@@ -19,7 +20,7 @@ from typing import Any
 
 from junky_core.job.scopes import outside_scopes
 
-__all__ = ["WorkerOutput"]
+__all__ = ["WorkerOutput", "flush_output"]
 
 _MOST_AT_ONCE = 1 << 16
 _LONGEST_LINE = 1 << 20  # a longer one is divided, for it must fit in memory
@@ -34,6 +35,14 @@ class _Pipe:
         self.read, self.write = os.pipe()
         os.set_blocking(self.read, False)
         self.pending = bytearray()
+
+
+def flush_output() -> None:
+    """Write what this process has printed, in Python or C, and still holds."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):  # a job may have closed or replaced it
+            stream.flush()
+    ctypes.CDLL(None).fflush(None)
 
 
 def _write_to_own_stream(stream: str, text: str) -> None:

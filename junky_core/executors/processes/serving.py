@@ -34,9 +34,11 @@ import torch
 
 from junky_core.accelerators import in_use
 from junky_core.errors import ConfigError
+from junky_core.executors.processes.output import flush_output
+from junky_core.job.forks import OwnProcess
 from junky_core.job.seeding import installed_streams, look_at_operators
 
-__all__ = ["main"]
+__all__ = ["leave", "main"]
 
 # What torch imports when it is first used: at a worker's first step, it would take a second.
 _LATE_IMPORTS = (
@@ -51,6 +53,10 @@ _LOOK_EVERY_MS = 500  # for a driver that is gone, where children it forked keep
 _MOST_DESCRIPTORS = 16
 _SESSION_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
+_own = OwnProcess()  # the server, or a worker
+_status = 0  # with which it ends
+_kept: list[object] = []  # what a worker never frees
+
 
 def main(told: Mapping[str, Any]) -> None:
     """Serve until the driver is gone; in a forked child, do the worker's work.
@@ -59,6 +65,7 @@ def main(told: Mapping[str, Any]) -> None:
         told: ``socket``, a descriptor; ``driver``, a process number; ``preload``, module names;
             ``folder``, to be removed at the end.
     """
+    global _status
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for signum in _SESSION_SIGNALS:  # it must be there to end the workers: the driver decides
         signal.signal(signum, signal.SIG_IGN)
@@ -79,9 +86,27 @@ def main(told: Mapping[str, Any]) -> None:
         gc.freeze()  # a collection in a child would otherwise write to every page it shares
         work = _Server(channel, told["driver"]).serve()
         if work is not None:
-            work()
+            _kept.append(stack.pop_all())  # undoing it would copy shared memory
+            try:
+                work()
+            except BaseException:
+                _status = 1
+                raise
         else:
             shutil.rmtree(told["folder"], ignore_errors=True)
+
+
+def leave() -> None:
+    """End the process at once, when all threads and ``atexit`` functions have ended.
+
+    The interpreter would free each object, and so copy all memory that a worker shares
+    with the server: a second for each worker.
+    """
+    if not _own:  # a child that a job has forked
+        return
+    with contextlib.suppress(Exception):
+        flush_output()
+    os._exit(_status)
 
 
 @contextlib.contextmanager
@@ -195,6 +220,8 @@ class _Server:
 
     def _become_worker(self) -> None:
         """Leave all that is the server's, in the child."""
+        global _own
+        _own = OwnProcess()
         with contextlib.suppress(OSError):  # the server does it as well: who is first
             os.setpgid(0, 0)
         signal.set_wakeup_fd(-1)
@@ -233,5 +260,3 @@ def _kill_group(pid: int) -> None:
 def _call(target: str, given: object, descriptors: Sequence[int]) -> None:
     module, _, name = target.partition(":")
     getattr(importlib.import_module(module), name)(given, *descriptors)
-    with contextlib.suppress(Exception):  # a job may have closed it
-        sys.stdout.flush()

@@ -52,6 +52,7 @@ from junky_core.executors.processes.channel import Channel
 from junky_core.executors.processes.machine_data import MachineData
 from junky_core.executors.processes.main_globals import set_globals
 from junky_core.executors.processes.main_module import import_main
+from junky_core.executors.processes.output import flush_output
 from junky_core.executors.processes.sending import dumps, loads
 from junky_core.executors.threads import ThreadExecutor
 from junky_core.job.failures import describe
@@ -216,9 +217,7 @@ class _Output:
 
     def restore(self) -> None:
         """Undo what a job did to the descriptors: it may have closed or redirected them."""
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):  # the job's own stream, or none
-                stream.flush()
+        flush_output()
         for descriptor, given in self._given.items():
             with contextlib.suppress(OSError):  # it has closed these as well
                 os.dup2(given, descriptor)
