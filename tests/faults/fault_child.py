@@ -5,6 +5,7 @@ holds its score as weight, so that whoever finds the best model's file can tell 
 should have. Each start of a job is noted in a file of its own, beside the journal's word.
 """
 
+import ctypes
 import faulthandler
 import json
 import math
@@ -27,6 +28,19 @@ OPTIONS = json.loads(Path(sys.argv[1]).read_text())
 FOLDER = Path(OPTIONS["folder"])
 STARTS = Path(OPTIONS["starts"])
 PLAIN_WRITE = os.write  # for the test's own records, which no fault may hit
+if "mark" in OPTIONS:  # in the environment of all processes that this one starts
+    os.environ["FAULT_MARK"] = OPTIONS["mark"]
+
+
+def be_slow(where):
+    """Tell the test that a worker process has come so far, and stay there."""
+    if OPTIONS.get("slow") == where:
+        os.write(2, b"SLOW\n")
+        time.sleep(600)
+
+
+if __name__ != "__main__":
+    be_slow("import")
 
 
 def note_start(params):
@@ -41,13 +55,28 @@ def score_of(a, b, epoch):
 
 
 def make_model(a, b):
-    model = torch.nn.Linear(OPTIONS.get("width", 4), 1)
+    model = SlowModel(OPTIONS.get("width", 4), 1)
     return model, (a, b)
+
+
+class SlowModel(torch.nn.Linear):
+    """A model whose weights take long to copy."""
+
+    def state_dict(self, *args, **kwargs):
+        be_slow("save")
+        return super().state_dict(*args, **kwargs)
+
+
+def make_loaders():
+    be_slow("loaders")
+    return ()
 
 
 def train(device, loaders, model, ab, save_best, log_prefix):
     a, b = ab
     note_start({"a": a, "b": b})
+    if a * OPTIONS["b"] + b >= OPTIONS.get("hold_lock_from", math.inf):
+        ctypes.PyDLL(None).sleep(600)  # with the interpreter's lock
     inputs = torch.ones(1, model.in_features)
     for epoch in range(OPTIONS.get("epochs", 3)):
         time.sleep(OPTIONS.get("epoch_s", 0.005))
@@ -187,6 +216,7 @@ def run():
     result = torch_autotrain(
         make_model,
         train,
+        make_loaders,
         make_model_fit_params=[
             ("a", list(range(OPTIONS["a"]))),
             ("b", list(range(OPTIONS["b"]))),

@@ -36,7 +36,7 @@ class Child:
         path.write_text(json.dumps(self.options))
         self.stdout_path = self.path / "stdout.txt"
         self.errors = []
-        self._reached = {"READY": threading.Event(), "RUNNING": threading.Event()}
+        self._reached = {what: threading.Event() for what in ("READY", "RUNNING", "SLOW")}
         readable, writable = os.pipe()
         self._stderr = open(readable, encoding="utf-8")
         with self.stdout_path.open("w") as stdout, open(writable, "wb") as stderr:
@@ -49,8 +49,9 @@ class Child:
 
     def _read(self):
         for line in self._stderr:
-            if line.strip() in self._reached:
-                self._reached[line.strip()].set()
+            said = line.split()[-1:]  # a worker's lines have its job's prefix
+            if said and said[0] in self._reached:
+                self._reached[said[0]].set()
             else:
                 self.errors.append(line)
         for event in self._reached.values():  # it is over
