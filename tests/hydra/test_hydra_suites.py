@@ -1,4 +1,7 @@
-"""Hydra's own complete test suites for launchers, with the junky launcher on 1 slot and on 4."""
+"""Hydra's own complete test suites for launchers, with the junky launcher on 1 slot and on 4.
+
+On threads and in processes.
+"""
 
 import pytest
 import warm_start
@@ -12,13 +15,22 @@ from hydra.test_utils.launcher_common_tests import (
 )
 from sizes import LONG
 
-SLOTS = [
-    pytest.param([], id="1-slot"),
-    pytest.param(["hydra.launcher.devices=cpu*4"], id="4-slots"),
+from junky_core.executors.processes.fork_server import is_supported
+
+PROCESSES = "hydra.launcher.executor=processes"
+FOUR = "hydra.launcher.devices=cpu*4"
+THREAD_SLOTS = [pytest.param([], id="1-slot"), pytest.param([FOUR], id="4-slots")]
+PROCESS_SLOTS = [
+    pytest.param([PROCESSES], id="1-process"),
+    pytest.param([PROCESSES, FOUR], id="4-processes"),
 ]
+SLOTS = THREAD_SLOTS + (PROCESS_SLOTS if is_supported() else [])
+# Each of these tests starts an app in a process.
+INTEGRATION_SLOTS = SLOTS if LONG else THREAD_SLOTS[1:]
 
 # Caused by the suites: they pass no version_base, and 1.3.8 warns of changes in 1.4.
 pytestmark = [
+    pytest.mark.usefixtures("shared_server"),
     pytest.mark.filterwarnings("ignore:.*Future Hydra versions:UserWarning"),
     pytest.mark.filterwarnings("ignore::hydra.errors.Hydra14MigrationWarning"),
 ]
@@ -65,7 +77,7 @@ class TestBatchedSweeper(BatchedSweeperTestSuite):
             ],
             id=slots.id,
         )
-        for slots in (SLOTS if LONG else SLOTS[1:])  # each test starts an app in a process
+        for slots in INTEGRATION_SLOTS
     ],
 )
 class TestIntegration(IntegrationTestSuite):
