@@ -36,6 +36,7 @@ from hydra_plugins.hydra_junky_launcher._quick import quick_hydra
 from hydra_plugins.hydra_junky_launcher._returns import ConfigRecipe
 from junky_core.errors import ConfigError, JobError
 from junky_core.executors.processes.sending import dumps, loads, packed
+from junky_core.job.exception_links import join
 from junky_core.jobs import EndKind
 from junky_core.values.user_text import error_line, is_ctrl_c
 
@@ -48,6 +49,12 @@ if TYPE_CHECKING:
 __all__ = ["JobSender", "WorkerJobs"]
 
 log = logging.getLogger(__name__)
+
+_WAY_OUT = "hydra.launcher.executor=threads"
+_LOST_CONFIG = (
+    "has put something into its config that cannot be sent back, so its JobReturn has the config "
+    "as it was composed"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,17 +163,31 @@ class JobSender:
             self._returns.put(num, ret, None)
             return
         report: _Report = loads(end.report)
-        ret = JobReturn()
-        vars(ret).update(report.fields)
+        ret = JobReturn(**report.fields)
         if end.kind is EndKind.FINISHED:
             ret.return_value = end.value
         else:
-            ret.status, ret.return_value = JobStatus.FAILED, end.exception or JobError(end.error)
+            ret.status, ret.return_value = JobStatus.FAILED, _error_of(ret, end)
+        recipe, warning = report.recipe, report.warning
         if report.configs is not None:
-            ret.cfg, ret.hydra_cfg = loads(report.configs)
-        if report.warning:
-            log.warning("Job #%d %s", num, report.warning)
-        self._returns.put(num, ret, None if report.configs is not None else report.recipe)
+            try:
+                ret.cfg, ret.hydra_cfg = loads(report.configs)
+                recipe = None
+            except Exception:  # noqa: BLE001 - a class that only the worker can import
+                warning = _LOST_CONFIG
+        if warning:
+            log.warning("Job #%d %s", num, warning)
+        self._returns.put(num, ret, recipe)
+
+
+def _error_of(ret: JobReturn, end: AttemptEnd) -> BaseException:
+    """Return what ended a job, with its traceback in the worker."""
+    if end.exception is None:
+        return JobError(end.error)
+    if not hasattr(ret, "_remote_traceback"):  # Hydra 1.4 shows that
+        there = JobError(f"in its worker process:\n{end.traceback}")
+        join(end.exception, there, None, like=end.exception)
+    return end.exception
 
 
 def _packed(needed: _Needed) -> bytes:
@@ -192,9 +213,6 @@ def _packed(needed: _Needed) -> bytes:
             f"jobs cannot be sent to worker processes: {error_line(error)}; let them run on "
             f"threads ({_WAY_OUT})"
         ) from error
-
-
-_WAY_OUT = "hydra.launcher.executor=threads"
 
 
 class WorkerJobs:
@@ -245,28 +263,13 @@ class WorkerJobs:
 
 def _report_of(ended: EndedJob) -> bytes:
     ret, configs, warning = ended.ret, None, ""
-    left = ("cfg", "hydra_cfg", "_return_value")
-    fields = {name: value for name, value in vars(ret).items() if name not in left}
+    names = {field.name for field in dataclasses.fields(JobReturn)}
+    fields = {name: getattr(ret, name) for name in names - {"cfg", "hydra_cfg", "_return_value"}}
     if ret.cfg is not None and (ended.changed or ended.recipe is None):
-        configs = _pickled((ret.cfg, ret.hydra_cfg))
-        if configs is None:
-            warning = (
-                "has put something into its config that cannot be pickled, so its JobReturn has "
-                "the config as it was composed"
-            )
-    report = _Report(fields=fields, recipe=ended.recipe, configs=configs, warning=warning)
-    pickled = _pickled(report)
-    if pickled is not None:
-        return pickled
-    known = {field.name for field in dataclasses.fields(JobReturn)}  # a callback added others
-    fields = {name: value for name, value in fields.items() if name in known}
-    return dumps(dataclasses.replace(report, fields=fields))
-
-
-def _pickled(value: Any) -> bytes | None:
-    try:
-        return dumps(value)
-    except BaseException as error:
-        if is_ctrl_c(error):
-            raise
-        return None
+        try:
+            configs = dumps((ret.cfg, ret.hydra_cfg))
+        except BaseException as error:
+            if is_ctrl_c(error):
+                raise
+            warning = _LOST_CONFIG
+    return dumps(_Report(fields=fields, recipe=ended.recipe, configs=configs, warning=warning))
