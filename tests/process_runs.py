@@ -25,6 +25,7 @@ class ProcessRuns:
 
     def __init__(self, folder, server):
         self.folder, self.server, self.sweeps = folder, server, []
+        self._before = _children(os.getpid())  # of other tests
 
     def __call__(self, *params, slots=1, devices=None, runner=None, recorder=None, **settings):
         settings.setdefault("fail_fast", None)
@@ -52,7 +53,7 @@ class ProcessRuns:
         """End the sweeps; fail if one of their processes is left."""
         for sweep in self.sweeps:
             sweep.close()
-        assert _children(os.getpid()) <= {self.server.pid}
+        assert _children(os.getpid()) <= {self.server.pid, *self._before}
         if self.server.pid is not None:
             assert _children(self.server.pid) == set()
 

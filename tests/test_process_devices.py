@@ -111,13 +111,15 @@ def test_a_list_that_was_changed_too_late_is_an_error(run, monkeypatch):
 
 SCRIPT = """
 import os
-AT_IMPORT = os.environ.get("CUDA_VISIBLE_DEVICES")
+
+def look(job):
+    set_now = os.environ["CUDA_VISIBLE_DEVICES"]
+    return [look.at_import, set_now, *fake_cuda.STARTED_WITH, str(job.device)]
+
+look.at_import = os.environ.get("CUDA_VISIBLE_DEVICES")  # a variable would be the driver's
 os.environ["CUDA_VISIBLE_DEVICES"] = "2,1"
 import fake_cuda
 from process_sweep import run_jobs
-
-def look(job):
-    return [AT_IMPORT, os.environ["CUDA_VISIBLE_DEVICES"], *fake_cuda.STARTED_WITH, str(job.device)]
 
 if __name__ == "__main__":
     fake_cuda.CUDA.started = True
