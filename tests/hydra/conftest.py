@@ -4,14 +4,13 @@ import functools
 
 import pytest
 
-from junky_core.executors import factory
-from junky_core.executors.kinds import ExecutorKind
-from junky_core.executors.processes.executor import ProcessExecutor
-from junky_core.executors.processes.fork_server import ForkServer
+# What needs torch is imported late: some tests in this folder run without it.
 
 
 @pytest.fixture(scope="session")
 def fork_server():
+    from junky_core.executors.processes.fork_server import ForkServer
+
     with ForkServer(["hydra_plugins.hydra_junky_launcher._job_processes"]) as server:
         yield server
 
@@ -19,6 +18,10 @@ def fork_server():
 @pytest.fixture
 def shared_server(fork_server, monkeypatch):
     """Let sweeps in worker processes use the server that is there."""
+    from junky_core.executors import factory
+    from junky_core.executors.kinds import ExecutorKind
+    from junky_core.executors.processes.executor import ProcessExecutor
+
     plain = factory.executor_factory
 
     def executor_factory(kind, *, preload=(), **options):
