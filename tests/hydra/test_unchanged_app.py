@@ -297,6 +297,6 @@ def test_accelerate_on_four_slots_trains_as_the_app_alone_does(tmp_path):
     for num, (steps, precision) in enumerate(jobs):
         command = ["app.py", f"accumulation={steps}", f"precision={precision}"]
         done = warm_start.checked(command, cwd=folder, modules=(*warm_start.MODULES, "accelerate"))
-        losses[num] = float((done.stdout + done.stderr).rpartition("loss ")[2])
+        losses[num] = float((done.stdout + done.stderr).rpartition("loss ")[2].split()[0])
     assert swept == losses
     assert len(set(losses.values())) == len(jobs)
