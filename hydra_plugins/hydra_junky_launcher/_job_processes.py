@@ -206,9 +206,9 @@ def _packed(needed: _Needed) -> bytes:
         parts |= {f"the resolver {name!r}": one for name, one in needed.resolvers.items()}
         try:
             for name, part in parts.items():
-                packed(part, name)
+                packed(part, name, way_out=_WAY_OUT)
         except ConfigError as named:
-            raise HydraConfigError(str(named).replace("executor=threads", _WAY_OUT)) from named
+            raise HydraConfigError(str(named)) from named
         raise HydraConfigError(
             f"jobs cannot be sent to worker processes: {error_line(error)}; let them run on "
             f"threads ({_WAY_OUT})"

@@ -35,13 +35,19 @@ _MAX_DEPTH = 6
 _MAX_WRAPPED = 20
 
 
-def packed(value: Any, name: str, found_by_name: list[Any] | None = None) -> bytes:
+def packed(
+    value: Any,
+    name: str,
+    found_by_name: list[Any] | None = None,
+    way_out: str = "executor=threads",
+) -> bytes:
     """Return ``value`` pickled.
 
     Args:
         value: Anything of the user's.
         name: What the user calls it, for the error.
         found_by_name: Gets the functions and classes of the script that are sent by name.
+        way_out: The setting that lets jobs run on threads, for the error.
 
     Raises:
         ConfigError: It cannot be; says what part of it, and what to do.
@@ -59,7 +65,7 @@ def packed(value: Any, name: str, found_by_name: list[Any] | None = None) -> byt
             f"{name} cannot be sent to worker processes: {what} cannot be pickled "
             f"({error_line(why)}). Create it inside the function that uses it, or put what uses it "
             "at the top level of a script or module, where workers import it; or let jobs run on "
-            "threads (executor=threads)"
+            f"threads ({way_out})"
         ) from error
 
 
